@@ -1,0 +1,108 @@
+"""Write the two files that CIRR's evaluation server takes, for the pictures and captions of its test1 split.
+
+    python cirr_test_submission.py --submission-name tuned --clip-model-path models/.../tuned_clip_arithmetic.pt \
+        --combiner-path models/.../combiner_arithmetic.pt
+"""
+
+from pathlib import Path
+
+from data_utils import CIRRDataset, make_transform
+from src.errors import InputError, one_line_errors
+from src.files import PROJECT_ROOT, write_json
+from src.options import Parser
+from src.retrieval import Gallery, best_candidates, best_rows
+from src.run import start_experiment, time_stamp
+from utils import (
+    add_clip_options,
+    add_combiner_options,
+    add_common_options,
+    autocast,
+    comet_options,
+    extract_index_features,
+    load_clip,
+    load_combining_function,
+)
+from validate import columns, other_members, predict_features
+
+ANSWERS, GROUP_ANSWERS = 50, 3
+
+
+def generate_cirr_test_submissions(
+    combining_function,
+    file_name,
+    clip_model,
+    preprocess,
+    data_path=PROJECT_ROOT,
+    output_path=PROJECT_ROOT,
+    num_workers=0,
+):
+    """Write submission/CIRR/recall_submission_<file_name>.json and recall_subset_submission_<file_name>.json.
+
+    Returns both paths. Raises InputError when annotations or pictures of test1 are faulty or missing.
+    """
+    queries = CIRRDataset("test1", "relative", preprocess, data_path)
+    gallery_set = CIRRDataset("test1", "classic", preprocess, data_path)
+    gallery = Gallery(*extract_index_features(gallery_set, clip_model, num_workers))
+    answers, group_answers = answer_queries(queries, gallery, clip_model, combining_function)
+
+    folder = Path(output_path) / "submission" / "CIRR"
+    written = []
+    for metric, content in (("recall", answers), ("recall_subset", group_answers)):
+        written.append(folder / f"{metric}_submission_{file_name}.json")
+        write_json(written[-1], {"version": "rc2", "metric": metric, **content}, sort_keys=True)
+    return written
+
+
+def answer_queries(queries, gallery, clip_model, combining_function):
+    """{pair id: the first 50 names of the gallery} and {pair id: the first 3 of the group}, without the reference."""
+    pair_ids, reference_names, captions, groups = columns(queries)
+    predicted = predict_features(gallery, reference_names, captions, clip_model, combining_function)
+    answers = min(ANSWERS, len(gallery.names) - 1)
+    rows = best_rows(predicted, gallery.features, answers, excluded_rows=gallery.rows(reference_names))
+    group_rows = other_members(gallery, reference_names, groups)
+    group_rows = best_candidates(predicted, gallery.features, GROUP_ANSWERS, group_rows)
+    return [
+        {str(pair_id): [gallery.names[row] for row in best] for pair_id, best in zip(pair_ids, table, strict=True)}
+        for table in (rows.tolist(), group_rows.tolist())
+    ]
+
+
+def parse_arguments(argv):
+    parser = Parser("Write the two submission files for CIRR's evaluation server.")
+    parser.add_argument("--submission-name", default=time_stamp(), help="end of both files' names (default: the time)")
+    add_clip_options(parser)
+    add_combiner_options(parser)
+    add_common_options(parser)
+    return parser.parse_args(argv)
+
+
+@one_line_errors
+def main(argv=None):
+    args = parse_arguments(argv)
+    if Path(args.submission_name).name != args.submission_name:
+        raise InputError(f"--submission-name {args.submission_name}: must be a part of a file name, without slashes")
+    clip_model = load_clip(args.clip_model_name, args.clip_model_path)
+    combining_function = load_combining_function(
+        args.combining_function, args.combiner_path, clip_model.visual.output_dim, args.projection_dim, args.hidden_dim
+    )
+    preprocess = make_transform(args.transform, args.target_ratio, clip_model.visual.input_resolution)
+
+    experiment = start_experiment("CIRR test submission", comet_options(args), args.output_path / "comet")
+    with autocast(args.precision):
+        written = generate_cirr_test_submissions(
+            combining_function,
+            args.submission_name,
+            clip_model,
+            preprocess,
+            args.data_path,
+            args.output_path,
+            args.num_workers,
+        )
+    for path in written:
+        print(path)
+        experiment.log_asset(str(path))
+    experiment.end()
+
+
+if __name__ == "__main__":
+    main()

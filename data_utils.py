@@ -1,0 +1,253 @@
+"""Pictures and triplets: the transforms, the two datasets, and the captions of FashionIQ."""
+
+import struct
+from pathlib import Path
+
+import PIL.Image
+import torchvision.transforms.functional as TF
+from torch.utils.data import Dataset
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+from src.errors import InputError
+from src.files import PROJECT_ROOT, read_json
+
+DRESS_TYPES = ("dress", "toptee", "shirt")
+GROUP_SIZE = 6
+TRANSFORMS = ("clip", "squarepad", "targetpad")
+
+
+class SquarePad:
+    """Pad a picture with zeros to a square. `size`, the resolution padded for, does not change the padding."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __call__(self, image):
+        width, height = image.size
+        return _pad(image, max(width, height), max(width, height))
+
+
+class TargetPad:
+    """Pad a picture with zeros until its sides' ratio is `target_ratio`; leave it alone below that (section 4.2).
+
+    `size`, the resolution padded for, does not change the padding.
+    """
+
+    def __init__(self, target_ratio, size):
+        self.target_ratio = target_ratio
+        self.size = size
+
+    def __call__(self, image):
+        width, height = image.size
+        if max(width, height) / min(width, height) < self.target_ratio:
+            return image
+        least_side = max(width, height) / self.target_ratio
+        return _pad(image, least_side, least_side)
+
+
+def _pad(image, least_width, least_height):
+    width, height = image.size
+    horizontal = max(int((least_width - width) / 2), 0)
+    vertical = max(int((least_height - height) / 2), 0)
+    return TF.pad(image, [horizontal, vertical, horizontal, vertical], 0, "constant")
+
+
+def _to_rgb(image):
+    return image.convert("RGB")
+
+
+def clip_transform(dim):
+    """CLIP's own preprocessing: a PIL picture to a tensor [3, dim, dim], normalised with CLIP's mean and std."""
+    return Compose(
+        [
+            Resize(dim, interpolation=InterpolationMode.BICUBIC),
+            CenterCrop(dim),
+            _to_rgb,
+            ToTensor(),
+            Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+        ]
+    )
+
+
+def squarepad_transform(dim):
+    """SquarePad, then CLIP's own preprocessing."""
+    return Compose([SquarePad(dim), *clip_transform(dim).transforms])
+
+
+def targetpad_transform(target_ratio, dim):
+    """TargetPad, then CLIP's own preprocessing."""
+    return Compose([TargetPad(target_ratio, dim), *clip_transform(dim).transforms])
+
+
+def make_transform(name, target_ratio, dim):
+    """The transform called `name`, one of TRANSFORMS; raises InputError for any other."""
+    _require(name, TRANSFORMS, "transform")
+    if name == "clip":
+        return clip_transform(dim)
+    return squarepad_transform(dim) if name == "squarepad" else targetpad_transform(target_ratio, dim)
+
+
+class FashionIQDataset(Dataset):
+    """FashionIQ's pictures (mode "classic") or triplets (mode "relative") of some categories.
+
+    Items: classic (image name, image); relative train (reference image, target image, [caption, caption]), val
+    (reference name, target name, captions), test (reference name, reference image, captions).
+    Raises InputError for an unknown split, category or mode, for faulty annotations and for missing pictures.
+    """
+
+    def __init__(self, split, dress_types, mode, preprocess, data_path=PROJECT_ROOT):
+        _require(split, ("train", "val", "test"), "FashionIQ split")
+        _require(mode, ("relative", "classic"), "mode")
+        for dress_type in dress_types:
+            _require(dress_type, DRESS_TYPES, "FashionIQ category")
+        self.split, self.dress_types, self.mode, self.preprocess = split, list(dress_types), mode, preprocess
+        self.folder = _dataset_folder(data_path, "fashionIQ_dataset")
+
+        self.triplets, self.image_names = [], []
+        fields = {"candidate": str, "captions": list} | ({} if split == "test" else {"target": str})
+        for dress_type in dress_types:
+            self.image_names += read_json(self.folder / "image_splits" / f"split.{dress_type}.{split}.json", list)
+            captions_file = self.folder / "captions" / f"cap.{dress_type}.{split}.json"
+            triplets = _read_triplets(captions_file, fields)
+            for number, triplet in enumerate(triplets):
+                if len(triplet["captions"]) != 2:
+                    raise InputError(f"{captions_file}: entry {number} has {len(triplet['captions'])} captions, not 2")
+            self.triplets += triplets
+        _require_pictures(map(self._path, self._names_to_open()))
+
+    def _names_to_open(self):
+        if self.mode == "classic":
+            return self.image_names
+        sides = {"train": ("candidate", "target"), "val": (), "test": ("candidate",)}[self.split]
+        return [triplet[side] for triplet in self.triplets for side in sides]
+
+    def _path(self, image_name):
+        return self.folder / "images" / f"{image_name}.jpg"
+
+    def _image(self, image_name):
+        return _preprocessed(self._path(image_name), self.preprocess)
+
+    def __len__(self):
+        return len(self.triplets if self.mode == "relative" else self.image_names)
+
+    def __getitem__(self, index):
+        if self.mode == "classic":
+            return self.image_names[index], self._image(self.image_names[index])
+        triplet = self.triplets[index]
+        reference, captions = triplet["candidate"], triplet["captions"]
+        if self.split == "train":
+            return self._image(reference), self._image(triplet["target"]), captions
+        if self.split == "val":
+            return reference, triplet["target"], captions
+        return reference, self._image(reference), captions
+
+
+class CIRRDataset(Dataset):
+    """CIRR's pictures (mode "classic") or triplets (mode "relative").
+
+    Items: classic (image name, image); relative train (reference image, target image, caption), val (reference name,
+    target name, caption, six group members), test1 (pair id, reference name, caption, six group members).
+    Raises InputError for an unknown split or mode, for faulty annotations and for missing pictures.
+    """
+
+    def __init__(self, split, mode, preprocess, data_path=PROJECT_ROOT):
+        _require(split, ("train", "val", "test1"), "CIRR split")
+        _require(mode, ("relative", "classic"), "mode")
+        self.split, self.mode, self.preprocess = split, mode, preprocess
+        self.folder = _dataset_folder(data_path, "cirr_dataset")
+
+        annotations = self.folder / "cirr"
+        fields = {"reference": str, "caption": str, "img_set": dict}
+        fields |= {"pairid": int} if split == "test1" else {"target_hard": str}
+        captions_file = annotations / "captions" / f"cap.rc2.{split}.json"
+        self.triplets = _read_triplets(captions_file, fields)
+        for number, triplet in enumerate(self.triplets):
+            if len(set(triplet["img_set"].get("members", ()))) != GROUP_SIZE:
+                raise InputError(f"{captions_file}: entry {number} has no img_set of {GROUP_SIZE} different members")
+        splits_file = annotations / "image_splits" / f"split.rc2.{split}.json"
+        self.name_to_relpath = read_json(splits_file, dict)
+
+        self.image_names = list(self.name_to_relpath)
+        names = self._names_to_open()
+        unlisted = [name for name in names if name not in self.name_to_relpath]
+        if unlisted:
+            raise InputError(f"{splits_file}: does not list {unlisted[0]}, which a triplet of {split} names")
+        _require_pictures(map(self._path, names))
+
+    def _names_to_open(self):
+        if self.mode == "classic":
+            return self.image_names
+        if self.split != "train":
+            return []
+        return [triplet[side] for triplet in self.triplets for side in ("reference", "target_hard")]
+
+    def _path(self, image_name):
+        return self.folder / self.name_to_relpath[image_name]
+
+    def _image(self, image_name):
+        return _preprocessed(self._path(image_name), self.preprocess)
+
+    def __len__(self):
+        return len(self.triplets if self.mode == "relative" else self.image_names)
+
+    def __getitem__(self, index):
+        if self.mode == "classic":
+            return self.image_names[index], self._image(self.image_names[index])
+        triplet = self.triplets[index]
+        reference, caption = triplet["reference"], triplet["caption"]
+        if self.split == "train":
+            return self._image(reference), self._image(triplet["target_hard"]), caption
+        members = triplet["img_set"]["members"]
+        if self.split == "val":
+            return reference, triplet["target_hard"], caption, members
+        return triplet["pairid"], reference, caption, members
+
+
+def joined_captions(first, second):
+    """FashionIQ's two cleaned captions as one sentence, "A and b": what validation asks, and training sometimes."""
+    return f"{first.capitalize()} and {second}"
+
+
+def cleaned_caption(caption):
+    """A FashionIQ caption without the punctuation its annotators put around it."""
+    return caption.strip(".?, ")
+
+
+def _require(value, allowed, what):
+    if value not in allowed:
+        raise InputError(f"{value!r} is no {what}: it must be one of {', '.join(allowed)}")
+
+
+def _dataset_folder(data_path, name):
+    folder = Path(data_path) / name
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; --data-path names the folder that holds {name}/")
+    return folder
+
+
+def _read_triplets(path, fields):
+    """The triplets of a captions file, each with `fields` {name: type}."""
+    triplets = read_json(path, list)
+    for number, triplet in enumerate(triplets):
+        for field, kind in fields.items():
+            if not isinstance(triplet, dict) or not isinstance(triplet.get(field), kind):
+                raise InputError(f"{path}: entry {number} has no {field!r} that is a {kind.__name__}")
+    return triplets
+
+
+def _require_pictures(paths):
+    paths = dict.fromkeys(paths)
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        others = f" (and {len(missing) - 1} more of {len(paths)})" if len(missing) > 1 else ""
+        raise InputError(f"{missing[0]}: no such picture{others}")
+
+
+def _preprocessed(path, preprocess):
+    try:
+        with PIL.Image.open(path) as image:
+            return preprocess(image)
+    # What Pillow raises for a broken picture depends on its format.
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError) as error:
+        fault = " ".join(str(error).replace(str(path), "the file").split())
+        raise InputError(f"{path}: cannot be read as a picture ({fault})") from None

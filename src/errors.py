@@ -1,0 +1,31 @@
+"""What a user gave and cannot be used, said in one line."""
+
+import functools
+import sys
+
+
+class InputError(ValueError):
+    """An unusable input. The message is one line: the culprit's name, the fault, and what would be right."""
+
+
+def one_line_errors(main):
+    """Let `main(argv)` end an unusable input with one line on stderr and exit status 2, without a traceback.
+
+    Any other exception is a fault of ours and keeps its traceback.
+    """
+
+    @functools.wraps(main)
+    def command(argv=None):
+        try:
+            return main(argv)
+        except InputError as error:
+            # A DataLoader worker sends its whole traceback as the message: the last line is what it raised.
+            fault = str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.{InputError.__name__}: ")
+        except OSError as error:
+            if error.filename is None:
+                raise
+            fault = f"{error.filename}: {error.strerror}"
+        print(f"error: {fault}", file=sys.stderr)
+        raise SystemExit(2)
+
+    return command

@@ -1,0 +1,48 @@
+"""Where the project is, and files that are either whole or not there."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from src.errors import InputError
+
+PROJECT_ROOT = Path(__file__).absolute().parent.parent
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yield a path beside `path` to write to; it takes `path`'s place once the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield unfinished
+        with unfinished.open("rb+") as written:
+            os.fsync(written.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path, content, **options):
+    """Write `content` to `path` as JSON; `options` are json.dumps's."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(content, **options), encoding="utf-8")
+
+
+def read_json(path, kind):
+    """The content of a JSON file whose top level is a `kind` (list or dict).
+
+    Raises InputError when the file is missing, unreadable, or holds something else.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not a JSON file ({error})") from None
+    if not isinstance(content, kind):
+        raise InputError(f"{path}: holds a {type(content).__name__} where a {kind.__name__} is expected")
+    return content

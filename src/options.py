@@ -1,0 +1,71 @@
+"""Command-line options whose errors are one line, and the values they take."""
+
+import argparse
+import math
+import os
+import sys
+from pathlib import Path
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action):
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that shows the defaults and answers a wrong flag with one line and exit status 2."""
+
+    def __init__(self, description):
+        super().__init__(description=description, formatter_class=_Help, allow_abbrev=False)
+
+    def error(self, message):
+        print(f"error: {message} ({self.prog} --help lists the options)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def any_case(*names):
+    """An option type that takes one of `names` in any case and gives it as spelled here."""
+    spelled = {name.lower(): name for name in names}
+
+    def name(text):
+        if text.lower() not in spelled:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}")
+        return spelled[text.lower()]
+
+    return name
+
+
+def count(text):
+    """An option type: a whole number above zero."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def count_or_zero(text):
+    """An option type: a whole number, zero or above."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def positive(text):
+    """An option type: a finite number above zero."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (number > 0 and math.isfinite(number)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def usable_cores():
+    """Cores this process may run on, which on a shared machine are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def hyper_parameters(args):
+    """The options of a command as plain values, to be kept beside its results: without the API key."""
+    options = {name: value for name, value in vars(args).items() if name != "api_key"}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}

@@ -1,0 +1,62 @@
+"""Weights from files: plain state dicts, checkpoints that hold one under a name, and TorchScript archives."""
+
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+
+import torch
+
+from src.errors import InputError
+
+
+def read_weights(path, name):
+    """The state dict, on the CPU, in the file at `path`: plain, under the key `name`, or of a TorchScript archive.
+
+    Never runs code from the file. Raises InputError when there is no such file or it holds no weights of that name.
+    """
+    content = _read(Path(path))
+    if isinstance(content, dict) and isinstance(content.get(name), dict):
+        content = content[name]
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{path}: holds a {type(content).__name__} where weights of a {name} are expected")
+    if not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
+        raise InputError(f"{path}: holds {', '.join(map(str, content))[:80]} where weights of a {name} are expected")
+    return dict(content)
+
+
+def load_weights(model, weights, path):
+    """Load the state dict `weights`, read from `path`, into `model`; raises InputError with the first that differs."""
+    expected = model.state_dict()
+    name = type(model).__name__
+    for key, tensor in expected.items():
+        if key not in weights:
+            raise InputError(f"{path}: its weights do not fit this {name}, they lack {key}")
+        if weights[key].shape != tensor.shape:
+            shapes = f"{list(weights[key].shape)}, not {list(tensor.shape)}"
+            raise InputError(f"{path}: its weights do not fit this {name}, {key} is {shapes}")
+    unknown = [key for key in weights if key not in expected]
+    if unknown:
+        raise InputError(f"{path}: its weights do not fit this {name}, which has no {unknown[0]}")
+    model.load_state_dict(weights)
+
+
+def _read(path):
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        if _is_torchscript(path):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # TorchScript is deprecated; OpenAI's files are what they are
+                return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        fault = str(error).split("\n")[0][:120]
+        raise InputError(f"{path}: cannot be read as weights ({fault})") from None
+
+
+def _is_torchscript(path):
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())

@@ -1,0 +1,255 @@
+"""Judge a CLIP, with the element-wise sum or a Combiner, on the validation split of CIRR or FashionIQ.
+
+    python validate.py --dataset CIRR --clip-model-path models/.../tuned_clip_arithmetic.pt \
+        --combining-function combiner --combiner-path models/.../combiner_arithmetic.pt
+"""
+
+from statistics import geometric_mean, harmonic_mean, mean
+
+import torch
+from tqdm import tqdm
+
+from data_utils import (
+    DRESS_TYPES,
+    CIRRDataset,
+    FashionIQDataset,
+    cleaned_caption,
+    joined_captions,
+    make_transform,
+)
+from src.errors import InputError, one_line_errors
+from src.files import PROJECT_ROOT
+from src.options import Parser
+from src.retrieval import Gallery, rank_targets, rank_targets_among, recall_at
+from src.run import start_experiment
+from utils import (
+    add_clip_options,
+    add_combiner_options,
+    add_common_options,
+    add_dataset_option,
+    autocast,
+    comet_options,
+    extract_index_features,
+    generate_randomized_fiq_caption,
+    load_clip,
+    load_combining_function,
+    tokenize,
+)
+
+
+@torch.inference_mode()
+def predict_features(gallery, reference_names, captions, clip_model, combining_function, batch_size=32):
+    """Predicted features [queries, dim]: each reference's feature in the gallery, combined with its caption's."""
+    rows = gallery.rows(reference_names)
+    predicted = []
+    for start in tqdm(range(0, len(captions), batch_size), desc="queries", leave=False, dynamic_ncols=True):
+        batch = slice(start, start + batch_size)
+        text_features = clip_model.encode_text(tokenize(captions[batch], clip_model)).float()
+        predicted.append(combining_function(gallery.features[rows[batch]], text_features).float())
+    return torch.cat(predicted)
+
+
+def other_members(gallery, reference_names, groups):
+    """Gallery rows [queries, 5] of each CIRR group but for the query's own reference."""
+    others = []
+    for reference, members in zip(reference_names, groups, strict=True):
+        if reference not in members:
+            raise InputError(f"{reference}: not a member of its own group of {len(members)}")
+        others.append(gallery.rows([member for member in members if member != reference]))
+    return torch.stack(others)
+
+
+def compute_cirr_val_metrics(relative_val_dataset, clip_model, index_features, index_names, combining_function):
+    """CIRR's recalls in percent: group 1, 2, 3, then 1, 5, 10, 50 (section 5.1). The reference leaves the ranking."""
+    gallery = Gallery(index_features, index_names)
+    reference_names, target_names, captions, groups = columns(relative_val_dataset)
+    for reference, target, members in zip(reference_names, target_names, groups, strict=True):
+        if target == reference or target not in members:
+            raise InputError(f"{target}: the target of {reference} must be another member of its group")
+    target_rows = gallery.rows(target_names)
+    group_rows = other_members(gallery, reference_names, groups)
+
+    predicted = predict_features(gallery, reference_names, captions, clip_model, combining_function)
+    group_ranks = rank_targets_among(predicted, gallery.features, target_rows, group_rows)
+    ranks = rank_targets(predicted, gallery.features, target_rows, excluded_rows=gallery.rows(reference_names))
+    return (*(recall_at(group_ranks, k) for k in (1, 2, 3)), *(recall_at(ranks, k) for k in (1, 5, 10, 50)))
+
+
+def compute_fiq_val_metrics(relative_val_dataset, clip_model, index_features, index_names, combining_function):
+    """FashionIQ's recall@10 and recall@50 of one category, in percent (section 5.1). The reference stays in."""
+    gallery = Gallery(index_features, index_names)
+    reference_names, target_names, pairs = columns(relative_val_dataset)
+    captions = [joined_captions(*map(cleaned_caption, pair)) for pair in pairs]
+    target_rows = gallery.rows(target_names)
+
+    predicted = predict_features(gallery, reference_names, captions, clip_model, combining_function)
+    ranks = rank_targets(predicted, gallery.features, target_rows)
+    return recall_at(ranks, 10), recall_at(ranks, 50)
+
+
+def columns(dataset):
+    """The items of a dataset without pictures, as one list for each of their parts."""
+    return [list(column) for column in zip(*(dataset[index] for index in range(len(dataset))), strict=True)]
+
+
+class CIRR:
+    """What is CIRR's own: its sets, its metrics, and which metric picks which weights."""
+
+    short_name = "cirr"
+    recall_names = (*(f"group_recall_at{k}" for k in (1, 2, 3)), *(f"recall_at{k}" for k in (1, 5, 10, 50)))
+    compute_recalls = staticmethod(compute_cirr_val_metrics)
+
+    @staticmethod
+    def training_set(preprocess, data_path):
+        return CIRRDataset("train", "relative", preprocess, data_path)
+
+    @staticmethod
+    def training_captions(captions, draws):
+        """The captions of a batch, as they are."""
+        return list(captions)
+
+    @staticmethod
+    def validation_sets(preprocess, data_path):
+        """{category: (gallery, queries)}"""
+        return {"val": [CIRRDataset("val", mode, preprocess, data_path) for mode in ("classic", "relative")]}
+
+    @classmethod
+    def metrics(cls, recalls):
+        """The columns of validation_metrics.csv from {"val": the seven recalls}."""
+        named = dict(zip(cls.recall_names, recalls["val"], strict=True))
+        return named | {
+            "mean(R@5+R_s@1)": (named["group_recall_at1"] + named["recall_at5"]) / 2,
+            "arithmetic_mean": mean(recalls["val"]),
+            "harmonic_mean": harmonic_mean(recalls["val"]),
+            # Before Python 3.13 statistics refuses a zero, which makes the mean zero.
+            "geometric_mean": geometric_mean(recalls["val"]) if all(recalls["val"]) else 0.0,
+        }
+
+    @classmethod
+    def printed(cls, recalls):
+        """What validate.py prints."""
+        return dict(zip(cls.recall_names, recalls["val"], strict=True))
+
+    @staticmethod
+    def best_weights(weights_name):
+        """{name of the weights: metric that picks them}"""
+        return {f"{weights_name}_{kind}": f"{kind}_mean" for kind in ("arithmetic", "harmonic", "geometric")}
+
+
+class FashionIQ:
+    """What is FashionIQ's own: its sets, its metrics, and which metric picks which weights."""
+
+    short_name = "fiq"
+    compute_recalls = staticmethod(compute_fiq_val_metrics)
+
+    @staticmethod
+    def training_set(preprocess, data_path):
+        return FashionIQDataset("train", DRESS_TYPES, "relative", preprocess, data_path)
+
+    @staticmethod
+    def training_captions(captions, draws):
+        """One caption a pair, from the two lists of captions of a batch."""
+        return generate_randomized_fiq_caption([text for pair in zip(*captions, strict=True) for text in pair], draws)
+
+    @staticmethod
+    def validation_sets(preprocess, data_path):
+        """{category: (gallery, queries)}"""
+        return {
+            dress_type: [
+                FashionIQDataset("val", [dress_type], mode, preprocess, data_path) for mode in ("classic", "relative")
+            ]
+            for dress_type in DRESS_TYPES
+        }
+
+    @staticmethod
+    def metrics(recalls):
+        """The columns of validation_metrics.csv from {category: (recall@10, recall@50)}."""
+        at10, at50 = map(mean, zip(*recalls.values(), strict=True))
+        named = {f"{name}_recall_at{k}": recalls[name][i] for name in recalls for i, k in enumerate((10, 50))}
+        return named | {"average_recall_at10": at10, "average_recall_at50": at50, "average_recall": (at10 + at50) / 2}
+
+    @staticmethod
+    def printed(recalls):
+        """What validate.py prints."""
+        at10, at50 = map(mean, zip(*recalls.values(), strict=True))
+        order = ("shirt", "dress", "toptee")
+        named = {f"{name}_recallat{k}": recalls[name][i] for name in order for i, k in enumerate((10, 50))}
+        return named | {"average recall10": at10, "average recall50": at50}
+
+    @staticmethod
+    def best_weights(weights_name):
+        """{name of the weights: metric that picks them}"""
+        return {{"tuned_clip": "tuned_clip_best", "combiner": "combiner"}[weights_name]: "average_recall"}
+
+
+BENCHMARKS = {"CIRR": CIRR, "FashionIQ": FashionIQ}
+
+
+class Validation:
+    """A benchmark's validation split, ready to judge a CLIP on.
+
+    Raises InputError when its annotations are faulty or pictures are missing.
+    """
+
+    def __init__(self, benchmark, preprocess, data_path=PROJECT_ROOT, num_workers=0, frozen_galleries=False):
+        """`frozen_galleries`: the image encoder never changes, so gallery features are extracted once."""
+        self.benchmark = benchmark
+        self.sets = benchmark.validation_sets(preprocess, data_path)
+        self.num_workers = num_workers
+        self.frozen_galleries = frozen_galleries
+        self._galleries = {}
+
+    def recalls(self, clip_model, combining_function):
+        """{category: recalls in percent}"""
+        recalls = {}
+        for category, (gallery_set, queries) in self.sets.items():
+            features, names = self._gallery(category, gallery_set, clip_model)
+            recalls[category] = self.benchmark.compute_recalls(queries, clip_model, features, names, combining_function)
+        return recalls
+
+    def metrics(self, clip_model, combining_function):
+        """The columns of validation_metrics.csv: {metric: percent}"""
+        return self.benchmark.metrics(self.recalls(clip_model, combining_function))
+
+    def _gallery(self, category, gallery_set, clip_model):
+        if category in self._galleries:
+            return self._galleries[category]
+        gallery = extract_index_features(gallery_set, clip_model, self.num_workers)
+        if self.frozen_galleries:
+            self._galleries[category] = gallery
+        return gallery
+
+
+def parse_arguments(argv):
+    parser = Parser("Print the recalls of a CLIP, with the sum or a Combiner, on a validation split.")
+    add_dataset_option(parser)
+    add_clip_options(parser)
+    add_combiner_options(parser)
+    add_common_options(parser)
+    return parser.parse_args(argv)
+
+
+@one_line_errors
+def main(argv=None):
+    args = parse_arguments(argv)
+    clip_model = load_clip(args.clip_model_name, args.clip_model_path)
+    combining_function = load_combining_function(
+        args.combining_function, args.combiner_path, clip_model.visual.output_dim, args.projection_dim, args.hidden_dim
+    )
+
+    benchmark = BENCHMARKS[args.dataset]
+    preprocess = make_transform(args.transform, args.target_ratio, clip_model.visual.input_resolution)
+    validation = Validation(benchmark, preprocess, args.data_path, args.num_workers)
+
+    experiment = start_experiment(f"{args.dataset} validation", comet_options(args), args.output_path / "comet")
+    with autocast(args.precision):
+        recalls = benchmark.printed(validation.recalls(clip_model, combining_function))
+    for name, recall in recalls.items():
+        print(f"{name} = {recall}")
+    with experiment.validate():
+        experiment.log_metrics(recalls)
+    experiment.end()
+
+
+if __name__ == "__main__":
+    main()
