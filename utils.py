@@ -2,7 +2,6 @@
 
 import random
 import sys
-import warnings
 from pathlib import Path
 
 import torch
@@ -15,14 +14,10 @@ from data_utils import TRANSFORMS, cleaned_caption, joined_captions
 from src.errors import InputError
 from src.files import PROJECT_ROOT, replacing
 from src.losses import contrastive_loss
+from src.openai_clip import MODEL_NAMES, load_clip_file, load_named_clip, read_clip_weights, tokenize
 from src.options import any_case, count, count_or_zero, positive, usable_cores
 from src.run import CometOptions
 from src.weights import load_weights, read_weights
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # clip reads versions through pkg_resources, which says it is deprecated
-    import clip
-    from clip.model import build_model
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -88,7 +83,7 @@ def add_training_options(parser, batch_size, validation_frequency):
 def add_clip_options(parser, tuned=True):
     """Which CLIP, how pictures are prepared for it, and (`tuned`) the checkpoint to load over it."""
     group = parser.add_argument_group("CLIP")
-    help_text = f"one of {', '.join(clip.available_models())}, or a file of CLIP weights"
+    help_text = f"one of {', '.join(MODEL_NAMES)}, or a file of CLIP weights"
     group.add_argument("--clip-model-name", default="RN50x4", help=help_text)
     if tuned:
         group.add_argument("--clip-model-path", type=Path, help="checkpoint of stage 1 to load over --clip-model-name")
@@ -121,43 +116,15 @@ def load_clip(clip_model_name, clip_model_path=None):
     `clip_model_name` is a name that clip knows, which it downloads, or a file: a plain state dict, OpenAI's TorchScript
     archive or a stage-1 checkpoint. Raises InputError when either cannot be loaded.
     """
-    if clip_model_name in clip.available_models():
-        clip_model = _load_named_clip(clip_model_name)
+    if clip_model_name in MODEL_NAMES:
+        clip_model = load_named_clip(clip_model_name)
     elif Path(clip_model_name).is_file():
-        clip_model = _load_clip_file(clip_model_name)
+        clip_model = load_clip_file(clip_model_name)
     else:
-        names = ", ".join(clip.available_models())
-        raise InputError(f"--clip-model-name {clip_model_name}: neither a file nor one of {names}")
+        raise InputError(f"--clip-model-name {clip_model_name}: neither a file nor one of {', '.join(MODEL_NAMES)}")
     if clip_model_path is not None:
-        load_weights(clip_model, _clip_weights(clip_model_path), clip_model_path)
+        load_weights(clip_model, read_clip_weights(clip_model_path), clip_model_path)
     return clip_model.to(device).eval()
-
-
-def _load_named_clip(name):
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its archives are TorchScript, which torch says is deprecated
-            return clip.load(name, device="cpu")[0].float()
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"--clip-model-name {name}: cannot be downloaded ({error}); a file will do too") from None
-
-
-def _load_clip_file(path):
-    weights = _clip_weights(path)
-    try:
-        clip_model = build_model(dict(weights)).float()
-    except (KeyError, IndexError, ZeroDivisionError, AssertionError, RuntimeError) as error:
-        fault = str(error).split("\n")[0]
-        raise InputError(f"{path}: not the weights of a CLIP ({type(error).__name__}: {fault})") from None
-    load_weights(clip_model, weights, path)  # again: build_model rounds them through fp16
-    return clip_model
-
-
-def _clip_weights(path):
-    weights = read_weights(path, "CLIP")
-    for fact in ("input_resolution", "context_length", "vocab_size"):  # OpenAI's archives list these as weights
-        weights.pop(fact, None)
-    return weights
 
 
 def load_combining_function(name, combiner_path, clip_feature_dim, projection_dim, hidden_dim):
@@ -226,9 +193,14 @@ def generate_randomized_fiq_caption(flattened_captions, draws=random):
     return captions
 
 
-def tokenize(captions, clip_model):
-    """Tokens [captions, context length] on the device, cut to CLIP's context; 77 where the model does not say."""
-    return clip.tokenize(captions, getattr(clip_model, "context_length", 77), truncate=True).to(device)
+def encode_captions(captions, clip_model):
+    """Features [captions, dim], fp32 and not normalised, of captions cut to CLIP's context."""
+    return clip_model.encode_text(caption_tokens(captions, clip_model)).float()
+
+
+def caption_tokens(captions, clip_model):
+    """Tokens [captions, context length] on the device; a context of 77 where the model does not say."""
+    return tokenize(captions, getattr(clip_model, "context_length", 77)).to(device)
 
 
 @torch.inference_mode()
@@ -339,7 +311,7 @@ def train(
 def _step(stage, optimizer, scaler, precision, reference_images, target_images, texts):
     images = (images.to(device, non_blocking=True) for images in (reference_images, target_images))
     with autocast(precision, training=True):
-        loss = contrastive_loss(*stage((*images, tokenize(texts, stage.clip_model))))
+        loss = contrastive_loss(*stage((*images, caption_tokens(texts, stage.clip_model))))
     optimizer.zero_grad()
     scaler.scale(loss).backward()
     scaler.step(optimizer)

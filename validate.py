@@ -29,11 +29,11 @@ from utils import (
     add_dataset_option,
     autocast,
     comet_options,
+    encode_captions,
     extract_index_features,
     generate_randomized_fiq_caption,
     load_clip,
     load_combining_function,
-    tokenize,
 )
 
 
@@ -44,7 +44,7 @@ def predict_features(gallery, reference_names, captions, clip_model, combining_f
     predicted = []
     for start in tqdm(range(0, len(captions), batch_size), desc="queries", leave=False, dynamic_ncols=True):
         batch = slice(start, start + batch_size)
-        text_features = clip_model.encode_text(tokenize(captions[batch], clip_model)).float()
+        text_features = encode_captions(captions[batch], clip_model)
         predicted.append(combining_function(gallery.features[rows[batch]], text_features).float())
     return torch.cat(predicted)
 

@@ -4,7 +4,6 @@ import os
 import queue
 import sys
 import threading
-import urllib.error
 import urllib.request
 from datetime import datetime
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import pandas as pd
 
 from src.files import PROJECT_ROOT, replacing, write_json
 
+COMET_URL = "https://www.comet.com/clientlib/"
 COMET_PATIENCE = 4
 """Seconds that Comet's server has to answer before a run goes on without it."""
 
@@ -102,14 +102,31 @@ def start_experiment(project_name, options, offline_directory):
     os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")
     import comet_ml  # late: it takes a second
 
-    api_key = options.api_key or comet_ml.get_config("comet.api_key")
-    workspace = options.workspace or comet_ml.get_config("comet.workspace")
-    offline, online = options.offline, bool(api_key and workspace) and not options.offline
-    if online and not _answers(comet_ml.get_config("comet.url_override")):
+    options = options._replace(
+        api_key=options.api_key or comet_ml.get_config("comet.api_key"),
+        workspace=options.workspace or comet_ml.get_config("comet.workspace"),
+    )
+    mode = "offline" if options.offline else "online" if options.api_key and options.workspace else "disabled"
+    if mode == "online" and not _answers(comet_ml.get_config("comet.url_override") or COMET_URL):
         print(f"Comet cannot be reached: logging to an archive in {offline_directory}", file=sys.stderr)
-        offline, online = True, False
+        mode = "offline"
+    try:
+        experiment = _start_comet(mode, project_name, options, offline_directory)
+    except comet_ml.exceptions.CometException as error:
+        print(f"Comet cannot be logged to: {error}", file=sys.stderr)
+        experiment = _start_comet("disabled", project_name, options, offline_directory)
+    for file in sorted(PROJECT_ROOT.glob("*.py")) + sorted(PROJECT_ROOT.glob("src/*.py")):
+        experiment.log_code(file_name=str(file))
+    return experiment
+
+
+def _start_comet(mode, project_name, options, offline_directory):
+    import comet_ml
+
+    if mode == "offline":
+        offline_directory.mkdir(parents=True, exist_ok=True)
     config = comet_ml.ExperimentConfig(
-        disabled=not (online or offline),
+        disabled=mode == "disabled",
         name=options.experiment_name,
         offline_directory=str(offline_directory),
         log_env_details=False,
@@ -118,21 +135,18 @@ def start_experiment(project_name, options, offline_directory):
         log_code=False,
         parse_args=False,
     )
-    experiment = comet_ml.start(
-        api_key=api_key if online else None,
-        workspace=workspace,
+    return comet_ml.start(
+        api_key=options.api_key if mode == "online" else None,
+        workspace=options.workspace,
         project_name=project_name,
         mode="create",
-        online=not offline,
+        online=mode != "offline",
         experiment_config=config,
     )
-    for file in sorted(PROJECT_ROOT.glob("*.py")) + sorted(PROJECT_ROOT.glob("src/*.py")):
-        experiment.log_code(file_name=str(file))
-    return experiment
 
 
 def _answers(url):
-    """Whether anything at `url`, Comet's own if None, speaks HTTP within COMET_PATIENCE seconds.
+    """Whether the server at `url` says within COMET_PATIENCE seconds that it is well.
 
     Comet's client tries for half a minute before it gives up, and looking up a name has no time limit: hence a thread.
     """
@@ -140,10 +154,8 @@ def _answers(url):
 
     def ask():
         try:
-            urllib.request.urlopen(url or "https://www.comet.com/clientlib/", timeout=COMET_PATIENCE).close()
+            urllib.request.urlopen(f"{url.rstrip('/')}/isAlive/ver", timeout=COMET_PATIENCE).close()
             answers.put(True)
-        except urllib.error.HTTPError:
-            answers.put(True)  # a refusal is an answer
         except (OSError, ValueError):
             answers.put(False)
 

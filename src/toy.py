@@ -1,0 +1,252 @@
+"""A toy world of drawn garments to try composed image retrieval on, laid out as CIRR and as FashionIQ.
+
+    python -m src.toy FOLDER
+
+Every garment is another combination of eight attributes, so reference + relative caption name exactly one picture.
+Combinations never recur between train, val and test; sizes, places, shades and names are drawn independently of them.
+"""
+
+import random
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from src.errors import one_line_errors
+from src.files import replacing, write_json
+from src.openai_clip import small_clip
+from src.options import Parser, count_or_zero
+
+ATTRIBUTES = {
+    "kind": ("dress", "shirt", "toptee"),
+    "colour": ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black"),
+    "pattern": ("plain", "striped", "dotted", "checked"),
+    "sleeves": ("no", "short", "long"),
+    "neckline": ("round", "V"),
+    "length": ("short", "long"),
+    "belt": ("without a belt", "with a belt"),
+    "background": ("white", "grey", "brown"),
+}
+WORDINGS = {
+    "kind": ("a {new} instead of a {old}", "make it a {new}", "replace the {old} with a {new}", "is a {new}"),
+    "colour": ("make it {new}", "is {new} instead of {old}", "change the colour to {new}", "in {new}", "now {new}"),
+    "pattern": ("is {new}", "{new} rather than {old}", "change the pattern to {new}", "make the fabric {new}"),
+    "sleeves": ("has {new} sleeves", "{new} sleeves instead of {old} ones", "give it {new} sleeves"),
+    "neckline": ("has a {new} neckline", "{new} neck rather than {old}", "change the neckline to {new}"),
+    "length": ("is {new}er", "make it {new}er", "{new}er than this one", "with a {new}er hem"),
+    "belt": ("now {new}", "is {new}", "the same {new}", "wear it {new}"),
+    "background": ("on a {new} background", "{new} background, not {old}", "put it on {new}"),
+}
+JOINTS = (" and ", ", ", " but ", ", also ")
+COLOURS = {
+    "red": (208, 32, 38),
+    "orange": (240, 134, 24),
+    "yellow": (240, 214, 46),
+    "green": (48, 146, 66),
+    "blue": (42, 88, 196),
+    "purple": (124, 58, 160),
+    "pink": (240, 132, 178),
+    "black": (44, 44, 50),
+}
+BACKGROUNDS = {"white": (246, 246, 244), "grey": (158, 160, 164), "brown": (150, 112, 82)}
+PREFIXES = {"train": "train", "val": "dev", "test1": "test1"}
+PICTURES, QUERIES = (1600, 600, 600), (8000, 1200, 1200)
+GROUP_SIZE = 6
+
+
+def draw(garment, rng):
+    """A picture of `garment` {attribute: value}; its size, place, scale and shade are drawn apart from these."""
+    width, height = rng.randint(88, 160), rng.randint(88, 160)
+    side = 2 * min(width, height) * rng.uniform(0.84, 0.98)
+    left, top = rng.uniform(0, 2 * width - side), rng.uniform(0, 2 * height - side)  # drawn at twice the size
+
+    def at(*points):
+        return [(left + side * x, top + side * y) for x, y in points]
+
+    background = _shade(BACKGROUNDS[garment["background"]], rng)
+    colour = _shade(COLOURS[garment["colour"]], rng)
+    picture = Image.new("RGB", (2 * width, 2 * height), background)
+    picture.paste(_cloth(garment["pattern"], colour, picture.size, side), mask=_cut(garment, at, picture.size))
+
+    pen = ImageDraw.Draw(picture)
+    dark = tuple(channel // 3 for channel in colour)
+    if garment["kind"] == "shirt":
+        for y in (0.30, 0.38, 0.54):
+            pen.ellipse(at((0.485, y), (0.515, y + 0.03)), fill="white", outline=dark)
+        for edge in (0.38, 0.62):
+            pen.polygon(at((edge, 0.06), (0.5, 0.16), (edge + (0.5 - edge) * 0.2, 0.22)), fill="white", outline=dark)
+    if garment["belt"] == "with a belt":
+        pen.rectangle(at((0.355, 0.45), (0.645, 0.51)), fill=(92, 52, 20), outline="black")
+        pen.rectangle(at((0.47, 0.45), (0.53, 0.51)), fill=(236, 196, 80))
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _cut(garment, at, size):
+    """The garment's outline as a mask."""
+    mask = Image.new("L", size)
+    pen = ImageDraw.Draw(mask)
+    is_dress, is_long = garment["kind"] == "dress", garment["length"] == "long"
+    hem = (0.98 if is_long else 0.76) if is_dress else (0.80 if is_long else 0.60)
+    flare = (0.34 if is_long else 0.22) if is_dress else 0.15
+    waist = 0.13 if is_dress else 0.15
+    shoulder = 0.14 if garment["kind"] == "toptee" else 0.17
+    half = ((shoulder, 0.06), (waist, 0.48), (flare, hem))
+    pen.polygon(at(*((0.5 + x, y) for x, y in half), *((0.5 - x, y) for x, y in reversed(half))), fill=255)
+    if garment["sleeves"] != "no":
+        reach, cuff = (0.36, 0.26) if garment["sleeves"] == "short" else (0.48, 0.62)
+        sleeve = ((shoulder, 0.06), (shoulder - 0.03, 0.22), (reach - 0.09, cuff + 0.05), (reach, cuff))
+        for sign in (-1, 1):
+            pen.polygon(at(*((0.5 + sign * x, y) for x, y in sleeve)), fill=255)
+    if garment["neckline"] == "V":
+        pen.polygon(at((0.41, 0.05), (0.59, 0.05), (0.5, 0.27)), fill=0)
+    else:
+        pen.ellipse(at((0.41, -0.02), (0.59, 0.14)), fill=0)
+    return mask
+
+
+def _cloth(pattern, colour, size, side):
+    """A picture of the fabric."""
+    cloth = Image.new("RGB", size, colour)
+    pen = ImageDraw.Draw(cloth)
+    light = tuple((channel + 2 * 255) // 3 for channel in colour)
+    step = max(4, round(side * 0.09))
+    if pattern in ("striped", "checked"):
+        for y in range(0, size[1], step):
+            pen.rectangle((0, y, size[0], y + step // 3), fill=light)
+    if pattern == "checked":
+        for x in range(0, size[0], step):
+            pen.rectangle((x, 0, x + step // 3, size[1]), fill=light)
+    if pattern == "dotted":
+        for row, y in enumerate(range(0, size[1], step)):
+            for x in range(step // 2 * (row % 2), size[0], step):
+                pen.ellipse((x, y, x + step // 2, y + step // 2), fill=light)
+    return cloth
+
+
+def _shade(colour, rng):
+    """`colour`, a little lighter or darker."""
+    shift = rng.randint(-16, 16)
+    return tuple(max(0, min(255, channel + shift + rng.randint(-4, 4))) for channel in colour)
+
+
+def describe(reference, target, rng):
+    """A relative caption that turns garment `reference` into garment `target`."""
+    changed = [name for name in ATTRIBUTES if reference[name] != target[name]]
+    clauses = [
+        rng.choice(WORDINGS[name]).format(old=reference[name], new=target[name])
+        for name in rng.sample(changed, len(changed))
+    ]
+    return "".join(clause + rng.choice(JOINTS) for clause in clauses[:-1]) + clauses[-1]
+
+
+def draw_pairs(garments, queries, rng):
+    """`queries` pairs (reference, target) of indices into `garments`.
+
+    The two differ in one to three attributes, or in as few more as it takes where no garment is so near.
+    """
+    distances = _distances(garments)
+    pairs = []
+    while len(pairs) < queries:
+        for reference in rng.sample(range(len(garments)), len(garments)):
+            apart = distances[reference]
+            nearest = apart[apart >= rng.choice((1, 2, 2, 3))].min()
+            pairs.append((reference, rng.choice(np.flatnonzero(apart == nearest).tolist())))
+    return pairs[:queries]
+
+
+def _distances(garments):
+    """Attributes [garments, garments] in which two garments differ."""
+    codes = np.array([[ATTRIBUTES[name].index(garment[name]) for name in ATTRIBUTES] for garment in garments])
+    return (codes[:, None] != codes[None]).sum(axis=2)
+
+
+def write_cirr_split(folder, split, garments, queries, rng):
+    """A split in CIRR's layout below `folder`; the members of a group are among the garments nearest to the target."""
+    prefix = PREFIXES[split]
+    names = [f"{prefix}-{number}-{rng.randrange(4)}-img{rng.randrange(2)}" for number in _numbers(garments, rng)]
+    paths = {name: f"./{prefix}/{name}.png" for name in names}
+    _save_pictures([folder / path for path in paths.values()], garments, rng)
+
+    distances = _distances(garments)
+    triplets = []
+    for pair_id, (reference, target) in enumerate(draw_pairs(garments, queries, rng)):
+        nearest = np.argsort(distances[target], kind="stable")[1 : 3 * GROUP_SIZE]  # the first is the target itself
+        members = [reference, target, *rng.sample([i for i in nearest.tolist() if i != reference], GROUP_SIZE - 2)]
+        rng.shuffle(members)
+        caption = describe(garments[reference], garments[target], rng)
+        group = {"id": pair_id, "members": [names[member] for member in members]}
+        triplet = {"pairid": pair_id, "reference": names[reference], "caption": caption, "img_set": group}
+        if split != "test1":
+            triplet |= {"target_hard": names[target], "target_soft": {names[target]: 1.0}}
+        triplets.append(triplet)
+    write_json(folder / "cirr" / "captions" / f"cap.rc2.{split}.json", triplets)
+    write_json(folder / "cirr" / "image_splits" / f"split.rc2.{split}.json", dict(sorted(paths.items())))
+
+
+def write_fashioniq_split(folder, split, garments, queries, rng):
+    """A split in FashionIQ's layout below `folder`: each kind of garment is a category, each pair has two captions."""
+    split_code = list(PREFIXES).index(split)
+    names = [f"B{split_code}{number:06d}" for number in _numbers(garments, rng)]
+    _save_pictures([folder / "images" / f"{name}.jpg" for name in names], garments, rng)
+
+    for kind in ATTRIBUTES["kind"]:
+        of_kind = [index for index, garment in enumerate(garments) if garment["kind"] == kind]
+        triplets = []
+        pairs = draw_pairs([garments[index] for index in of_kind], queries // len(ATTRIBUTES["kind"]), rng)
+        for reference, target in ((of_kind[reference], of_kind[target]) for reference, target in pairs):
+            captions = [describe(garments[reference], garments[target], rng) for _ in range(2)]
+            triplet = {"candidate": names[reference], "captions": captions}
+            triplets.append(triplet if split == "test1" else {"target": names[target], **triplet})
+        split_name = split.replace("test1", "test")
+        write_json(folder / "captions" / f"cap.{kind}.{split_name}.json", triplets)
+        split_names = sorted(names[index] for index in of_kind)
+        write_json(folder / "image_splits" / f"split.{kind}.{split_name}.json", split_names)
+
+
+def _numbers(garments, rng):
+    return rng.sample(range(10**6), len(garments))
+
+
+def _save_pictures(paths, garments, rng):
+    for path, garment in zip(tqdm(paths, desc=str(paths[0].parent), leave=False), garments, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(garment, rng).save(path)
+
+
+def write_world(folder, pictures, queries, seed=0):
+    """Write both layouts and small_clip.pt into `folder`.
+
+    `pictures` and `queries` give their number for train, val and test1, the same in both layouts.
+    """
+    folder, rng = Path(folder), random.Random(seed)
+    combinations = [dict(zip(ATTRIBUTES, values, strict=True)) for values in product(*ATTRIBUTES.values())]
+    garments = rng.sample(combinations, sum(pictures))
+    for split, number, split_queries in zip(PREFIXES, pictures, queries, strict=True):
+        of_split, garments = garments[:number], garments[number:]
+        write_cirr_split(folder / "cirr_dataset", split, of_split, split_queries, rng)
+        write_fashioniq_split(folder / "fashionIQ_dataset", split, of_split, split_queries, rng)
+    write_small_clip(folder / "small_clip.pt", seed=seed)
+
+
+def write_small_clip(path, seed=0):
+    """Write the random weights of a small CLIP to `path` as a plain state dict."""
+    with torch.random.fork_rng(devices=[]), replacing(path) as unfinished:
+        torch.manual_seed(seed)
+        torch.save(small_clip().state_dict(), unfinished)
+
+
+@one_line_errors
+def main(argv=None):
+    parser = Parser("Draw a toy world to try composed image retrieval on, laid out as CIRR and as FashionIQ.")
+    parser.add_argument("folder", type=Path, help="receives cirr_dataset/, fashionIQ_dataset/ and small_clip.pt")
+    parser.add_argument("--seed", type=count_or_zero, default=0, help="decides every garment, picture and caption")
+    args = parser.parse_args(argv)
+    write_world(args.folder, PICTURES, QUERIES, args.seed)
+    print(args.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""A small toy world, its CLIP, and the reference implementation's numbers."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ["COMET_LOGGING_FILE_LEVEL"] = "error"
+for variable in ("COMET_API_KEY", "COMET_WORKSPACE", "COMET_URL_OVERRIDE", "COMET_CONFIG"):
+    os.environ.pop(variable, None)
+
+import pytest
+import torch
+
+import utils
+from src.toy import write_world
+
+GOLDEN = Path(__file__).parent / "golden"
+# The reference's own checkpoints and the pictures they were trained on are too large for this repository.
+SHARED = Path(__file__).absolute().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def device():
+    return utils.device
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The reference's numbers in tests/golden, by the name of their file."""
+    return lambda name: json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def shared():
+    if not (SHARED / "golden" / "tuned_clip.pt").is_file():
+        pytest.skip("needs the reference's checkpoints and the pictures they were trained on")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A folder with both datasets, 40 / 30 / 30 pictures and 48 / 24 / 33 queries, and small_clip.pt."""
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, pictures=(40, 30, 30), queries=(48, 24, 33))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_clip(world):
+    return utils.load_clip(str(world / "small_clip.pt"))
+
+
+@pytest.fixture
+def options(world, tmp_path):
+    """The options that every command needs to run on the toy world and write to tmp_path."""
+    paths = ["--data-path", str(world), "--output-path", str(tmp_path)]
+    return [*paths, "--clip-model-name", str(world / "small_clip.pt"), "--num-workers", "0"]
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """The one run folder of tmp_path."""
+
+    def only():
+        (folder,) = (tmp_path / "models").iterdir()
+        return folder
+
+    return only

@@ -1,0 +1,213 @@
+import json
+import shutil
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from data_utils import (
+    CIRRDataset,
+    FashionIQDataset,
+    SquarePad,
+    TargetPad,
+    clip_transform,
+    make_transform,
+    squarepad_transform,
+    targetpad_transform,
+)
+from src.errors import InputError
+
+
+def formula_picture(width, height, mode):
+    """The picture that tests/golden/transforms.json was made from."""
+    y, x = np.mgrid[:height, :width]
+    channels = ((3 * x + 5 * y) % 256, (7 * x + 2 * y) % 256, (x * x // 9 + 11 * y) % 256)
+    return PIL.Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)).convert(mode)
+
+
+TRANSFORMS = {
+    "squarepad": squarepad_transform(224),
+    "targetpad-1.25": targetpad_transform(1.25, 224),
+    "targetpad-1.25-288": targetpad_transform(1.25, 288),
+}
+
+
+def test_transforms_give_the_references_pixels(golden):
+    for case in golden("transforms")["cases"]:
+        tensor = TRANSFORMS[case["transform"]](formula_picture(case["width"], case["height"], case["mode"]))
+        assert list(tensor.shape) == case["shape"]
+        pixels = torch.stack([tensor[:, 5, 7], tensor[:, 100, 50], tensor[:, 200, 210]])
+        torch.testing.assert_close(pixels, torch.tensor(case["pixels"]), rtol=0, atol=1e-5)
+        torch.testing.assert_close(tensor.mean(dim=(1, 2)), torch.tensor(case["mean"]), rtol=0, atol=1e-5)
+        torch.testing.assert_close(tensor.std(dim=(1, 2)), torch.tensor(case["std"]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pad", "before", "after"),
+    [
+        (SquarePad(8), (30, 40), (40, 40)),
+        (SquarePad(8), (41, 30), (40 + 1, 40)),  # half of 11 is rounded down on each side
+        (TargetPad(1.25, 8), (100, 124), (100, 124)),  # 1.24 is below the ratio
+        (TargetPad(1.25, 8), (100, 200), (160, 200)),  # 200 / 1.25 = 160
+        (TargetPad(1.25, 8), (200, 100), (200, 160)),
+        (TargetPad(2.0, 8), (1, 1000), (1 + 2 * 249, 1000)),
+    ],
+)
+def test_padding(pad, before, after):
+    padded = pad(PIL.Image.new("RGB", before, "white"))
+    assert padded.size == after
+    assert (padded.getpixel((0, 0)) == (0, 0, 0)) == (before != after)
+
+
+def test_transform_by_name():
+    picture = formula_picture(90, 37, "RGB")
+    for name, transform in (("clip", clip_transform(32)), ("squarepad", squarepad_transform(32))):
+        assert torch.equal(make_transform(name, 1.25, 32)(picture), transform(picture))
+    assert torch.equal(make_transform("targetpad", 1.5, 32)(picture), targetpad_transform(1.5, 32)(picture))
+    with pytest.raises(InputError, match="'square' is no transform.*clip, squarepad, targetpad"):
+        make_transform("square", 1.25, 32)
+
+
+def size_of(picture):
+    return picture.size
+
+
+def test_cirr_items(world):
+    train, val, test = (CIRRDataset(split, "relative", size_of, world) for split in ("train", "val", "test1"))
+    triplet = train.triplets[3]
+    folder = world / "cirr_dataset"
+    reference, target, caption = train[3]
+    with PIL.Image.open(folder / train.name_to_relpath[triplet["reference"]]) as picture:
+        assert reference == picture.size
+    with PIL.Image.open(folder / train.name_to_relpath[triplet["target_hard"]]) as picture:
+        assert target == picture.size
+    assert caption == triplet["caption"]
+
+    triplet = val.triplets[5]
+    assert val[5] == (triplet["reference"], triplet["target_hard"], triplet["caption"], triplet["img_set"]["members"])
+    triplet = test.triplets[5]
+    assert test[5] == (triplet["pairid"], triplet["reference"], triplet["caption"], triplet["img_set"]["members"])
+    assert [len(train), len(val), len(test)] == [48, 24, 33]
+
+    gallery = CIRRDataset("val", "classic", size_of, world)
+    assert len(gallery) == 30
+    assert {gallery[index][0] for index in range(30)} == set(gallery.name_to_relpath)
+
+
+def test_fashioniq_items(world):
+    train, val, test = (
+        FashionIQDataset(split, ["dress", "shirt"], "relative", size_of, world) for split in ("train", "val", "test")
+    )
+    triplet = train.triplets[3]
+    images = world / "fashionIQ_dataset" / "images"
+    reference, target, captions = train[3]
+    with PIL.Image.open(images / f"{triplet['candidate']}.jpg") as picture:
+        assert reference == picture.size
+    with PIL.Image.open(images / f"{triplet['target']}.jpg") as picture:
+        assert target == picture.size
+    assert captions == triplet["captions"]
+
+    triplet = val.triplets[5]
+    assert val[5] == (triplet["candidate"], triplet["target"], triplet["captions"])
+    triplet = test.triplets[5]
+    name, reference, captions = test[5]
+    assert (name, captions) == (triplet["candidate"], triplet["captions"])
+    assert len(train) == 2 * 48 // 3
+
+    galleries = [FashionIQDataset("val", [kind], "classic", size_of, world) for kind in ("dress", "toptee", "shirt")]
+    assert sum(map(len, galleries)) == 30
+    assert galleries[0][0][0] == galleries[0].image_names[0]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "arguments", "fault"),
+    [
+        (CIRRDataset, ("test", "classic"), "'test' is no CIRR split: it must be one of train, val, test1"),
+        (CIRRDataset, ("val", "absolute"), "'absolute' is no mode: it must be one of relative, classic"),
+        (FashionIQDataset, ("test1", ["dress"], "classic"), "'test1' is no FashionIQ split"),
+        (FashionIQDataset, ("val", ["hat"], "classic"), "'hat' is no FashionIQ category.*dress, toptee, shirt"),
+    ],
+)
+def test_unknown_names_are_refused(dataset, arguments, fault, world):
+    with pytest.raises(InputError, match=fault):
+        dataset(*arguments, size_of, world)
+
+
+@pytest.fixture
+def broken_world(world, tmp_path):
+    shutil.copytree(world / "cirr_dataset", tmp_path / "cirr_dataset")
+    shutil.copytree(world / "fashionIQ_dataset", tmp_path / "fashionIQ_dataset")
+    return tmp_path
+
+
+def test_missing_pictures_are_counted(broken_world):
+    pictures = sorted((broken_world / "cirr_dataset" / "dev").iterdir())
+    pictures[4].unlink()
+    pictures[7].unlink()
+    with pytest.raises(InputError, match=r"no such picture \(and 1 more of 30\)") as raised:
+        CIRRDataset("val", "classic", size_of, broken_world)
+    assert str(pictures[4]) in str(raised.value) or str(pictures[7]) in str(raised.value)
+    CIRRDataset("val", "relative", size_of, broken_world)  # opens no picture
+
+    next((broken_world / "fashionIQ_dataset" / "images").iterdir()).unlink()
+    with pytest.raises(InputError, match="no such picture"):
+        for split in ("train", "val", "test"):
+            FashionIQDataset(split, ["dress", "shirt", "toptee"], "classic", size_of, broken_world)
+
+
+def test_a_broken_picture_is_named(broken_world):
+    picture = sorted((broken_world / "cirr_dataset" / "dev").iterdir())[0]
+    picture.write_bytes(picture.read_bytes()[:200])
+    gallery = CIRRDataset("val", "classic", clip_transform(32), broken_world)
+    with pytest.raises(InputError, match=f"{picture.name}: cannot be read as a picture"):
+        gallery[gallery.image_names.index(picture.stem)]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda entry: entry.pop("caption"), "entry 2 has no 'caption' that is a str"),
+        (lambda entry: entry.update(reference=7), "entry 2 has no 'reference' that is a str"),
+        (lambda entry: entry["img_set"]["members"].pop(), "entry 2 has no img_set of 6 different members"),
+        (lambda entry: entry["img_set"].pop("members"), "entry 2 has no img_set of 6 different members"),
+    ],
+)
+def test_faulty_triplets_are_named(change, fault, broken_world):
+    path = broken_world / "cirr_dataset" / "cirr" / "captions" / "cap.rc2.val.json"
+    triplets = json.loads(path.read_text())
+    change(triplets[2])
+    path.write_text(json.dumps(triplets))
+    with pytest.raises(InputError, match=f"cap.rc2.val.json: {fault}"):
+        CIRRDataset("val", "relative", size_of, broken_world)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"), [("[{", "not a JSON file"), ("{}", "holds a dict where a list is expected")]
+)
+def test_faulty_files_are_named(content, fault, broken_world):
+    path = broken_world / "cirr_dataset" / "cirr" / "captions" / "cap.rc2.val.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=f"cap.rc2.val.json: {fault}"):
+        CIRRDataset("val", "relative", size_of, broken_world)
+    path.unlink()
+    with pytest.raises(InputError, match=r"cap.rc2.val.json: no such file"):
+        CIRRDataset("val", "relative", size_of, broken_world)
+
+
+def test_a_triplet_must_name_listed_pictures(broken_world):
+    path = broken_world / "cirr_dataset" / "cirr" / "captions" / "cap.rc2.train.json"
+    triplets = json.loads(path.read_text())
+    triplets[0]["target_hard"] = "train-nowhere"
+    path.write_text(json.dumps(triplets))
+    with pytest.raises(InputError, match="split.rc2.train.json: does not list train-nowhere"):
+        CIRRDataset("train", "relative", size_of, broken_world)
+
+
+def test_fashioniq_pairs_have_two_captions(broken_world):
+    path = broken_world / "fashionIQ_dataset" / "captions" / "cap.dress.val.json"
+    triplets = json.loads(path.read_text())
+    triplets[1]["captions"] = ["alone"]
+    path.write_text(json.dumps(triplets))
+    with pytest.raises(InputError, match="cap.dress.val.json: entry 1 has 1 captions, not 2"):
+        FashionIQDataset("val", ["dress"], "relative", size_of, broken_world)
