@@ -1,12 +1,7 @@
 """A small toy world, its CLIP, and the reference implementation's numbers."""
 
 import json
-import os
 from pathlib import Path
-
-os.environ["COMET_LOGGING_FILE_LEVEL"] = "error"
-for variable in ("COMET_API_KEY", "COMET_WORKSPACE", "COMET_URL_OVERRIDE", "COMET_CONFIG"):
-    os.environ.pop(variable, None)
 
 import pytest
 import torch
@@ -22,6 +17,14 @@ SHARED = Path(__file__).absolute().parents[2] / "shared"
 @pytest.fixture(scope="session", autouse=True)
 def two_threads():
     torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def no_comet_account(monkeypatch):
+    """Tests never log to the account of whoever runs them."""
+    for variable in ("COMET_API_KEY", "COMET_WORKSPACE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("COMET_CONFIG", "/dev/null")
 
 
 @pytest.fixture(scope="session")

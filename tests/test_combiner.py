@@ -1,18 +1,7 @@
-import math
-
 import torch
 
 from combiner import Combiner
-
-
-def sines(shape, scale, offset):
-    """Flat entry i is scale * sin(0.37 * (i + 1) + offset), as in tests/golden/combiner.json."""
-    entries = [scale * math.sin(0.37 * (i + 1) + offset) for i in range(math.prod(shape))]
-    return torch.tensor(entries, dtype=torch.float32).reshape(shape)
-
-
-def fill_with_sines(module, scale):
-    module.load_state_dict({key: sines(t.shape, scale, j) for j, (key, t) in enumerate(module.state_dict().items())})
+from tests.formula import fill_with_sines, sines
 
 
 def test_state_dict_is_the_published_one(golden):

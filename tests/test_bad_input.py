@@ -1,0 +1,174 @@
+"""Unusable input: one line on stderr that names the culprit, exit status 2, and nothing written."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import cirr_test_submission
+import clip_fine_tune
+import combiner_train
+import validate
+from combiner import Combiner
+from src.files import PROJECT_ROOT
+from utils import save_model
+
+FINE_TUNE = clip_fine_tune, ["--dataset", "CIRR", "--batch-size", "16", "--num-epochs", "1"]
+TRAIN = combiner_train, ["--batch-size", "16", "--projection-dim", "8", "--hidden-dim", "8", "--num-epochs", "1"]
+VALIDATE = validate, ["--dataset", "CIRR"]
+SUBMIT = cirr_test_submission, []
+EVERY = [FINE_TUNE, TRAIN, VALIDATE, SUBMIT]
+
+
+@pytest.fixture
+def refused(options, tmp_path, capsys):
+    """Run a command with some options more; give the one line it ends with."""
+
+    def run(command, *extra):
+        script, arguments = command
+        capsys.readouterr()
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(SystemExit) as exit:
+            script.main([*arguments, *options, *map(str, extra)])
+        assert exit.value.code == 2
+        assert sorted(tmp_path.rglob("*")) == before, "nothing may be written"
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        (line,) = captured.err.splitlines()
+        assert line.startswith("error: ")
+        return line
+
+    return run
+
+
+@pytest.mark.parametrize("command", EVERY, ids=lambda command: command[0].__name__)
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--data-path", "/nowhere"], ["/nowhere/cirr_dataset: no such folder", "--data-path"]),
+        (["--clip-model-name", "RN51"], ["RN51", "RN50", "ViT-L/14"]),
+        (["--transform", "squarpad"], ["squarpad", "clip", "squarepad", "targetpad"]),
+        (["--target-ratio", "0"], ["--target-ratio", "not a number above 0"]),
+        (["--target-ratio", "nan"], ["--target-ratio", "not a number above 0"]),
+        (["--precision", "fp8"], ["fp8", "bf16"]),
+        (["--num-workers", "-1"], ["--num-workers", "whole number of 0 or more"]),
+        (["--no-such-flag"], ["--no-such-flag", "--help"]),
+    ],
+)
+def test_options_of_every_command(command, extra, said, refused):
+    line = refused(command, *extra)
+    assert all(word in line for word in said), line
+
+
+@pytest.mark.parametrize(
+    ("command", "extra", "said"),
+    [
+        (FINE_TUNE, ["--dataset", "CIFAR"], ["CIFAR", "CIRR", "FashionIQ"]),
+        (FINE_TUNE, ["--encoder", "audio"], ["audio", "both", "text", "image"]),
+        (FINE_TUNE, ["--batch-size", "49"], ["--batch-size 49", "48 training triplets"]),
+        (FINE_TUNE, ["--batch-size", "0"], ["--batch-size", "above 0"]),
+        (FINE_TUNE, ["--learning-rate", "fast"], ["--learning-rate", "'fast'"]),
+        (TRAIN, ["--batch-size", "49"], ["--batch-size 49", "48 training triplets"]),
+        (TRAIN, ["--clip-model-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),
+        (VALIDATE, ["--clip-model-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),
+        (VALIDATE, ["--combiner-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),
+        (VALIDATE, ["--combining-function", "product"], ["product", "sum", "combiner"]),
+        (VALIDATE, ["--combining-function", "combiner"], ["needs --combiner-path"]),
+        (SUBMIT, ["--combining-function", "combiner"], ["needs --combiner-path"]),
+    ],
+)
+def test_options_of_one_command(command, extra, said, refused):
+    line = refused(command, *extra)
+    assert all(word in line for word in said), line
+
+
+@pytest.fixture
+def files(tmp_path, world):
+    """Files that are not what their option wants."""
+    (tmp_path / "text.pt").write_text("not weights")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    whole = (world / "small_clip.pt").read_bytes()
+    (tmp_path / "torn.pt").write_bytes(whole[: len(whole) // 2])
+    torch.save([1, 2], tmp_path / "list.pt")
+    save_model("combiner", 0, Combiner(64, 8, 8), tmp_path)
+    save_model("narrow", 0, Combiner(32, 8, 8), tmp_path)
+    narrower = torch.load(world / "small_clip.pt", weights_only=True)
+    narrower["text_projection"] = narrower["text_projection"][:, :32]
+    torch.save({"epoch": 1, "CLIP": narrower}, tmp_path / "other_clip.pt")
+    del narrower["ln_final.weight"]
+    torch.save({"epoch": 1, "CLIP": narrower}, tmp_path / "no_clip.pt")
+    for file in (tmp_path / "saved_models").iterdir():
+        shutil.move(file, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("option", ["--clip-model-name", "--clip-model-path", "--combiner-path"])
+@pytest.mark.parametrize("file", ["text.pt", "empty.pt", "torn.pt", "list.pt"])
+def test_files_that_are_no_weights(option, file, files, refused):
+    assert file in refused(VALIDATE, option, files / file)
+
+
+@pytest.mark.parametrize(
+    ("option", "file", "said"),
+    [
+        ("--clip-model-name", "combiner.pt", "weights of a CLIP are expected"),
+        ("--clip-model-name", "no_clip.pt", "not the weights of a CLIP"),
+        ("--clip-model-path", "combiner.pt", "weights of a CLIP are expected"),
+        ("--clip-model-path", "other_clip.pt", "text_projection is [64, 32], not [64, 64]"),
+        ("--clip-model-path", "no_clip.pt", "do not fit this CLIP"),
+        ("--combiner-path", "other_clip.pt", "weights of a Combiner are expected"),
+        ("--combiner-path", "combiner.pt", "--projection-dim 8 --hidden-dim 8, not of 2560 and 5120"),
+        ("--combiner-path", "narrow.pt", "32 dimensions, but this CLIP's features have 64"),
+    ],
+)
+def test_weights_of_another_model(option, file, said, files, refused):
+    line = refused(VALIDATE, option, files / file)
+    assert file in line
+    assert said in line
+
+
+@pytest.mark.parametrize("command", [FINE_TUNE, TRAIN], ids=["clip_fine_tune", "combiner_train"])
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_missing_picture_stops_a_training_before_it_starts(command, split, world, tmp_path, refused):
+    data = tmp_path / "data"
+    shutil.copytree(world / "cirr_dataset", data / "cirr_dataset")
+    for picture in (data / "cirr_dataset" / split).iterdir():
+        picture.unlink()
+    line = refused(command, "--data-path", data)
+    assert f"/{split}/" in line
+    assert "no such picture" in line
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_picture_is_named_also_from_a_worker(workers, options, world, tmp_path, capsys):
+    shutil.copytree(world / "cirr_dataset", tmp_path / "cirr_dataset")
+    picture = next((tmp_path / "cirr_dataset" / "test1").iterdir())
+    picture.write_bytes(b"no picture")
+    with pytest.raises(SystemExit) as exit:
+        cirr_test_submission.main([*options, "--data-path", str(tmp_path), "--num-workers", str(workers)])
+    assert exit.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1].split("\r")[-1]
+    assert f"error: {picture}: cannot be read as a picture" in line
+    assert not (tmp_path / "submission").exists()
+
+
+def test_a_folder_that_cannot_be_written(options, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as exit:
+        script, arguments = TRAIN
+        script.main([*arguments, *options, "--output-path", str(tmp_path / "file")])
+    assert exit.value.code == 2
+    assert f"error: {tmp_path / 'file' / 'models'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["clip_fine_tune", "combiner_train", "validate", "cirr_test_submission"])
+def test_real_processes(script, tmp_path):
+    """What main() says is what a shell sees: one line and exit status 2."""
+    command = [sys.executable, str(PROJECT_ROOT / f"{script}.py"), "--transfrm"]
+    refused = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("error: ")

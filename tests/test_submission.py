@@ -1,0 +1,57 @@
+import json
+
+import pytest
+import torch
+
+import cirr_test_submission
+from cirr_test_submission import answer_queries
+from data_utils import CIRRDataset
+from src.retrieval import Gallery
+
+
+def test_answers_are_the_references(golden, small_clip, device):
+    published = golden("metrics")
+    ids, references, groups = published["pair_ids"], published["reference_names"], published["group_members"]
+    queries = list(zip(ids, references, ["caption"] * len(ids), groups, strict=True))
+    gallery = Gallery(torch.tensor(published["index_features"], device=device), published["index_names"])
+    predicted = torch.tensor(published["predicted_features"], device=device)
+    answers, group_answers = answer_queries(queries, gallery, small_clip, lambda image, text: predicted)
+    assert answers == published["submission_recall"]
+    assert group_answers == published["submission_recall_subset"]
+
+
+def test_files_are_what_the_server_takes(options, world, tmp_path, capsys):
+    cirr_test_submission.main(["--submission-name", "mine", *options])
+    folder = tmp_path / "submission" / "CIRR"
+    paths = [folder / "recall_submission_mine.json", folder / "recall_subset_submission_mine.json"]
+    assert capsys.readouterr().out.splitlines() == [str(path) for path in paths]
+    assert sorted(folder.iterdir()) == paths
+
+    queries = CIRRDataset("test1", "relative", None, world)
+    assert len(queries) % 32 == 1  # the last batch is of one query
+    for path, metric, length in zip(paths, ("recall", "recall_subset"), (29, 3), strict=True):
+        submission = json.loads(path.read_text())
+        assert list(submission) == sorted(submission)
+        assert submission.pop("version") == "rc2"
+        assert submission.pop("metric") == metric
+        assert len(submission) == 33
+        for pair_id, reference, _, members in queries:
+            answer = submission[str(pair_id)]
+            assert len(set(answer)) == length
+            assert reference not in answer
+            assert set(answer) <= set(members if metric == "recall_subset" else queries.image_names)
+
+
+def test_name_is_the_time_by_default(options, tmp_path):
+    cirr_test_submission.main(options)
+    names = [path.name for path in (tmp_path / "submission" / "CIRR").iterdir()]
+    assert len(names) == 2
+    assert not any(":" in name for name in names)
+
+
+def test_a_name_is_no_path(options, capsys, tmp_path):
+    with pytest.raises(SystemExit) as exit:
+        cirr_test_submission.main(["--submission-name", "../mine", *options])
+    assert exit.value.code == 2
+    assert "--submission-name ../mine" in capsys.readouterr().err
+    assert not (tmp_path / "submission").exists()

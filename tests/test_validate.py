@@ -1,0 +1,138 @@
+from statistics import mean
+
+import pytest
+import torch
+
+import validate
+from combiner import Combiner
+from src.errors import InputError
+from utils import save_model
+from validate import BENCHMARKS, compute_cirr_val_metrics, compute_fiq_val_metrics, predict_features
+
+
+class Queries(list):
+    """A relative dataset: a list of its items."""
+
+
+def given(features):
+    """A combining function that gives these predicted features, whatever the picture and the caption."""
+    return lambda image_features, text_features: torch.tensor(features, device=image_features.device)
+
+
+def test_recalls_are_the_references(golden, small_clip, device):
+    published = golden("metrics")
+    gallery = torch.tensor(published["index_features"], device=device), published["index_names"]
+    names = published["reference_names"], published["target_names"]
+    combine = given(published["predicted_features"])
+
+    cirr = Queries(zip(*names, ["caption"] * 24, published["group_members"], strict=True))
+    assert compute_cirr_val_metrics(cirr, small_clip, *gallery, combine) == tuple(published["cirr"].values())
+    fashioniq = Queries(zip(*names, [("a", "b")] * 24, strict=True))
+    assert compute_fiq_val_metrics(fashioniq, small_clip, *gallery, combine) == tuple(published["fashioniq"].values())
+
+
+def test_fashioniq_captions_are_the_references(golden, small_clip, monkeypatch):
+    captions = []
+    monkeypatch.setattr(
+        validate, "encode_captions", lambda batch, clip_model: captions.extend(batch) or torch.zeros(4, 2)
+    )
+    queries = Queries(("a", "b", pair) for pair in golden("captions")["pairs"])
+    compute_fiq_val_metrics(queries, small_clip, torch.eye(2), ["a", "b"], lambda image, text: image)
+    assert captions == golden("captions")["validation"]
+
+
+def test_a_query_is_its_references_feature_and_its_caption(small_clip, device):
+    gallery = validate.Gallery(torch.eye(64, device=device), [str(number) for number in range(64)])
+    rows = [5, 3] * 20
+    predicted = predict_features(
+        gallery, [str(row) for row in rows], ["red"] * 40, small_clip, lambda image, text: image
+    )
+    assert predicted.argmax(dim=1).tolist() == rows
+    texts = predict_features(gallery, ["0", "1"], ["red", "blue"], small_clip, lambda image, text: text)
+    assert not torch.equal(texts[0], texts[1])
+
+
+def test_means_of_cirr():
+    metrics = BENCHMARKS["CIRR"].metrics({"val": (40.0, 50.0, 60.0, 10.0, 20.0, 30.0, 70.0)})
+    assert metrics["mean(R@5+R_s@1)"] == 30
+    assert metrics["arithmetic_mean"] == 40
+    assert metrics["harmonic_mean"] == pytest.approx(7 / sum(1 / r for r in (40, 50, 60, 10, 20, 30, 70)))
+    assert metrics["geometric_mean"] == pytest.approx((40 * 50 * 60 * 10 * 20 * 30 * 70) ** (1 / 7))
+
+
+def test_a_zero_recall_makes_two_means_zero():
+    metrics = BENCHMARKS["CIRR"].metrics({"val": (40.0, 50.0, 60.0, 0.0, 20.0, 30.0, 70.0)})
+    assert metrics["harmonic_mean"] == metrics["geometric_mean"] == 0
+    assert metrics["arithmetic_mean"] == pytest.approx(270 / 7)
+
+
+def test_means_of_fashioniq():
+    metrics = BENCHMARKS["FashionIQ"].metrics({"dress": (1.0, 2.0), "toptee": (4.0, 6.0), "shirt": (7.0, 13.0)})
+    assert list(metrics.items()) == [
+        ("dress_recall_at10", 1),
+        ("dress_recall_at50", 2),
+        ("toptee_recall_at10", 4),
+        ("toptee_recall_at50", 6),
+        ("shirt_recall_at10", 7),
+        ("shirt_recall_at50", 13),
+        ("average_recall_at10", 4),
+        ("average_recall_at50", 7),
+        ("average_recall", 5.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        (("a", "z", "red", list("abcdef")), "z: the target of a must be another member of its group"),
+        (("a", "a", "red", list("abcdef")), "a: the target of a must be another member of its group"),
+        (("g", "b", "red", list("abcdef")), "g: not a member of its own group"),
+        (("a", "b", "red", list("abcdez")), "z: not among the 7 pictures"),
+    ],
+)
+def test_queries_that_cannot_be_judged(query, fault, small_clip, device):
+    with pytest.raises(InputError, match=fault):
+        compute_cirr_val_metrics(Queries([query]), small_clip, torch.eye(7, device=device), list("abcdefg"), given([]))
+
+
+def printed(capsys):
+    return dict(line.split(" = ") for line in capsys.readouterr().out.splitlines())
+
+
+def test_validate_prints_cirrs_recalls(options, capsys):
+    validate.main(["--dataset", "cirr", *options])
+    recalls = printed(capsys)
+    assert list(recalls) == list(BENCHMARKS["CIRR"].recall_names)
+    assert all(0 <= float(recall) <= 100 for recall in recalls.values())
+    assert float(recalls["recall_at50"]) == 100  # the gallery has 30 pictures
+
+
+def test_validate_prints_fashioniqs_recalls(options, capsys, tmp_path, device):
+    save_model("combiner", 0, Combiner(64, 8, 8), tmp_path)
+    combiner = [
+        "--combiner-path",
+        str(tmp_path / "saved_models/combiner.pt"),
+        "--projection-dim",
+        "8",
+        "--hidden-dim",
+        "8",
+    ]
+    validate.main(["--dataset", "FASHIONIQ", *options, *combiner])
+    recalls = printed(capsys)
+    kinds = ("shirt", "dress", "toptee")
+    names = [f"{kind}_recallat{k}" for kind in kinds for k in (10, 50)]
+    assert list(recalls) == [*names, "average recall10", "average recall50"]
+    assert float(recalls["average recall10"]) == mean(float(recalls[f"{kind}_recallat10"]) for kind in kinds)
+
+
+def test_other_transforms_and_precisions(options, capsys):
+    def recall(*extra):
+        validate.main(["--dataset", "CIRR", *options, *extra])
+        return printed(capsys)
+
+    default = recall()
+    assert recall("--precision", "fp32", "--num-workers", "2") == default
+    assert recall("--transform", "squarepad") != default
+    assert recall("--transform", "clip") != default
+    assert recall("--target-ratio", "3") != default
+    assert recall("--precision", "bf16").keys() == default.keys()
