@@ -26,6 +26,7 @@ from utils import (
     model_label,
     train,
     training_loader,
+    training_plan,
 )
 from validate import BENCHMARKS, Validation
 
@@ -98,19 +99,7 @@ def main(argv=None):
     name = f"combiner_trained_on_{benchmark.short_name}_{model_label(args.clip_model_name)}"
     project = f"{args.dataset} combiner training"
     run = start_run(args.output_path / "models", name, project, comet_options(args), hyper_parameters(args))
-    train(
-        stage,
-        optimizer,
-        loader,
-        validation,
-        run,
-        num_epochs=args.num_epochs,
-        validation_frequency=args.validation_frequency,
-        precision=args.precision,
-        seed=args.seed,
-        save_training=args.save_training,
-        save_best=args.save_best,
-    )
+    train(stage, optimizer, loader, validation, run, training_plan(args))
 
 
 if __name__ == "__main__":

@@ -87,7 +87,22 @@ def make_transform(name, target_ratio, dim):
     return squarepad_transform(dim) if name == "squarepad" else targetpad_transform(target_ratio, dim)
 
 
-class FashionIQDataset(Dataset):
+class _PicturesAndTriplets(Dataset):
+    """What both datasets share: mode "classic" counts and opens pictures, mode "relative" triplets."""
+
+    def __len__(self):
+        return len(self.triplets if self.mode == "relative" else self.image_names)
+
+    def __getitem__(self, index):
+        if self.mode == "relative":
+            return self._item(self.triplets[index])
+        return self.image_names[index], self._image(self.image_names[index])
+
+    def _image(self, image_name):
+        return _preprocessed(self._path(image_name), self.preprocess)
+
+
+class FashionIQDataset(_PicturesAndTriplets):
     """FashionIQ's pictures (mode "classic") or triplets (mode "relative") of some categories.
 
     Items: classic (image name, image); relative train (reference image, target image, [caption, caption]), val
@@ -104,16 +119,19 @@ class FashionIQDataset(Dataset):
         self.folder = _dataset_folder(data_path, "fashionIQ_dataset")
 
         self.triplets, self.image_names = [], []
-        fields = {"candidate": str, "captions": list} | ({} if split == "test" else {"target": str})
         for dress_type in dress_types:
             self.image_names += read_json(self.folder / "image_splits" / f"split.{dress_type}.{split}.json", list)
-            captions_file = self.folder / "captions" / f"cap.{dress_type}.{split}.json"
-            triplets = _read_triplets(captions_file, fields)
-            for number, triplet in enumerate(triplets):
-                if len(triplet["captions"]) != 2:
-                    raise InputError(f"{captions_file}: entry {number} has {len(triplet['captions'])} captions, not 2")
-            self.triplets += triplets
+            self.triplets += self._read_triplets(dress_type)
         _require_pictures(map(self._path, self._names_to_open()))
+
+    def _read_triplets(self, dress_type):
+        path = self.folder / "captions" / f"cap.{dress_type}.{self.split}.json"
+        fields = {"candidate": str, "captions": list} | ({} if self.split == "test" else {"target": str})
+        triplets = _read_triplets(path, fields)
+        for number, triplet in enumerate(triplets):
+            if [type(caption) for caption in triplet["captions"]] != [str, str]:
+                raise InputError(f"{path}: entry {number} must have two captions, not {triplet['captions']}")
+        return triplets
 
     def _names_to_open(self):
         if self.mode == "classic":
@@ -124,16 +142,7 @@ class FashionIQDataset(Dataset):
     def _path(self, image_name):
         return self.folder / "images" / f"{image_name}.jpg"
 
-    def _image(self, image_name):
-        return _preprocessed(self._path(image_name), self.preprocess)
-
-    def __len__(self):
-        return len(self.triplets if self.mode == "relative" else self.image_names)
-
-    def __getitem__(self, index):
-        if self.mode == "classic":
-            return self.image_names[index], self._image(self.image_names[index])
-        triplet = self.triplets[index]
+    def _item(self, triplet):
         reference, captions = triplet["candidate"], triplet["captions"]
         if self.split == "train":
             return self._image(reference), self._image(triplet["target"]), captions
@@ -142,7 +151,7 @@ class FashionIQDataset(Dataset):
         return reference, self._image(reference), captions
 
 
-class CIRRDataset(Dataset):
+class CIRRDataset(_PicturesAndTriplets):
     """CIRR's pictures (mode "classic") or triplets (mode "relative").
 
     Items: classic (image name, image); relative train (reference image, target image, caption), val (reference name,
@@ -156,23 +165,23 @@ class CIRRDataset(Dataset):
         self.split, self.mode, self.preprocess = split, mode, preprocess
         self.folder = _dataset_folder(data_path, "cirr_dataset")
 
-        annotations = self.folder / "cirr"
-        fields = {"reference": str, "caption": str, "img_set": dict}
-        fields |= {"pairid": int} if split == "test1" else {"target_hard": str}
-        captions_file = annotations / "captions" / f"cap.rc2.{split}.json"
-        self.triplets = _read_triplets(captions_file, fields)
-        for number, triplet in enumerate(self.triplets):
-            if len(set(triplet["img_set"].get("members", ()))) != GROUP_SIZE:
-                raise InputError(f"{captions_file}: entry {number} has no img_set of {GROUP_SIZE} different members")
-        splits_file = annotations / "image_splits" / f"split.rc2.{split}.json"
+        self.triplets = self._read_triplets()
+        splits_file = self.folder / "cirr" / "image_splits" / f"split.rc2.{split}.json"
         self.name_to_relpath = read_json(splits_file, dict)
-
         self.image_names = list(self.name_to_relpath)
-        names = self._names_to_open()
-        unlisted = [name for name in names if name not in self.name_to_relpath]
+        unlisted = [name for name in self._names_to_open() if name not in self.name_to_relpath]
         if unlisted:
             raise InputError(f"{splits_file}: does not list {unlisted[0]}, which a triplet of {split} names")
-        _require_pictures(map(self._path, names))
+        _require_pictures(map(self._path, self._names_to_open()))
+
+    def _read_triplets(self):
+        path = self.folder / "cirr" / "captions" / f"cap.rc2.{self.split}.json"
+        fields = {"reference": str, "caption": str, "img_set": dict}
+        triplets = _read_triplets(path, fields | ({"pairid": int} if self.split == "test1" else {"target_hard": str}))
+        for number, triplet in enumerate(triplets):
+            if len(set(triplet["img_set"].get("members", ()))) != GROUP_SIZE:
+                raise InputError(f"{path}: entry {number} has no img_set of {GROUP_SIZE} different members")
+        return triplets
 
     def _names_to_open(self):
         if self.mode == "classic":
@@ -184,20 +193,10 @@ class CIRRDataset(Dataset):
     def _path(self, image_name):
         return self.folder / self.name_to_relpath[image_name]
 
-    def _image(self, image_name):
-        return _preprocessed(self._path(image_name), self.preprocess)
-
-    def __len__(self):
-        return len(self.triplets if self.mode == "relative" else self.image_names)
-
-    def __getitem__(self, index):
-        if self.mode == "classic":
-            return self.image_names[index], self._image(self.image_names[index])
-        triplet = self.triplets[index]
-        reference, caption = triplet["reference"], triplet["caption"]
+    def _item(self, triplet):
+        reference, caption, members = triplet["reference"], triplet["caption"], triplet["img_set"]["members"]
         if self.split == "train":
             return self._image(reference), self._image(triplet["target_hard"]), caption
-        members = triplet["img_set"]["members"]
         if self.split == "val":
             return reference, triplet["target_hard"], caption, members
         return triplet["pairid"], reference, caption, members

@@ -3,6 +3,7 @@
 import random
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +79,21 @@ def add_training_options(parser, batch_size, validation_frequency):
     group.add_argument("--validation-frequency", type=count, default=validation_frequency, help=help_text)
     group.add_argument("--save-training", action="store_true", help="save weights at each validation")
     group.add_argument("--save-best", action="store_true", help="with --save-training: keep only the best by each mean")
+
+
+class TrainingPlan(NamedTuple):
+    """What the loop of both stages is told by a command's options."""
+
+    num_epochs: int
+    validation_frequency: int
+    precision: str
+    seed: int
+    save_training: bool
+    save_best: bool
+
+
+def training_plan(args):
+    return TrainingPlan(**{name: getattr(args, name) for name in TrainingPlan._fields})
 
 
 def add_clip_options(parser, tuned=True):
@@ -265,45 +281,32 @@ def training_loader(training_set, batch_size, num_workers, seed):
     )
 
 
-def train(
-    stage,
-    optimizer,
-    loader,
-    validation,
-    run,
-    *,
-    num_epochs,
-    validation_frequency,
-    precision,
-    seed,
-    save_training,
-    save_best,
-):
+def train(stage, optimizer, loader, validation, run, plan):
     """The loop of both stages; `run` keeps what comes of it.
 
     `stage(batch)` gives the (predicted, target) features of a batch (reference images, target images, tokens).
     """
-    scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(precision, training=True) is torch.float16)
-    draws = random.Random(seed)  # apart from the global generator, which other libraries draw from
-    best_weights = validation.benchmark.best_weights(stage.weights_name) if save_best else {}
-    for epoch in range(num_epochs):
+    scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(plan.precision, training=True) is torch.float16)
+    draws = random.Random(plan.seed)  # apart from the global generator, which other libraries draw from
+    best_weights = validation.benchmark.best_weights(stage.weights_name) if plan.save_best else {}
+    for epoch in range(plan.num_epochs):
         results = {"images_in_epoch": 0, "accumulated_train_loss": 0.0}
         stage.train()
         bar = tqdm(loader, dynamic_ncols=True)
         for step, (reference_images, target_images, captions) in enumerate(bar, start=epoch * len(loader)):
             texts = validation.benchmark.training_captions(captions, draws)
-            loss = _step(stage, optimizer, scaler, precision, reference_images, target_images, texts)
+            loss = _step(stage, optimizer, scaler, plan.precision, reference_images, target_images, texts)
             update_train_running_results(results, loss, len(texts))
-            set_train_bar_description(bar, epoch, num_epochs, results)
+            set_train_bar_description(bar, epoch, plan.num_epochs, results)
             run.log_step(step, loss.item())
         run.log_training(epoch, mean_train_loss(results))
 
-        if epoch % validation_frequency == 0:
+        if epoch % plan.validation_frequency == 0:
             stage.eval()
-            with autocast(precision):
+            with autocast(plan.precision):
                 metrics = validation.metrics(stage.clip_model, stage.combining_function)
             run.log_validation(epoch, metrics)
-            if save_training:
+            if plan.save_training:
                 _save_weights(stage, epoch, metrics, run, best_weights)
     run.end()
 

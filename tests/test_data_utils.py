@@ -209,5 +209,5 @@ def test_fashioniq_pairs_have_two_captions(broken_world):
     triplets = json.loads(path.read_text())
     triplets[1]["captions"] = ["alone"]
     path.write_text(json.dumps(triplets))
-    with pytest.raises(InputError, match="cap.dress.val.json: entry 1 has 1 captions, not 2"):
+    with pytest.raises(InputError, match="cap.dress.val.json: entry 1 must have two captions"):
         FashionIQDataset("val", ["dress"], "relative", size_of, broken_world)
