@@ -215,8 +215,13 @@ def encode_captions(captions, clip_model):
 
 
 def caption_tokens(captions, clip_model):
-    """Tokens [captions, context length] on the device; a context of 77 where the model does not say."""
-    return tokenize(captions, getattr(clip_model, "context_length", 77)).to(device)
+    """Tokens [captions, length of the longest] on the device; a context of 77 where the model does not say.
+
+    CLIP's text tower is causal and its feature is taken at the end of the text: what follows it changes nothing.
+    """
+    tokens = tokenize(captions, getattr(clip_model, "context_length", 77))
+    longest = tokens.argmax(dim=-1).max() + 1  # the end of text has the highest number of the vocabulary
+    return tokens[:, :longest].to(device)
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 import random
 
+import clip
 import pytest
 import torch
 from tqdm import tqdm
@@ -13,6 +14,7 @@ from utils import (
     caption_tokens,
     collate_fn,
     element_wise_sum,
+    encode_captions,
     extract_index_features,
     generate_randomized_fiq_caption,
     load_clip,
@@ -63,6 +65,14 @@ def test_captions_are_cut_to_the_context(small_clip):
     end_of_text = tokens.max()
     assert tokens[0, -1] == end_of_text
     assert tokens[1, 2] == end_of_text
+
+
+@torch.no_grad()
+def test_captions_are_encoded_without_what_follows_them(small_clip, device):
+    captions = ["a red dress, but sleeveless", "blue", "has long sleeves and is shiny"]
+    assert caption_tokens(captions, small_clip).shape == (3, 8)
+    whole = small_clip.encode_text(clip.tokenize(captions).to(device))
+    torch.testing.assert_close(encode_captions(captions, small_clip), whole, rtol=0, atol=1e-5)
 
 
 def test_index_features(world, small_clip, device):
