@@ -99,7 +99,7 @@ class _PicturesAndTriplets(Dataset):
         return self.image_names[index], self._image(self.image_names[index])
 
     def _image(self, image_name):
-        return _preprocessed(self._path(image_name), self.preprocess)
+        return _preprocessed(self.path(image_name), self.preprocess)
 
 
 class FashionIQDataset(_PicturesAndTriplets):
@@ -122,7 +122,7 @@ class FashionIQDataset(_PicturesAndTriplets):
         for dress_type in dress_types:
             self.image_names += read_json(self.folder / "image_splits" / f"split.{dress_type}.{split}.json", list)
             self.triplets += self._read_triplets(dress_type)
-        _require_pictures(map(self._path, self._names_to_open()))
+        _require_pictures(map(self.path, self._names_to_open()))
 
     def _read_triplets(self, dress_type):
         path = self.folder / "captions" / f"cap.{dress_type}.{self.split}.json"
@@ -139,7 +139,8 @@ class FashionIQDataset(_PicturesAndTriplets):
         sides = {"train": ("candidate", "target"), "val": (), "test": ("candidate",)}[self.split]
         return [triplet[side] for triplet in self.triplets for side in sides]
 
-    def _path(self, image_name):
+    def path(self, image_name):
+        """The file of a picture."""
         return self.folder / "images" / f"{image_name}.jpg"
 
     def _item(self, triplet):
@@ -172,7 +173,7 @@ class CIRRDataset(_PicturesAndTriplets):
         unlisted = [name for name in self._names_to_open() if name not in self.name_to_relpath]
         if unlisted:
             raise InputError(f"{splits_file}: does not list {unlisted[0]}, which a triplet of {split} names")
-        _require_pictures(map(self._path, self._names_to_open()))
+        _require_pictures(map(self.path, self._names_to_open()))
 
     def _read_triplets(self):
         path = self.folder / "cirr" / "captions" / f"cap.rc2.{self.split}.json"
@@ -190,7 +191,8 @@ class CIRRDataset(_PicturesAndTriplets):
             return []
         return [triplet[side] for triplet in self.triplets for side in ("reference", "target_hard")]
 
-    def _path(self, image_name):
+    def path(self, image_name):
+        """The file of a picture."""
         return self.folder / self.name_to_relpath[image_name]
 
     def _item(self, triplet):

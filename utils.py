@@ -113,8 +113,9 @@ def add_combiner_options(parser, trained=True):
     group.add_argument("--projection-dim", type=count, default=2560)
     group.add_argument("--hidden-dim", type=count, default=5120)
     if trained:
-        help_text = "sum or combiner (default: combiner when --combiner-path is given, else sum)"
-        group.add_argument("--combining-function", type=any_case("sum", "combiner"), help=help_text)
+        names = any_case("sum", "combiner", "image", "text")
+        help_text = "sum, combiner, or image or text alone (default: combiner with --combiner-path, else sum)"
+        group.add_argument("--combining-function", type=names, help=help_text)
         group.add_argument("--combiner-path", type=Path, help="checkpoint of stage 2")
 
 
@@ -144,15 +145,16 @@ def load_clip(clip_model_name, clip_model_path=None):
 
 
 def load_combining_function(name, combiner_path, clip_feature_dim, projection_dim, hidden_dim):
-    """The function (image features, text features) → predicted features called `name`: "sum", "combiner" or None.
+    """The function (image features, text features) → predicted features called `name`.
 
-    None is the Combiner when there is a `combiner_path`, else the sum. Raises InputError when the Combiner has no
-    checkpoint, or one of other dimensions.
+    "sum", "image", "text", "combiner", or None: the Combiner when there is a `combiner_path`, else the sum. Raises
+    InputError when the Combiner has no checkpoint, or one of other dimensions.
     """
-    if name == "sum" and combiner_path is not None:
-        print(f"--combining-function sum: {combiner_path} is not used", file=sys.stderr)
-    if name == "sum" or (name is None and combiner_path is None):
-        return element_wise_sum
+    name = name or ("sum" if combiner_path is None else "combiner")
+    if name != "combiner":
+        if combiner_path is not None:
+            print(f"--combining-function {name}: {combiner_path} is not used", file=sys.stderr)
+        return {"sum": element_wise_sum, "image": image_only, "text": text_only}[name]
     if combiner_path is None:
         raise InputError("--combining-function combiner needs --combiner-path, a checkpoint of stage 2")
     weights = read_weights(combiner_path, "Combiner")
@@ -189,6 +191,16 @@ def collate_fn(batch):
 def element_wise_sum(image_features, text_features):
     """Predicted features [queries, dim], normalised: the sum of both as CLIP gives them (paper, section 3.2)."""
     return F.normalize(image_features + text_features, dim=-1)
+
+
+def image_only(image_features, text_features):
+    """The shortcut that ignores the caption: how far the reference alone leads."""
+    return F.normalize(image_features, dim=-1)
+
+
+def text_only(image_features, text_features):
+    """The shortcut that ignores the reference: how far the caption alone leads."""
+    return F.normalize(text_features, dim=-1)
 
 
 def generate_randomized_fiq_caption(flattened_captions, draws=random):

@@ -5,12 +5,14 @@
 """
 
 from statistics import geometric_mean, harmonic_mean, mean
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 
 from data_utils import (
     DRESS_TYPES,
+    GROUP_SIZE,
     CIRRDataset,
     FashionIQDataset,
     cleaned_caption,
@@ -59,13 +61,33 @@ def other_members(gallery, reference_names, groups):
     return torch.stack(others)
 
 
+class Queries(NamedTuple):
+    """The questions of a validation set, an entry a query."""
+
+    reference_names: list
+    target_names: list
+    captions: list
+    groups: list | None = None
+
+
+def cirr_queries(relative_val_dataset):
+    """Raises InputError when a target is its own reference or not a member of its group."""
+    queries = Queries(*columns(relative_val_dataset))
+    for reference, target, _, members in zip(*queries, strict=True):
+        if target == reference or target not in members:
+            raise InputError(f"{target}: the target of {reference} must be another member of its group")
+    return queries
+
+
+def fashioniq_queries(relative_val_dataset):
+    reference_names, target_names, pairs = columns(relative_val_dataset)
+    return Queries(reference_names, target_names, [joined_captions(*map(cleaned_caption, pair)) for pair in pairs])
+
+
 def compute_cirr_val_metrics(relative_val_dataset, clip_model, index_features, index_names, combining_function):
     """CIRR's recalls in percent: group 1, 2, 3, then 1, 5, 10, 50 (section 5.1). The reference leaves the ranking."""
     gallery = Gallery(index_features, index_names)
-    reference_names, target_names, captions, groups = columns(relative_val_dataset)
-    for reference, target, members in zip(reference_names, target_names, groups, strict=True):
-        if target == reference or target not in members:
-            raise InputError(f"{target}: the target of {reference} must be another member of its group")
+    reference_names, target_names, captions, groups = cirr_queries(relative_val_dataset)
     target_rows = gallery.rows(target_names)
     group_rows = other_members(gallery, reference_names, groups)
 
@@ -78,8 +100,7 @@ def compute_cirr_val_metrics(relative_val_dataset, clip_model, index_features, i
 def compute_fiq_val_metrics(relative_val_dataset, clip_model, index_features, index_names, combining_function):
     """FashionIQ's recall@10 and recall@50 of one category, in percent (section 5.1). The reference stays in."""
     gallery = Gallery(index_features, index_names)
-    reference_names, target_names, pairs = columns(relative_val_dataset)
-    captions = [joined_captions(*map(cleaned_caption, pair)) for pair in pairs]
+    reference_names, target_names, captions, _ = fashioniq_queries(relative_val_dataset)
     target_rows = gallery.rows(target_names)
 
     predicted = predict_features(gallery, reference_names, captions, clip_model, combining_function)
@@ -97,6 +118,9 @@ class CIRR:
 
     short_name = "cirr"
     recall_names = (*(f"group_recall_at{k}" for k in (1, 2, 3)), *(f"recall_at{k}" for k in (1, 5, 10, 50)))
+    headline = ("recall_at1", "recall_at5", "recall_at10", "group_recall_at1")
+    reference_stays = False
+    queries = staticmethod(cirr_queries)
     compute_recalls = staticmethod(compute_cirr_val_metrics)
 
     @staticmethod
@@ -131,6 +155,15 @@ class CIRR:
         return dict(zip(cls.recall_names, recalls["val"], strict=True))
 
     @staticmethod
+    def chance(pictures):
+        """The recalls that ranking `pictures` at random is worth, in percent."""
+        return tuple(
+            min(100, 100 * k / of)
+            for of, ks in ((GROUP_SIZE - 1, (1, 2, 3)), (pictures - 1, (1, 5, 10, 50)))
+            for k in ks
+        )
+
+    @staticmethod
     def best_weights(weights_name):
         """{name of the weights: metric that picks them}"""
         return {f"{weights_name}_{kind}": f"{kind}_mean" for kind in ("arithmetic", "harmonic", "geometric")}
@@ -140,6 +173,9 @@ class FashionIQ:
     """What is FashionIQ's own: its sets, its metrics, and which metric picks which weights."""
 
     short_name = "fiq"
+    headline = ("average_recall_at10", "average_recall_at50")
+    reference_stays = True
+    queries = staticmethod(fashioniq_queries)
     compute_recalls = staticmethod(compute_fiq_val_metrics)
 
     @staticmethod
@@ -177,6 +213,11 @@ class FashionIQ:
         return named | {"average recall10": at10, "average recall50": at50}
 
     @staticmethod
+    def chance(pictures):
+        """The recalls that ranking `pictures` at random is worth, in percent."""
+        return min(100, 1000 / pictures), min(100, 5000 / pictures)
+
+    @staticmethod
     def best_weights(weights_name):
         """{name of the weights: metric that picks them}"""
         return {{"tuned_clip": "tuned_clip_best", "combiner": "combiner"}[weights_name]: "average_recall"}
@@ -202,8 +243,8 @@ class Validation:
     def recalls(self, clip_model, combining_function):
         """{category: recalls in percent}"""
         recalls = {}
-        for category, (gallery_set, queries) in self.sets.items():
-            features, names = self._gallery(category, gallery_set, clip_model)
+        for category, (_, queries) in self.sets.items():
+            features, names = self.gallery(category, clip_model)
             recalls[category] = self.benchmark.compute_recalls(queries, clip_model, features, names, combining_function)
         return recalls
 
@@ -211,10 +252,15 @@ class Validation:
         """The columns of validation_metrics.csv: {metric: percent}"""
         return self.benchmark.metrics(self.recalls(clip_model, combining_function))
 
-    def _gallery(self, category, gallery_set, clip_model):
+    def chance(self):
+        """The metrics that ranking at random is worth."""
+        return self.benchmark.metrics({name: self.benchmark.chance(len(sets[0])) for name, sets in self.sets.items()})
+
+    def gallery(self, category, clip_model):
+        """Features and names of a category's gallery."""
         if category in self._galleries:
             return self._galleries[category]
-        gallery = extract_index_features(gallery_set, clip_model, self.num_workers)
+        gallery = extract_index_features(self.sets[category][0], clip_model, self.num_workers)
         if self.frozen_galleries:
             self._galleries[category] = gallery
         return gallery

@@ -59,7 +59,7 @@ GROUP_SIZE = 6
 
 def draw(garment, rng):
     """A picture of `garment` {attribute: value}; its size, place, scale and shade are drawn apart from these."""
-    width, height = rng.randint(88, 160), rng.randint(88, 160)
+    width, height = rng.randint(72, 128), rng.randint(72, 128)
     side = 2 * min(width, height) * rng.uniform(0.84, 0.98)
     left, top = rng.uniform(0, 2 * width - side), rng.uniform(0, 2 * height - side)  # drawn at twice the size
 

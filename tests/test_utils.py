@@ -148,6 +148,9 @@ def test_a_checkpoint_is_loaded_over_a_clip(world, fp32_clip, tmp_path):
 def test_combining_functions(tmp_path, device):
     assert load_combining_function(None, None, 8, 4, 6) is element_wise_sum
     assert load_combining_function("sum", None, 8, 4, 6) is element_wise_sum
+    image, text = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])
+    assert load_combining_function("image", None, 8, 4, 6)(image, text).tolist() == [[1, 0]]
+    assert load_combining_function("text", None, 8, 4, 6)(image, text).tolist() == [[0, 1]]
     combiner = Combiner(8, 4, 6)
     save_model("combiner", 0, combiner, tmp_path)
     path = tmp_path / "saved_models" / "combiner.pt"

@@ -1,0 +1,76 @@
+"""The whole pipeline on a toy world, in minutes on two cores: what a user types, one command after the other.
+
+    python quickstart.py
+
+Writes everything to toy/ in the project's root: the world, the runs, the submission and the page report.html.
+"""
+
+import shlex
+import subprocess
+import sys
+import time
+
+from src.errors import one_line_errors
+from src.files import PROJECT_ROOT
+from src.options import Parser, count_or_zero
+
+COMBINER = ["--projection-dim", "256", "--hidden-dim", "512"]
+
+
+def run(*command):
+    """Print a command of this project as a user would type it, and run it; ends this process if it fails."""
+    arguments = [str(argument) for argument in command]
+    print(f"\n$ python {shlex.join(arguments)}", flush=True)
+    status = subprocess.run([sys.executable, *arguments], check=False, cwd=PROJECT_ROOT).returncode
+    if status != 0:
+        raise SystemExit(status)
+
+
+def newest_weights(folder, run_name, weights_name):
+    """The weights that the newest run called `run_name` kept, relative to the project's root."""
+    runs = sorted(folder.glob(f"models/{run_name}_*"), key=lambda path: path.stat().st_mtime)
+    return (runs[-1] / "saved_models" / f"{weights_name}.pt").relative_to(PROJECT_ROOT)
+
+
+def walk(seed):
+    """Run every command on the toy world of `seed`; gives the path of the page."""
+    toy = PROJECT_ROOT / "toy" if seed == 0 else PROJECT_ROOT / f"toy-{seed}"
+    name = toy.name
+    if not (toy / "small_clip.pt").is_file():
+        run("-m", "src.toy", name, "--seed", seed)
+    common = ["--data-path", name, "--clip-model-name", f"{name}/small_clip.pt", "--num-workers", 0]
+    written = [*common, "--output-path", name, "--seed", seed]
+    kept = ["--save-training", "--save-best"]
+    cirr = ["--dataset", "CIRR"]
+
+    run("validate.py", *cirr, *common)
+    schedule = ["--num-epochs", 10, "--batch-size", 128, "--learning-rate", "1e-3"]
+    run("clip_fine_tune.py", *cirr, *written, *schedule, *kept)
+    tuned = ["--clip-model-path", newest_weights(toy, "clip_finetuned_on_cirr", "tuned_clip_arithmetic")]
+    run("validate.py", *cirr, *common, *tuned)
+    schedule = ["--num-epochs", 10, "--batch-size", 256, "--combiner-lr", "1e-3", "--validation-frequency", 1]
+    run("combiner_train.py", *cirr, *written, *tuned, *COMBINER, *schedule, *kept)
+    combiner = newest_weights(toy, "combiner_trained_on_cirr", "combiner_arithmetic")
+    trained = [*tuned, "--combiner-path", combiner, *COMBINER]
+    run("validate.py", *cirr, *common, *trained)
+    run("cirr_test_submission.py", *written, *trained, "--submission-name", "toy")
+    run("report.py", "--run-folder", combiner.parents[1], "--output", f"{name}/report.html", "--num-workers", 0)
+    return toy / "report.html"
+
+
+@one_line_errors
+def main(argv=None):
+    parser = Parser("Run the whole pipeline on a toy world.")
+    parser.add_argument("--seed", type=count_or_zero, default=0, help="decides the world and the training")
+    args = parser.parse_args(argv)
+    started = time.monotonic()
+    page = walk(args.seed)
+    print(
+        f"\nDone in {time.monotonic() - started:.0f} s. Open {page} in a browser: the ladder, the curves, the answers."
+    )
+    print("Next, with CIRR or FashionIQ in the project's root (README.md, Data):")
+    print("  python clip_fine_tune.py --dataset CIRR --num-epochs 100 --batch-size 128 --save-training --save-best")
+
+
+if __name__ == "__main__":
+    main()

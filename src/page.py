@@ -1,0 +1,85 @@
+"""A page that needs nothing but itself: tables, curves and pictures in one HTML file."""
+
+import base64
+import io
+from html import escape
+
+import PIL.Image
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1c1e21; max-width: 1060px; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem }
+p { max-width: 46rem; margin: .3rem 0 .8rem; color: #444 }
+table { border-collapse: collapse } td, th { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #ddd }
+th { text-align: left; font-weight: 600 } td + td, th + th { text-align: right; font-variant-numeric: tabular-nums }
+svg { max-width: 100%; height: auto }
+.query { display: grid; grid-template-columns: 112px 15rem 1fr; gap: 1rem; align-items: center;
+         padding: .6rem 0; border-bottom: 1px solid #ddd }
+.query q { font-size: 1rem } .rank { display: block; color: #666; font-size: .85rem }
+.answers { display: flex; gap: .5rem }
+img { width: 104px; height: 104px; object-fit: contain; background: #f1f2f4; border: 4px solid #f1f2f4 }
+img.target { border-color: #1a8a3c }
+"""
+
+
+def page(title, introduction, sections):
+    """An HTML document; `sections` are (heading, explanation, HTML)."""
+    body = "".join(
+        f"<section><h2>{escape(heading)}</h2><p>{escape(explanation)}</p>{content}</section>\n"
+        for heading, explanation, content in sections
+    )
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{STYLE}</style></head>\n"
+        f"<body><h1>{escape(title)}</h1><p>{escape(introduction)}</p>\n{body}</body></html>\n"
+    )
+
+
+def table(header, rows):
+    """An HTML table of strings, whose first column names the rows."""
+    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in header)]
+    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def picture(path, is_target=False, size=208):
+    """An <img> that carries a small copy of the picture at `path`."""
+    with PIL.Image.open(path) as original:
+        small = original.convert("RGB")
+    small.thumbnail((size, size))
+    jpeg = io.BytesIO()
+    small.save(jpeg, "JPEG", quality=85)
+    data = base64.b64encode(jpeg.getvalue()).decode()
+    frame = ' class="target"' if is_target else ""
+    return f'<img{frame} alt="{escape(path.stem)}" title="{escape(path.stem)}" src="data:image/jpeg;base64,{data}">'
+
+
+def wall_row(reference, caption, remark, answers):
+    """A query and its answers: `reference` and `answers` are <img>s."""
+    return (
+        f'<div class="query">{reference}<div><q>{escape(caption)}</q><span class="rank">{escape(remark)}</span></div>'
+        f'<div class="answers">{"".join(answers)}</div></div>\n'
+    )
+
+
+def curves(panels):
+    """An inline SVG of line plots side by side; `panels` are (title, axis label, {line's name: (xs, ys)})."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), squeeze=False)
+    for axis, (title, label, lines) in zip(axes[0], panels, strict=True):
+        for name, (xs, ys) in lines.items():
+            axis.plot(xs, ys, marker="o", markersize=3, label=name)
+        axis.set(title=title, xlabel="epoch", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        if len(lines) > 1:
+            axis.legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return text.getvalue()[text.getvalue().index("<svg") :]

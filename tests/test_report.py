@@ -1,0 +1,125 @@
+import base64
+import io
+import re
+import shutil
+import subprocess
+
+import PIL.Image
+import pytest
+
+import clip_fine_tune
+import combiner_train
+import report
+from validate import BENCHMARKS
+
+COMBINER = ["--projection-dim", "16", "--hidden-dim", "32"]
+
+
+@pytest.fixture(scope="module", params=["CIRR", "FashionIQ"])
+def finished(request, world, tmp_path_factory):
+    """A dataset, and the run folder of both stages after two epochs on it."""
+    output = tmp_path_factory.mktemp("runs")
+    options = [
+        "--dataset",
+        request.param,
+        "--data-path",
+        str(world),
+        "--output-path",
+        str(output),
+        "--num-workers",
+        "0",
+    ]
+    options += ["--clip-model-name", str(world / "small_clip.pt"), "--num-epochs", "2", "--batch-size", "16"]
+    options += ["--validation-frequency", "1", "--save-training", "--save-best"]
+    clip_fine_tune.main([*options, "--learning-rate", "1e-3"])
+    (stage_1,) = (output / "models").iterdir()
+    (tuned_clip, *_) = sorted((stage_1 / "saved_models").iterdir())
+    combiner_train.main([*options, "--clip-model-path", str(tuned_clip), *COMBINER])
+    (stage_2,) = (output / "models").glob("combiner_*")
+    return request.param, stage_1, stage_2
+
+
+def make_page(folder, capsys):
+    """The ladder that report.py prints, as {rung: numbers}, and its page."""
+    capsys.readouterr()
+    report.main(["--run-folder", str(folder), "--num-workers", "0"])
+    *ladder, path = capsys.readouterr().out.splitlines()
+    assert path == str(folder / "report.html")
+    rows = [re.split(r"\s{2,}", line.strip()) for line in ladder]
+    return {row[0]: [float(cell) for cell in row[1:]] for row in rows[1:]}, (folder / "report.html").read_text()
+
+
+def test_the_ladder_of_both_stages(finished, capsys):
+    dataset, _, stage_2 = finished
+    ladder, page = make_page(stage_2, capsys)
+    assert list(ladder) == [
+        "chance",
+        "CLIP before training, sum",
+        "tuned CLIP, caption alone",
+        "tuned CLIP, picture alone",
+        "tuned CLIP, sum of both",
+        "Combiner",
+    ]
+    if dataset == "CIRR":
+        assert ladder["chance"] == [3.45, 17.24, 34.48, 20.0]  # 1, 5 and 10 of 29 pictures, 1 of 5
+    for name, recalls in ladder.items():
+        assert f"<td>{name}</td>" + "".join(f"<td>{recall:.2f}</td>" for recall in recalls) in page
+    assert page.count("<svg") == 1
+    assert "stage 1, CLIP" in page
+    assert "stage 2, Combiner" in page
+
+
+def test_a_run_of_stage_1_has_a_page_too(finished, capsys):
+    ladder, page = make_page(finished[1], capsys)
+    assert list(ladder)[-1] == "tuned CLIP, sum of both"
+    assert "stage 2" not in page
+
+
+def test_the_page_needs_nothing_but_itself(finished, capsys):
+    _, page = make_page(finished[2], capsys)
+    assert "<script" not in page
+    sources = re.findall(r'\b(?:src|href)="([^"]*)"', page)
+    assert all(source.startswith(("data:image/jpeg;base64,", "#")) for source in sources)
+    pictures = [source.partition(",")[2] for source in sources if source.startswith("data:")]
+    for data in pictures:
+        PIL.Image.open(io.BytesIO(base64.b64decode(data))).load()
+    queries = page.count('<div class="query">')
+    assert queries > 3
+    assert len(pictures) == queries * (1 + report.ANSWERS)
+
+
+def test_targets_are_framed(finished, capsys):
+    _, page = make_page(finished[2], capsys)
+    for row in page.split('<div class="query">')[1:]:
+        rank = int(re.search(r"target is answer (\d+) of", row)[1])
+        framed = [' class="target"' in answer for answer in row.split("<img")[2:]]
+        assert framed == [number == rank for number in range(1, report.ANSWERS + 1)]
+
+
+def test_a_real_browser_shows_the_page(finished, capsys, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs Chromium")
+    make_page(finished[2], capsys)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    size = ["--window-size=1280,800", f"--user-data-dir={tmp_path}", f"--screenshot={tmp_path / 'page.png'}"]
+    address = (finished[2] / "report.html").as_uri()
+    subprocess.run([browser, *flags, *size, address], check=True, capture_output=True, timeout=120)
+    with PIL.Image.open(tmp_path / "page.png") as screen:
+        assert screen.size == (1280, 800)
+        assert len(screen.convert("RGB").getcolors(2**24)) > 20  # text, curves
+
+
+def test_a_run_without_weights(tmp_path, capsys):
+    options = '{"dataset": "CIRR", "combiner_lr": 1}'
+    (tmp_path / "training_hyperparameters.json").write_text(options)
+    for folder, fault in ((tmp_path, "has no weights"), (tmp_path / "nowhere", "no such file")):
+        with pytest.raises(SystemExit) as exit:
+            report.main(["--run-folder", str(folder)])
+        assert exit.value.code == 2
+        assert fault in capsys.readouterr().err
+
+
+def test_chance_is_no_more_than_certain():
+    assert max(BENCHMARKS["CIRR"].chance(12)) == 100
+    assert BENCHMARKS["FashionIQ"].chance(100) == (10, 50)
