@@ -18,7 +18,9 @@ from utils import (
     add_common_options,
     add_dataset_option,
     add_training_options,
+    caption_tokens,
     comet_options,
+    device,
     element_wise_sum,
     load_clip,
     model_label,
@@ -50,6 +52,10 @@ class FineTuning(nn.Module):
         super().train(mode)
         self.clip_model.eval()  # while training too: batch-norm statistics stay CLIP's
         return self
+
+    def inputs(self, reference_images, target_images, texts):
+        images = (images.to(device, non_blocking=True) for images in (reference_images, target_images))
+        return *images, caption_tokens(texts, self.clip_model)
 
     def forward(self, batch):
         """(predicted, target) features [batch, dim], normalised, of (reference images, target images, tokens)."""

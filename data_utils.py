@@ -1,5 +1,6 @@
 """Pictures and triplets: the transforms, the two datasets, and the captions of FashionIQ."""
 
+import copy
 import struct
 from pathlib import Path
 
@@ -98,6 +99,17 @@ class _PicturesAndTriplets(Dataset):
             return self._item(self.triplets[index])
         return self.image_names[index], self._image(self.image_names[index])
 
+    def triplet_names(self):
+        """(reference name, target name, caption or captions) of each training triplet."""
+        return [tuple(triplet[field] for field in self.fields) for triplet in self.triplets]
+
+    def pictures(self):
+        """The pictures that the training triplets name, each once, as a dataset in mode "classic"."""
+        pictures = copy.copy(self)
+        pictures.mode = "classic"
+        pictures.image_names = list(dict.fromkeys(name for names in self.triplet_names() for name in names[:2]))
+        return pictures
+
     def _image(self, image_name):
         return _preprocessed(self.path(image_name), self.preprocess)
 
@@ -109,6 +121,8 @@ class FashionIQDataset(_PicturesAndTriplets):
     (reference name, target name, captions), test (reference name, reference image, captions).
     Raises InputError for an unknown split, category or mode, for faulty annotations and for missing pictures.
     """
+
+    fields = ("candidate", "target", "captions")
 
     def __init__(self, split, dress_types, mode, preprocess, data_path=PROJECT_ROOT):
         _require(split, ("train", "val", "test"), "FashionIQ split")
@@ -136,8 +150,9 @@ class FashionIQDataset(_PicturesAndTriplets):
     def _names_to_open(self):
         if self.mode == "classic":
             return self.image_names
-        sides = {"train": ("candidate", "target"), "val": (), "test": ("candidate",)}[self.split]
-        return [triplet[side] for triplet in self.triplets for side in sides]
+        if self.split == "train":
+            return self.pictures().image_names
+        return [triplet["candidate"] for triplet in self.triplets] if self.split == "test" else []
 
     def path(self, image_name):
         """The file of a picture."""
@@ -159,6 +174,8 @@ class CIRRDataset(_PicturesAndTriplets):
     target name, caption, six group members), test1 (pair id, reference name, caption, six group members).
     Raises InputError for an unknown split or mode, for faulty annotations and for missing pictures.
     """
+
+    fields = ("reference", "target_hard", "caption")
 
     def __init__(self, split, mode, preprocess, data_path=PROJECT_ROOT):
         _require(split, ("train", "val", "test1"), "CIRR split")
@@ -187,9 +204,7 @@ class CIRRDataset(_PicturesAndTriplets):
     def _names_to_open(self):
         if self.mode == "classic":
             return self.image_names
-        if self.split != "train":
-            return []
-        return [triplet[side] for triplet in self.triplets for side in ("reference", "target_hard")]
+        return self.pictures().image_names if self.split == "train" else []
 
     def path(self, image_name):
         """The file of a picture."""
@@ -202,6 +217,12 @@ class CIRRDataset(_PicturesAndTriplets):
         if self.split == "val":
             return reference, triplet["target_hard"], caption, members
         return triplet["pairid"], reference, caption, members
+
+
+def training_variants(captions):
+    """The four training captions of a FashionIQ pair: "A and b", "B and a", "A", "B" (section 4.1)."""
+    first, second = map(cleaned_caption, captions)
+    return joined_captions(first, second), joined_captions(second, first), first.capitalize(), second.capitalize()
 
 
 def joined_captions(first, second):

@@ -25,7 +25,7 @@ WALL_ROWS = 6
 WALL_RULE = (
     "In the order of the validation captions{each}: the first {rows} queries whose target comes first, then the first "
     "{rows} whose target does not. On the left the reference picture and the caption, on the right the first five "
-    "answers of the ladder's last rung. The target is framed."
+    "answers of the ladder's last rung. The target is framed; it stands apart where it is not among the five."
 )
 
 
@@ -112,6 +112,17 @@ def draw_curves(runs, headline):
     return curves(panels)
 
 
+def describe(options, validation):
+    """What was judged, in a line."""
+    sizes = [f"{len(queries)} queries over {len(gallery)} pictures" for gallery, queries in validation.sets.values()]
+    return f"{options['dataset']}: {', '.join(sizes)}. CLIP {options['clip_model_name']}, {options['transform']}."
+
+
+def wall_rule(validation):
+    each = " of each category" if len(validation.sets) > 1 else ""
+    return WALL_RULE.format(each=each, rows=WALL_ROWS // len(validation.sets))
+
+
 def wall(validation, clip_model, combining_function):
     """Rows of queries by WALL_RULE, as HTML."""
     return "".join(
@@ -133,12 +144,14 @@ def _wall_of(category, validation, clip_model, combining_function, rows_of_a_kin
     right = [query for query, rank in enumerate(ranks) if rank == 0][:rows_of_a_kind]
     wrong = [query for query, rank in enumerate(ranks) if rank > 0][:rows_of_a_kind]
     for query in (*right, *wrong):
+        target = targets[query]
         names = [gallery.names[row] for row in answers[query]]
         yield wall_row(
             picture(gallery_set.path(references[query])),
             captions[query],
-            f"target is answer {ranks[query] + 1} of {len(gallery.names)}",
-            [picture(gallery_set.path(name), is_target=name == targets[query]) for name in names],
+            f"target ranked {ranks[query] + 1} of {len(gallery.names)}",
+            [picture(gallery_set.path(name), is_target=name == target) for name in names],
+            "" if target in names else picture(gallery_set.path(target), is_target=True),
         )
 
 
@@ -167,16 +180,14 @@ def main(argv=None):
     header, rows = ladder_cells(rungs, benchmark.headline)
     print_ladder(header, rows)
 
-    each = " of each category" if len(after.sets) > 1 else ""
-    rule = WALL_RULE.format(each=each, rows=WALL_ROWS // len(after.sets))
     sections = [
         ("Ladder", "Recall on validation pictures, which no stage trained on, in percent.", table(header, rows)),
         ("Curves", "Loss on training triplets, recall on validation pictures.", draw_curves(runs, benchmark.headline)),
-        ("Queries", rule, wall(after, tuned, combine or element_wise_sum)),
+        ("Queries", wall_rule(after), wall(after, tuned, combine or element_wise_sum)),
     ]
     output = args.output or args.run_folder / "report.html"
     with replacing(output) as unfinished:
-        unfinished.write_text(page(f"{options['dataset']}: {args.run_folder.name}", "", sections), encoding="utf-8")
+        unfinished.write_text(page(args.run_folder.name, describe(options, after), sections), encoding="utf-8")
     print(output)
 
 

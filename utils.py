@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, RandomSampler, default_collate
 from tqdm import tqdm
 
 from combiner import Combiner
-from data_utils import TRANSFORMS, cleaned_caption, joined_captions
+from data_utils import TRANSFORMS, training_variants
 from src.errors import InputError
 from src.files import PROJECT_ROOT, replacing
 from src.losses import contrastive_loss
@@ -204,21 +204,12 @@ def text_only(image_features, text_features):
 
 
 def generate_randomized_fiq_caption(flattened_captions, draws=random):
-    """One training caption per FashionIQ pair: "A and b", "B and a", "A" or "B", a quarter each (section 4.1).
+    """One of its four training captions for each FashionIQ pair, by a uniform draw from `draws.random()`.
 
-    `flattened_captions` holds a, b of the first pair, a, b of the second, …; `draws.random()` gives one draw a pair.
+    `flattened_captions` holds a, b of the first pair, a, b of the second, …
     """
-    captions = []
-    cleaned = [cleaned_caption(caption) for caption in flattened_captions]
-    for first, second in zip(cleaned[::2], cleaned[1::2], strict=True):
-        draw = draws.random()
-        if draw < 0.25:
-            captions.append(joined_captions(first, second))
-        elif draw < 0.5:
-            captions.append(joined_captions(second, first))
-        else:
-            captions.append((first if draw < 0.75 else second).capitalize())
-    return captions
+    pairs = zip(flattened_captions[::2], flattened_captions[1::2], strict=True)
+    return [training_variants(pair)[int(4 * draws.random())] for pair in pairs]
 
 
 def encode_captions(captions, clip_model):
@@ -234,6 +225,16 @@ def caption_tokens(captions, clip_model):
     tokens = tokenize(captions, getattr(clip_model, "context_length", 77))
     longest = tokens.argmax(dim=-1).max() + 1  # the end of text has the highest number of the vocabulary
     return tokens[:, :longest].to(device)
+
+
+@torch.inference_mode()
+def extract_caption_features(captions, clip_model, batch_size=32):
+    """Features [captions, dim], fp32 and not normalised, of captions in any order and number."""
+    order = sorted(range(len(captions)), key=lambda index: len(captions[index]))  # alike in length: little is padded
+    features = []
+    for start in tqdm(range(0, len(order), batch_size), desc="captions", leave=False, dynamic_ncols=True):
+        features.append(encode_captions([captions[index] for index in order[start : start + batch_size]], clip_model))
+    return torch.cat(features)[torch.tensor(order).argsort()]
 
 
 @torch.inference_mode()
@@ -301,7 +302,8 @@ def training_loader(training_set, batch_size, num_workers, seed):
 def train(stage, optimizer, loader, validation, run, plan):
     """The loop of both stages; `run` keeps what comes of it.
 
-    `stage(batch)` gives the (predicted, target) features of a batch (reference images, target images, tokens).
+    `stage.inputs` makes the loader's references and targets and their texts a batch on the device, and `stage(batch)`
+    gives its (predicted, target) features.
     """
     scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(plan.precision, training=True) is torch.float16)
     draws = random.Random(plan.seed)  # apart from the global generator, which other libraries draw from
@@ -310,9 +312,9 @@ def train(stage, optimizer, loader, validation, run, plan):
         results = {"images_in_epoch": 0, "accumulated_train_loss": 0.0}
         stage.train()
         bar = tqdm(loader, dynamic_ncols=True)
-        for step, (reference_images, target_images, captions) in enumerate(bar, start=epoch * len(loader)):
+        for step, (references, targets, captions) in enumerate(bar, start=epoch * len(loader)):
             texts = validation.benchmark.training_captions(captions, draws)
-            loss = _step(stage, optimizer, scaler, plan.precision, reference_images, target_images, texts)
+            loss = _step(stage, optimizer, scaler, plan.precision, stage.inputs(references, targets, texts))
             update_train_running_results(results, loss, len(texts))
             set_train_bar_description(bar, epoch, plan.num_epochs, results)
             run.log_step(step, loss.item())
@@ -328,10 +330,9 @@ def train(stage, optimizer, loader, validation, run, plan):
     run.end()
 
 
-def _step(stage, optimizer, scaler, precision, reference_images, target_images, texts):
-    images = (images.to(device, non_blocking=True) for images in (reference_images, target_images))
+def _step(stage, optimizer, scaler, precision, batch):
     with autocast(precision, training=True):
-        loss = contrastive_loss(*stage((*images, caption_tokens(texts, stage.clip_model))))
+        loss = contrastive_loss(*stage(batch))
     optimizer.zero_grad()
     scaler.scale(loss).backward()
     scaler.step(optimizer)

@@ -18,6 +18,7 @@ from data_utils import (
     cleaned_caption,
     joined_captions,
     make_transform,
+    training_variants,
 )
 from src.errors import InputError, one_line_errors
 from src.files import PROJECT_ROOT
@@ -133,6 +134,11 @@ class CIRR:
         return list(captions)
 
     @staticmethod
+    def caption_variants(caption):
+        """What `training_captions` may make of a triplet's caption."""
+        return [caption]
+
+    @staticmethod
     def validation_sets(preprocess, data_path):
         """{category: (gallery, queries)}"""
         return {"val": [CIRRDataset("val", mode, preprocess, data_path) for mode in ("classic", "relative")]}
@@ -186,6 +192,11 @@ class FashionIQ:
     def training_captions(captions, draws):
         """One caption a pair, from the two lists of captions of a batch."""
         return generate_randomized_fiq_caption([text for pair in zip(*captions, strict=True) for text in pair], draws)
+
+    @staticmethod
+    def caption_variants(captions):
+        """What `training_captions` may make of a triplet's captions."""
+        return training_variants(captions)
 
     @staticmethod
     def validation_sets(preprocess, data_path):

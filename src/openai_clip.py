@@ -55,7 +55,7 @@ def small_clip():
         image_resolution=64,
         vision_layers=2,
         vision_width=64,
-        vision_patch_size=8,
+        vision_patch_size=16,
         context_length=77,
         vocab_size=49408,
         transformer_width=64,

@@ -16,7 +16,7 @@ svg { max-width: 100%; height: auto }
 .query { display: grid; grid-template-columns: 112px 15rem 1fr; gap: 1rem; align-items: center;
          padding: .6rem 0; border-bottom: 1px solid #ddd }
 .query q { font-size: 1rem } .rank { display: block; color: #666; font-size: .85rem }
-.answers { display: flex; gap: .5rem }
+.answers { display: flex; gap: .5rem } .missed { margin-left: 1rem }
 img { width: 104px; height: 104px; object-fit: contain; background: #f1f2f4; border: 4px solid #f1f2f4 }
 img.target { border-color: #1a8a3c }
 """
@@ -54,23 +54,24 @@ def picture(path, is_target=False, size=208):
     return f'<img{frame} alt="{escape(path.stem)}" title="{escape(path.stem)}" src="data:image/jpeg;base64,{data}">'
 
 
-def wall_row(reference, caption, remark, answers):
-    """A query and its answers: `reference` and `answers` are <img>s."""
+def wall_row(reference, caption, remark, answers, missed=""):
+    """A query, its answers, and a target that is not among these: all but caption and remark are <img>s."""
     return (
         f'<div class="query">{reference}<div><q>{escape(caption)}</q><span class="rank">{escape(remark)}</span></div>'
-        f'<div class="answers">{"".join(answers)}</div></div>\n'
+        f'<div class="answers">{"".join(answers)}<div class="missed">{missed}</div></div></div>\n'
     )
 
 
-def curves(panels):
-    """An inline SVG of line plots side by side; `panels` are (title, axis label, {line's name: (xs, ys)})."""
+def curves(panels, columns=2):
+    """An inline SVG of line plots, row by row; `panels` are (title, axis label, {line's name: (xs, ys)})."""
     import matplotlib
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), squeeze=False)
-    for axis, (title, label, lines) in zip(axes[0], panels, strict=True):
+    rows = len(panels) // columns
+    figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3 * rows), squeeze=False)
+    for axis, (title, label, lines) in zip(axes.flat, panels, strict=True):
         for name, (xs, ys) in lines.items():
             axis.plot(xs, ys, marker="o", markersize=3, label=name)
         axis.set(title=title, xlabel="epoch", ylabel=label)

@@ -2,7 +2,7 @@
 
     python -m src.toy FOLDER
 
-Every garment is another combination of eight attributes, so reference + relative caption name exactly one picture.
+Every garment is another combination of seven attributes, so reference + relative caption name exactly one picture.
 Combinations never recur between train, val and test; sizes, places, shades and names are drawn independently of them.
 """
 
@@ -25,19 +25,17 @@ ATTRIBUTES = {
     "colour": ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black"),
     "pattern": ("plain", "striped", "dotted", "checked"),
     "sleeves": ("no", "short", "long"),
-    "neckline": ("round", "V"),
     "length": ("short", "long"),
-    "belt": ("without a belt", "with a belt"),
-    "background": ("white", "grey", "brown"),
+    "belt": ("no belt", "a white belt", "a black belt", "a gold belt"),
+    "background": ("white", "grey", "brown", "rose", "mint", "navy"),
 }
 WORDINGS = {
     "kind": ("a {new} instead of a {old}", "make it a {new}", "replace the {old} with a {new}", "is a {new}"),
     "colour": ("make it {new}", "is {new} instead of {old}", "change the colour to {new}", "in {new}", "now {new}"),
     "pattern": ("is {new}", "{new} rather than {old}", "change the pattern to {new}", "make the fabric {new}"),
     "sleeves": ("has {new} sleeves", "{new} sleeves instead of {old} ones", "give it {new} sleeves"),
-    "neckline": ("has a {new} neckline", "{new} neck rather than {old}", "change the neckline to {new}"),
     "length": ("is {new}er", "make it {new}er", "{new}er than this one", "with a {new}er hem"),
-    "belt": ("now {new}", "is {new}", "the same {new}", "wear it {new}"),
+    "belt": ("has {new}", "with {new}", "{new} instead of {old}", "wear it with {new}"),
     "background": ("on a {new} background", "{new} background, not {old}", "put it on {new}"),
 }
 JOINTS = (" and ", ", ", " but ", ", also ")
@@ -51,7 +49,15 @@ COLOURS = {
     "pink": (240, 132, 178),
     "black": (44, 44, 50),
 }
-BACKGROUNDS = {"white": (246, 246, 244), "grey": (158, 160, 164), "brown": (150, 112, 82)}
+BACKGROUNDS = {
+    "white": (246, 246, 244),
+    "grey": (158, 160, 164),
+    "brown": (150, 112, 82),
+    "rose": (244, 206, 208),
+    "mint": (188, 228, 206),
+    "navy": (34, 44, 84),
+}
+BELTS = {"a white belt": (250, 250, 250), "a black belt": (20, 20, 20), "a gold belt": (232, 190, 60)}
 PREFIXES = {"train": "train", "val": "dev", "test1": "test1"}
 PICTURES, QUERIES = (1600, 600, 600), (8000, 1200, 1200)
 GROUP_SIZE = 6
@@ -59,9 +65,9 @@ GROUP_SIZE = 6
 
 def draw(garment, rng):
     """A picture of `garment` {attribute: value}; its size, place, scale and shade are drawn apart from these."""
-    width, height = rng.randint(72, 128), rng.randint(72, 128)
-    side = 2 * min(width, height) * rng.uniform(0.84, 0.98)
-    left, top = rng.uniform(0, 2 * width - side), rng.uniform(0, 2 * height - side)  # drawn at twice the size
+    width, height = rng.randint(64, 112), rng.randint(64, 112)
+    side = 2 * min(width, height) * rng.uniform(0.92, 1)  # drawn at twice the size
+    left, top = (length - side / 2 + side * rng.uniform(-0.04, 0.04) for length in (width, height))
 
     def at(*points):
         return [(left + side * x, top + side * y) for x, y in points]
@@ -74,13 +80,12 @@ def draw(garment, rng):
     pen = ImageDraw.Draw(picture)
     dark = tuple(channel // 3 for channel in colour)
     if garment["kind"] == "shirt":
-        for y in (0.30, 0.38, 0.54):
-            pen.ellipse(at((0.485, y), (0.515, y + 0.03)), fill="white", outline=dark)
-        for edge in (0.38, 0.62):
-            pen.polygon(at((edge, 0.06), (0.5, 0.16), (edge + (0.5 - edge) * 0.2, 0.22)), fill="white", outline=dark)
-    if garment["belt"] == "with a belt":
-        pen.rectangle(at((0.355, 0.45), (0.645, 0.51)), fill=(92, 52, 20), outline="black")
-        pen.rectangle(at((0.47, 0.45), (0.53, 0.51)), fill=(236, 196, 80))
+        for y in (0.28, 0.37, 0.55):
+            pen.ellipse(at((0.48, y), (0.52, y + 0.04)), fill="white", outline=dark)
+        for edge in (0.35, 0.65):
+            pen.polygon(at((edge, 0.03), (0.5, 0.15), (edge + (0.5 - edge) * 0.2, 0.24)), fill="white", outline=dark)
+    if garment["belt"] in BELTS:
+        pen.rectangle(at((0.29, 0.43), (0.71, 0.53)), fill=BELTS[garment["belt"]], outline=dark)
     return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
@@ -89,21 +94,18 @@ def _cut(garment, at, size):
     mask = Image.new("L", size)
     pen = ImageDraw.Draw(mask)
     is_dress, is_long = garment["kind"] == "dress", garment["length"] == "long"
-    hem = (0.98 if is_long else 0.76) if is_dress else (0.80 if is_long else 0.60)
-    flare = (0.34 if is_long else 0.22) if is_dress else 0.15
-    waist = 0.13 if is_dress else 0.15
-    shoulder = 0.14 if garment["kind"] == "toptee" else 0.17
-    half = ((shoulder, 0.06), (waist, 0.48), (flare, hem))
+    hem = (0.98 if is_long else 0.74) if is_dress else (0.84 if is_long else 0.60)
+    flare = (0.44 if is_long else 0.34) if is_dress else 0.20
+    waist = 0.15 if is_dress else 0.20
+    shoulder = 0.17 if garment["kind"] == "toptee" else 0.22
+    half = ((shoulder, 0.03), (waist, 0.48), (flare, hem))
     pen.polygon(at(*((0.5 + x, y) for x, y in half), *((0.5 - x, y) for x, y in reversed(half))), fill=255)
     if garment["sleeves"] != "no":
-        reach, cuff = (0.36, 0.26) if garment["sleeves"] == "short" else (0.48, 0.62)
-        sleeve = ((shoulder, 0.06), (shoulder - 0.03, 0.22), (reach - 0.09, cuff + 0.05), (reach, cuff))
+        reach, cuff = (0.38, 0.24) if garment["sleeves"] == "short" else (0.50, 0.64)
+        sleeve = ((shoulder, 0.03), (shoulder - 0.04, 0.26), (reach - 0.13, cuff + 0.06), (reach, cuff))
         for sign in (-1, 1):
             pen.polygon(at(*((0.5 + sign * x, y) for x, y in sleeve)), fill=255)
-    if garment["neckline"] == "V":
-        pen.polygon(at((0.41, 0.05), (0.59, 0.05), (0.5, 0.27)), fill=0)
-    else:
-        pen.ellipse(at((0.41, -0.02), (0.59, 0.14)), fill=0)
+    pen.ellipse(at((0.40, -0.06), (0.60, 0.13)), fill=0)
     return mask
 
 
@@ -111,14 +113,14 @@ def _cloth(pattern, colour, size, side):
     """A picture of the fabric."""
     cloth = Image.new("RGB", size, colour)
     pen = ImageDraw.Draw(cloth)
-    light = tuple((channel + 2 * 255) // 3 for channel in colour)
-    step = max(4, round(side * 0.09))
+    light = tuple((channel + 4 * 255) // 5 for channel in colour)
+    step = max(4, round(side * 0.12))
     if pattern in ("striped", "checked"):
         for y in range(0, size[1], step):
-            pen.rectangle((0, y, size[0], y + step // 3), fill=light)
+            pen.rectangle((0, y, size[0], y + step // 2), fill=light)
     if pattern == "checked":
         for x in range(0, size[0], step):
-            pen.rectangle((x, 0, x + step // 3, size[1]), fill=light)
+            pen.rectangle((x, 0, x + step // 2, size[1]), fill=light)
     if pattern == "dotted":
         for row, y in enumerate(range(0, size[1], step)):
             for x in range(step // 2 * (row % 2), size[0], step):

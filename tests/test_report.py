@@ -85,15 +85,16 @@ def test_the_page_needs_nothing_but_itself(finished, capsys):
         PIL.Image.open(io.BytesIO(base64.b64decode(data))).load()
     queries = page.count('<div class="query">')
     assert queries > 3
-    assert len(pictures) == queries * (1 + report.ANSWERS)
+    assert queries * (1 + report.ANSWERS) <= len(pictures) <= queries * (2 + report.ANSWERS)
 
 
 def test_targets_are_framed(finished, capsys):
     _, page = make_page(finished[2], capsys)
     for row in page.split('<div class="query">')[1:]:
-        rank = int(re.search(r"target is answer (\d+) of", row)[1])
+        rank = int(re.search(r"target ranked (\d+) of", row)[1])
         framed = [' class="target"' in answer for answer in row.split("<img")[2:]]
-        assert framed == [number == rank for number in range(1, report.ANSWERS + 1)]
+        shown = min(rank, report.ANSWERS + 1)  # a target that is not among the answers stands behind them
+        assert framed == [number == shown for number in range(1, max(shown, report.ANSWERS) + 1)]
 
 
 def test_a_real_browser_shows_the_page(finished, capsys, tmp_path):
