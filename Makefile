@@ -1,12 +1,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test clean
+.PHONY: quickstart test clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	touch $@
+
+quickstart: .venv/installed
+	$(BIN)/python quickstart.py
 
 test: .venv/installed
 	$(BIN)/ruff check .
@@ -14,5 +17,5 @@ test: .venv/installed
 	$(BIN)/python -m pytest
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv toy toy-* .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -108,7 +108,7 @@ def draw_curves(runs, headline):
         validation = pd.read_csv(run.folder / "validation_metrics.csv")
         recalls = {name: (validation["epoch"], validation[name]) for name in headline}
         panels.append((STAGES[run.weights_name], "loss", {"loss": (training["epoch"], training["train_epoch_loss"])}))
-        panels.append((STAGES[run.weights_name], "recall on validation pictures, %", recalls))
+        panels.append((STAGES[run.weights_name], "recall, %", recalls))
     return curves(panels)
 
 

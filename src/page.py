@@ -7,7 +7,7 @@ from html import escape
 import PIL.Image
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c1e21; max-width: 1060px; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1c1e21; max-width: 1160px; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem }
 p { max-width: 46rem; margin: .3rem 0 .8rem; color: #444 }
 table { border-collapse: collapse } td, th { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #ddd }
@@ -16,7 +16,7 @@ svg { max-width: 100%; height: auto }
 .query { display: grid; grid-template-columns: 112px 15rem 1fr; gap: 1rem; align-items: center;
          padding: .6rem 0; border-bottom: 1px solid #ddd }
 .query q { font-size: 1rem } .rank { display: block; color: #666; font-size: .85rem }
-.answers { display: flex; gap: .5rem } .missed { margin-left: 1rem }
+.answers { display: flex; flex-wrap: wrap; gap: .5rem } .missed { margin-left: 1rem }
 img { width: 104px; height: 104px; object-fit: contain; background: #f1f2f4; border: 4px solid #f1f2f4 }
 img.target { border-color: #1a8a3c }
 """
