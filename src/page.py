@@ -70,7 +70,7 @@ def curves(panels, columns=2):
     import matplotlib.pyplot as plt
 
     rows = len(panels) // columns
-    figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(5.6 * columns, 3 * rows), squeeze=False)
     for axis, (title, label, lines) in zip(axes.flat, panels, strict=True):
         for name, (xs, ys) in lines.items():
             axis.plot(xs, ys, marker="o", markersize=3, label=name)
@@ -78,7 +78,7 @@ def curves(panels, columns=2):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if len(lines) > 1:
-            axis.legend(fontsize=8, frameon=False)
+            axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
