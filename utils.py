@@ -57,7 +57,9 @@ def add_common_options(parser):
     group.add_argument("--api-key", help="Comet's API key")
     group.add_argument("--workspace", help="Comet's workspace")
     group.add_argument("--experiment-name", help="the experiment's name on Comet")
-    group.add_argument("--comet-offline", action="store_true", help="log to an archive beside the results instead")
+    group.add_argument(
+        "--comet-offline", action="store_true", help="log to an archive instead, in the run folder or OUTPUT_PATH/comet"
+    )
 
 
 def comet_options(args):
@@ -73,8 +75,8 @@ def add_dataset_option(parser, default=None):
 
 def add_training_options(parser, batch_size, validation_frequency):
     group = parser.add_argument_group("training")
-    group.add_argument("--num-epochs", type=count, default=300)
-    group.add_argument("--batch-size", type=count, default=batch_size)
+    group.add_argument("--num-epochs", type=count, default=300, help="passes over the triplets")
+    group.add_argument("--batch-size", type=count, default=batch_size, help="triplets a step")
     help_text = "validate every so many epochs"
     group.add_argument("--validation-frequency", type=count, default=validation_frequency, help=help_text)
     group.add_argument("--save-training", action="store_true", help="save weights at each validation")
@@ -110,8 +112,8 @@ def add_clip_options(parser, tuned=True):
 def add_combiner_options(parser, trained=True):
     """The Combiner's dimensions and (`trained`) which function judges, with which weights."""
     group = parser.add_argument_group("Combiner")
-    group.add_argument("--projection-dim", type=count, default=2560)
-    group.add_argument("--hidden-dim", type=count, default=5120)
+    group.add_argument("--projection-dim", type=count, default=2560, help="of its two projections")
+    group.add_argument("--hidden-dim", type=count, default=5120, help="of its two hidden layers")
     if trained:
         names = any_case("sum", "combiner", "image", "text")
         help_text = "sum, combiner, or image or text alone (default: combiner with --combiner-path, else sum)"
