@@ -4,24 +4,38 @@
         --combiner-path models/.../combiner_arithmetic.pt
 """
 
+from options import (
+    add_clip_options,
+    add_combiner_options,
+    add_common_options,
+    add_feature_cache_options,
+    comet_options,
+    feature_cache_folder,
+)
+from src.comet import start_experiment
+from src.files import PROJECT_ROOT, time_stamp, write_json
+from src.options import Parser
+
+
+def parse_arguments(argv=None):
+    parser = Parser("Write the two submission files for CIRR's evaluation server.")
+    parser.add_argument("--submission-name", default=time_stamp(), help="end of both files' names (default: the time)")
+    add_clip_options(parser)
+    add_combiner_options(parser)
+    add_feature_cache_options(parser)
+    add_common_options(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
+
 from pathlib import Path
 
 from data_utils import CIRRDataset, make_transform
 from src.errors import InputError, one_line_errors
-from src.files import PROJECT_ROOT, write_json
-from src.options import Parser
 from src.retrieval import Gallery, best_candidates, best_rows
-from src.run import start_experiment, time_stamp
-from utils import (
-    add_clip_options,
-    add_combiner_options,
-    add_common_options,
-    autocast,
-    comet_options,
-    extract_index_features,
-    load_clip,
-    load_combining_function,
-)
+from utils import ENCODERS, Encoder, autocast, load_clip, load_combining_function
 from validate import columns, other_members, predict_features
 
 ANSWERS, GROUP_ANSWERS = 50, 3
@@ -35,6 +49,7 @@ def generate_cirr_test_submissions(
     data_path=PROJECT_ROOT,
     output_path=PROJECT_ROOT,
     num_workers=0,
+    feature_cache=None,
 ):
     """Write submission/CIRR/recall_submission_<file_name>.json and recall_subset_submission_<file_name>.json.
 
@@ -42,8 +57,9 @@ def generate_cirr_test_submissions(
     """
     queries = CIRRDataset("test1", "relative", preprocess, data_path)
     gallery_set = CIRRDataset("test1", "classic", preprocess, data_path)
-    gallery = Gallery(*extract_index_features(gallery_set, clip_model, num_workers))
-    answers, group_answers = answer_queries(queries, gallery, clip_model, combining_function)
+    encoder = Encoder(clip_model, ENCODERS, feature_cache, num_workers)
+    gallery = Gallery(encoder.pictures(gallery_set), gallery_set.image_names)
+    answers, group_answers = answer_queries(queries, gallery, encoder, combining_function)
 
     folder = Path(output_path) / "submission" / "CIRR"
     written = []
@@ -53,10 +69,10 @@ def generate_cirr_test_submissions(
     return written
 
 
-def answer_queries(queries, gallery, clip_model, combining_function):
+def answer_queries(queries, gallery, encoder, combining_function):
     """{pair id: the first 50 names of the gallery} and {pair id: the first 3 of the group}, without the reference."""
     pair_ids, reference_names, captions, groups = columns(queries)
-    predicted = predict_features(gallery, reference_names, captions, clip_model, combining_function)
+    predicted = predict_features(gallery, reference_names, encoder.captions(captions), combining_function)
     answers = min(ANSWERS, len(gallery.names) - 1)
     rows = best_rows(predicted, gallery.features, answers, excluded_rows=gallery.rows(reference_names))
     group_rows = other_members(gallery, reference_names, groups)
@@ -65,15 +81,6 @@ def answer_queries(queries, gallery, clip_model, combining_function):
         {str(pair_id): [gallery.names[row] for row in best] for pair_id, best in zip(pair_ids, table, strict=True)}
         for table in (rows.tolist(), group_rows.tolist())
     ]
-
-
-def parse_arguments(argv):
-    parser = Parser("Write the two submission files for CIRR's evaluation server.")
-    parser.add_argument("--submission-name", default=time_stamp(), help="end of both files' names (default: the time)")
-    add_clip_options(parser)
-    add_combiner_options(parser)
-    add_common_options(parser)
-    return parser.parse_args(argv)
 
 
 @one_line_errors
@@ -97,6 +104,7 @@ def main(argv=None):
             args.data_path,
             args.output_path,
             args.num_workers,
+            feature_cache_folder(args),
         )
     for path in written:
         print(path)

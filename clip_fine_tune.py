@@ -2,33 +2,63 @@
 
     python clip_fine_tune.py --dataset CIRR --num-epochs 100 --batch-size 128 --save-training --save-best
 
-Options of its own: --encoder (which of CLIP's encoders learns) and --learning-rate.
+Options of its own: --encoder (which of CLIP's encoders learns) --learning-rate, and --image-cache.
+With --encoder text the pictures' features never change: they are extracted once.
 """
+
+from options import (
+    add_clip_options,
+    add_common_options,
+    add_dataset_option,
+    add_feature_cache_options,
+    add_image_cache_option,
+    add_training_options,
+    comet_options,
+    feature_cache_folder,
+    training_plan,
+)
+from src.options import Parser, any_case, hyper_parameters, positive
+
+
+def parse_arguments(argv=None):
+    parser = Parser("Stage 1: fine-tune CLIP on the training triplets of CIRR or FashionIQ.")
+    add_dataset_option(parser)
+    parser.add_argument("--encoder", type=any_case("both", "text", "image"), default="both", help="what learns")
+    parser.add_argument("--learning-rate", type=positive, default=2e-6, help="of AdamW")
+    add_training_options(parser, batch_size=512, validation_frequency=1)
+    add_clip_options(parser, tuned=False)
+    add_image_cache_option(parser)
+    add_feature_cache_options(parser)
+    add_common_options(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data_utils import make_transform
+from data_utils import TripletImages, TripletRows, make_transform
+from image_cache import cache_images
 from src.errors import one_line_errors
-from src.options import Parser, any_case, hyper_parameters, positive
 from src.run import start_run
 from utils import (
-    add_clip_options,
-    add_common_options,
-    add_dataset_option,
-    add_training_options,
+    Encoder,
     caption_tokens,
-    comet_options,
     device,
     element_wise_sum,
     load_clip,
     model_label,
+    to_device,
     train,
     training_loader,
-    training_plan,
 )
 from validate import BENCHMARKS, Validation
+
+FROZEN = {"both": (), "text": ("image",), "image": ("text",)}
+"""Which of CLIP's encoders keep their weights while --encoder learns."""
 
 
 class FineTuning(nn.Module):
@@ -37,12 +67,16 @@ class FineTuning(nn.Module):
     weights_name = "tuned_clip"
     combining_function = staticmethod(element_wise_sum)
 
-    def __init__(self, clip_model, encoder):
-        """`encoder` names what learns: "both", "text" (the visual tower is frozen) or "image" (all but it is)."""
+    def __init__(self, clip_model, encoder, picture_features=None):
+        """`encoder` names what learns: "both", "text" (the visual tower is frozen) or "image" (all but it is).
+
+        `picture_features` [pictures, dim] of all that the triplets name stand in for images when the tower is frozen.
+        """
         super().__init__()
         self.clip_model = clip_model.requires_grad_(encoder != "image")
         clip_model.visual.requires_grad_(encoder != "text")
         clip_model.logit_scale.requires_grad_(False)  # not part of this loss
+        self.picture_features = picture_features
 
     @property
     def trained(self):
@@ -53,28 +87,18 @@ class FineTuning(nn.Module):
         self.clip_model.eval()  # while training too: batch-norm statistics stay CLIP's
         return self
 
-    def inputs(self, reference_images, target_images, texts):
-        images = (images.to(device, non_blocking=True) for images in (reference_images, target_images))
-        return *images, caption_tokens(texts, self.clip_model)
+    def inputs(self, *pictures, texts):
+        """The batch that `forward` takes, of an item of TripletImages or, with `picture_features`, of TripletRows."""
+        *images, references, targets = pictures
+        images = None if self.picture_features is not None else to_device(*images)
+        return images, references.to(device), targets.to(device), caption_tokens(texts, self.clip_model)
 
     def forward(self, batch):
-        """(predicted, target) features [batch, dim], normalised, of (reference images, target images, tokens)."""
-        reference_images, target_images, tokens = batch
-        images = torch.cat((reference_images, target_images))
-        reference_features, target_features = self.clip_model.encode_image(images).chunk(2)
-        predicted = self.combining_function(reference_features, self.clip_model.encode_text(tokens))
-        return predicted, F.normalize(target_features, dim=-1)
-
-
-def parse_arguments(argv):
-    parser = Parser("Stage 1: fine-tune CLIP on the training triplets of CIRR or FashionIQ.")
-    add_dataset_option(parser)
-    parser.add_argument("--encoder", type=any_case("both", "text", "image"), default="both", help="what learns")
-    parser.add_argument("--learning-rate", type=positive, default=2e-6, help="of AdamW")
-    add_training_options(parser, batch_size=512, validation_frequency=1)
-    add_clip_options(parser, tuned=False)
-    add_common_options(parser)
-    return parser.parse_args(argv)
+        """(predicted, target) features [batch, dim], normalised, of (images, reference rows, target rows, tokens)."""
+        images, references, targets, tokens = batch
+        features = self.picture_features if images is None else self.clip_model.encode_image(images)
+        predicted = self.combining_function(features[references], self.clip_model.encode_text(tokens))
+        return predicted, F.normalize(features[targets], dim=-1)
 
 
 @one_line_errors
@@ -84,14 +108,19 @@ def main(argv=None):
     benchmark = BENCHMARKS[args.dataset]
 
     clip_model = load_clip(args.clip_model_name)
-    stage = FineTuning(clip_model, args.encoder)
+    frozen = FROZEN[args.encoder]
+    encoder = Encoder(clip_model, frozen, feature_cache_folder(args), args.num_workers)
 
     preprocess = make_transform(args.transform, args.target_ratio, clip_model.visual.input_resolution)
     training_set = benchmark.training_set(preprocess, args.data_path)
-    loader = training_loader(training_set, args.batch_size, args.num_workers, args.seed)
-    frozen = args.encoder == "text"
-    validation = Validation(benchmark, preprocess, args.data_path, args.num_workers, frozen_galleries=frozen)
+    triplets = TripletRows(training_set) if "image" in frozen else TripletImages(training_set)
+    loader = training_loader(triplets, args.batch_size, args.num_workers, args.seed)
+    validation = Validation(benchmark, preprocess, args.data_path, encoder)
+    if args.image_cache is not None:
+        cache_images([triplets.pictures, *validation.galleries], args.image_cache, args.num_workers)
 
+    picture_features = encoder.pictures(triplets.pictures) if "image" in frozen else None
+    stage = FineTuning(clip_model, args.encoder, picture_features)
     learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=args.learning_rate, betas=(0.9, 0.999), eps=1e-7)
 

@@ -5,51 +5,46 @@
 Options of its own: --combiner-lr, and --clip-bs, the pictures or captions that CLIP encodes at a time.
 """
 
-import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.utils.data import Dataset
-
-from combiner import Combiner
-from data_utils import make_transform
-from src.errors import one_line_errors
-from src.options import Parser, count, hyper_parameters, positive
-from src.run import start_run
-from utils import (
+from options import (
     add_clip_options,
     add_combiner_options,
     add_common_options,
     add_dataset_option,
+    add_feature_cache_options,
     add_training_options,
-    autocast,
     comet_options,
-    device,
-    extract_caption_features,
-    extract_index_features,
-    load_clip,
-    model_label,
-    train,
-    training_loader,
+    feature_cache_folder,
     training_plan,
 )
+from src.options import Parser, count, hyper_parameters, positive
+
+
+def parse_arguments(argv=None):
+    parser = Parser("Stage 2: train the Combiner on the training triplets of CIRR or FashionIQ, CLIP frozen.")
+    add_dataset_option(parser, default="CIRR")
+    parser.add_argument("--combiner-lr", type=positive, default=2e-5, help="learning rate of Adam")
+    parser.add_argument("--clip-bs", type=count, default=32, help="pictures or captions that CLIP encodes at once")
+    add_training_options(parser, batch_size=1024, validation_frequency=3)
+    add_combiner_options(parser, trained=False)
+    add_clip_options(parser)
+    add_feature_cache_options(parser)
+    add_common_options(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from combiner import Combiner
+from data_utils import TripletRows, make_transform
+from src.errors import one_line_errors
+from src.run import start_run
+from utils import ENCODERS, Encoder, autocast, device, load_clip, model_label, train, training_loader
 from validate import BENCHMARKS, Validation
-
-
-class TripletRows(Dataset):
-    """The triplets of a training set as (row of the reference, row of the target, caption or captions).
-
-    Rows are those of its `pictures()`.
-    """
-
-    def __init__(self, training_set):
-        row = {name: row for row, name in enumerate(training_set.pictures().image_names)}
-        self.items = [(row[reference], row[target], texts) for reference, target, texts in training_set.triplet_names()]
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, index):
-        return self.items[index]
 
 
 class CombinerTraining(nn.Module):
@@ -57,13 +52,14 @@ class CombinerTraining(nn.Module):
 
     weights_name = "combiner"
 
-    def __init__(self, clip_model, combiner, picture_features, caption_features):
-        """`picture_features` [pictures, dim] by row, `caption_features` {text: [dim]}."""
+    def __init__(self, clip_model, combiner, picture_features, caption_features, texts):
+        """`picture_features` [pictures, dim]; `caption_features` [texts, dim], a row for each of `texts`."""
         super().__init__()
         self.clip_model = clip_model.requires_grad_(False)
         self.combiner = combiner
         self.picture_features = picture_features
         self.caption_features = caption_features
+        self.text_row = {text: row for row, text in enumerate(texts)}
         self.combining_function = combiner.combine_features
 
     @property
@@ -75,9 +71,13 @@ class CombinerTraining(nn.Module):
         self.clip_model.eval()  # it is frozen, batch-norm statistics included
         return self
 
-    def inputs(self, reference_rows, target_rows, texts):
-        text_features = torch.stack([self.caption_features[text] for text in texts])
-        return self.picture_features[reference_rows], self.picture_features[target_rows], text_features
+    def inputs(self, references, targets, texts):
+        text_rows = torch.tensor([self.text_row[text] for text in texts])
+        return (
+            self.picture_features[references.to(device)],
+            self.picture_features[targets.to(device)],
+            self.caption_features[text_rows.to(device)],
+        )
 
     def forward(self, batch):
         """(predicted, target) features [batch, dim], normalised, of (reference, target, text) features."""
@@ -86,26 +86,10 @@ class CombinerTraining(nn.Module):
         return predicted, F.normalize(target_features, dim=-1)
 
 
-def encode_training_set(training_set, caption_variants, clip_model, num_workers, clip_batch_size):
-    """Features of the pictures [pictures, dim] and captions {text: [dim]} of a training set, each encoded once."""
-    picture_features, _ = extract_index_features(training_set.pictures(), clip_model, num_workers, clip_batch_size)
-    variants = (text for _, _, captions in training_set.triplet_names() for text in caption_variants(captions))
-    texts = list(dict.fromkeys(variants))
-    caption_features = extract_caption_features(texts, clip_model, clip_batch_size)
-    # Copies: what inference mode gave cannot take part in training.
-    return picture_features.clone(), dict(zip(texts, caption_features.clone(), strict=True))
-
-
-def parse_arguments(argv):
-    parser = Parser("Stage 2: train the Combiner on the training triplets of CIRR or FashionIQ, CLIP frozen.")
-    add_dataset_option(parser, default="CIRR")
-    parser.add_argument("--combiner-lr", type=positive, default=2e-5, help="learning rate of Adam")
-    parser.add_argument("--clip-bs", type=count, default=32, help="pictures or captions that CLIP encodes at once")
-    add_training_options(parser, batch_size=1024, validation_frequency=3)
-    add_combiner_options(parser, trained=False)
-    add_clip_options(parser)
-    add_common_options(parser)
-    return parser.parse_args(argv)
+def encode_triplets(triplets, caption_variants, encoder):
+    """Features [pictures, dim] and [texts, dim] of what the triplets name, each encoded once, and the texts."""
+    texts = list(dict.fromkeys(text for captions in triplets.captions for text in caption_variants(captions)))
+    return encoder.pictures(triplets.pictures), encoder.captions(texts), texts
 
 
 @one_line_errors
@@ -118,14 +102,13 @@ def main(argv=None):
     combiner = Combiner(clip_model.visual.output_dim, args.projection_dim, args.hidden_dim).to(device)
 
     preprocess = make_transform(args.transform, args.target_ratio, clip_model.visual.input_resolution)
-    training_set = benchmark.training_set(preprocess, args.data_path)
-    loader = training_loader(TripletRows(training_set), args.batch_size, num_workers=0, seed=args.seed)
-    validation = Validation(benchmark, preprocess, args.data_path, args.num_workers, frozen_galleries=True)
+    triplets = TripletRows(benchmark.training_set(preprocess, args.data_path))
+    loader = training_loader(triplets, args.batch_size, num_workers=0, seed=args.seed)
+    encoder = Encoder(clip_model, ENCODERS, feature_cache_folder(args), args.num_workers, args.clip_bs)
+    validation = Validation(benchmark, preprocess, args.data_path, encoder)
 
     with autocast(args.precision):
-        features = encode_training_set(
-            training_set, benchmark.caption_variants, clip_model, args.num_workers, args.clip_bs
-        )
+        features = encode_triplets(triplets, benchmark.caption_variants, encoder)
     stage = CombinerTraining(clip_model, combiner, *features)
     optimizer = torch.optim.Adam(combiner.parameters(), lr=args.combiner_lr)
 

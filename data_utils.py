@@ -4,17 +4,21 @@ import copy
 import struct
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
+import torch
 import torchvision.transforms.functional as TF
 from torch.utils.data import Dataset
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
+from options import TRANSFORMS
 from src.errors import InputError
 from src.files import PROJECT_ROOT, read_json
 
 DRESS_TYPES = ("dress", "toptee", "shirt")
 GROUP_SIZE = 6
-TRANSFORMS = ("clip", "squarepad", "targetpad")
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Of red, green and blue in the pictures that CLIP was trained on."""
 
 
 class SquarePad:
@@ -57,27 +61,49 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
+class Preprocess(Compose):
+    """CLIP's preprocessing behind some padding or none: a PIL picture to a tensor [3, dim, dim], normalised.
+
+    `facts` are plain values that tell it from any other.
+    """
+
+    def __init__(self, facts, dim, *padding):
+        self.facts = facts
+        resized = Resize(dim, interpolation=InterpolationMode.BICUBIC), CenterCrop(dim)
+        super().__init__([*padding, *resized, _to_rgb, ToTensor(), Normalize(MEAN, STD)])
+
+    def pixels(self, image):
+        """The first half: a PIL picture to bytes [dim, dim, 3]."""
+        for transform in self.transforms[:-2]:
+            image = transform(image)
+        return np.array(image)
+
+    @staticmethod
+    def tensors(pixels):
+        """The second half, for many at once: bytes [pictures, dim, dim, 3] to tensors [pictures, 3, dim, dim].
+
+        The same operations on every value as ToTensor and Normalize, hence the same bits; in memory channels come last.
+        """
+        pictures, height, width, _ = pixels.shape
+        lines = torch.from_numpy(pixels).reshape(pictures * height, -1).to(torch.float32).div_(255)
+        lines.sub_(torch.tensor(MEAN).repeat(width)).div_(torch.tensor(STD).repeat(width))
+        return lines.view(pixels.shape).permute(0, 3, 1, 2)
+
+
 def clip_transform(dim):
     """CLIP's own preprocessing: a PIL picture to a tensor [3, dim, dim], normalised with CLIP's mean and std."""
-    return Compose(
-        [
-            Resize(dim, interpolation=InterpolationMode.BICUBIC),
-            CenterCrop(dim),
-            _to_rgb,
-            ToTensor(),
-            Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-        ]
-    )
+    return Preprocess({"transform": "clip", "resolution": dim}, dim)
 
 
 def squarepad_transform(dim):
     """SquarePad, then CLIP's own preprocessing."""
-    return Compose([SquarePad(dim), *clip_transform(dim).transforms])
+    return Preprocess({"transform": "squarepad", "resolution": dim}, dim, SquarePad(dim))
 
 
 def targetpad_transform(target_ratio, dim):
     """TargetPad, then CLIP's own preprocessing."""
-    return Compose([TargetPad(target_ratio, dim), *clip_transform(dim).transforms])
+    facts = {"transform": "targetpad", "target_ratio": target_ratio, "resolution": dim}
+    return Preprocess(facts, dim, TargetPad(target_ratio, dim))
 
 
 def make_transform(name, target_ratio, dim):
@@ -91,13 +117,27 @@ def make_transform(name, target_ratio, dim):
 class _PicturesAndTriplets(Dataset):
     """What both datasets share: mode "classic" counts and opens pictures, mode "relative" triplets."""
 
+    decoded, decoded_keys = None, ()
+    """A RowStore of what `preprocess.pixels` gave, and the key in it of each of `image_names`; see image_cache."""
+
     def __len__(self):
         return len(self.triplets if self.mode == "relative" else self.image_names)
 
     def __getitem__(self, index):
         if self.mode == "relative":
             return self._item(self.triplets[index])
-        return self.image_names[index], self._image(self.image_names[index])
+        name = self.image_names[index]
+        return name, self._image(name) if self.decoded is None else self.images([index])[0]
+
+    def images(self, numbers):
+        """Pictures [numbers, 3, dim, dim] by their numbers in `image_names`."""
+        if self.decoded is None:
+            return torch.stack([self._image(self.image_names[number]) for number in numbers])
+        return self.preprocess.tensors(self.decoded.read([self.decoded_keys[number] for number in numbers]))
+
+    def pixels(self, number):
+        """Bytes [dim, dim, 3] of the picture of this number, as `preprocess` leaves them before it normalises."""
+        return _opened(self.path(self.image_names[number]), self.preprocess.pixels)
 
     def triplet_names(self):
         """(reference name, target name, caption or captions) of each training triplet."""
@@ -111,7 +151,7 @@ class _PicturesAndTriplets(Dataset):
         return pictures
 
     def _image(self, image_name):
-        return _preprocessed(self.path(image_name), self.preprocess)
+        return _opened(self.path(image_name), self.preprocess)
 
 
 class FashionIQDataset(_PicturesAndTriplets):
@@ -219,6 +259,41 @@ class CIRRDataset(_PicturesAndTriplets):
         return triplet["pairid"], reference, caption, members
 
 
+class TripletRows(Dataset):
+    """The training triplets as rows of their pictures. Its items are batches, each asked for with a list of numbers.
+
+    An item: reference rows [batch], target rows [batch], and the captions as they are annotated.
+    """
+
+    def __init__(self, training_set):
+        self.pictures = training_set.pictures()
+        row = {name: row for row, name in enumerate(self.pictures.image_names)}
+        triplets = training_set.triplet_names()
+        self.rows = torch.tensor(
+            [[row[reference] for reference, _, _ in triplets], [row[name] for _, name, _ in triplets]]
+        )
+        self.captions = [captions for _, _, captions in triplets]
+
+    def __len__(self):
+        return len(self.captions)
+
+    def __getitem__(self, numbers):
+        references, targets = self.rows[:, numbers]
+        return references, targets, [self.captions[number] for number in numbers]
+
+
+class TripletImages(TripletRows):
+    """The same with the pictures opened, each once even when many triplets of the batch share it.
+
+    An item: images [pictures, 3, dim, dim], then a TripletRows item whose rows are those of the images.
+    """
+
+    def __getitem__(self, numbers):
+        references, targets, captions = super().__getitem__(numbers)
+        distinct, (references, targets) = torch.stack((references, targets)).unique(return_inverse=True)
+        return self.pictures.images(distinct.tolist()), references, targets, captions
+
+
 def training_variants(captions):
     """The four training captions of a FashionIQ pair: "A and b", "B and a", "A", "B" (section 4.1)."""
     first, second = map(cleaned_caption, captions)
@@ -265,7 +340,7 @@ def _require_pictures(paths):
         raise InputError(f"{missing[0]}: no such picture{others}")
 
 
-def _preprocessed(path, preprocess):
+def _opened(path, preprocess):
     try:
         with PIL.Image.open(path) as image:
             return preprocess(image)

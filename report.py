@@ -6,6 +6,24 @@ The page, report.html in the run folder, opens offline. A run of stage 2 brings 
 """
 
 from pathlib import Path
+
+from options import add_feature_cache_options, feature_cache_folder
+from src.options import Parser, count_or_zero, usable_cores
+
+
+def parse_arguments(argv=None):
+    parser = Parser("Make a page of a finished run: ladder, curves, and a wall of queries.")
+    parser.add_argument("--run-folder", type=Path, required=True, help="a folder below models/, of either stage")
+    parser.add_argument("--output", type=Path, help="the page (default: report.html in the run folder)")
+    parser.add_argument("--data-path", type=Path, help="folder that holds the data set (default: the run's)")
+    parser.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture loading processes")
+    add_feature_cache_options(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
+
 from typing import NamedTuple
 
 import pandas as pd
@@ -13,10 +31,9 @@ import pandas as pd
 from data_utils import make_transform
 from src.errors import InputError, one_line_errors
 from src.files import read_json, replacing
-from src.options import Parser, count_or_zero, usable_cores
 from src.page import curves, page, picture, table, wall_row
 from src.retrieval import Gallery, best_rows, rank_targets
-from utils import element_wise_sum, image_only, load_clip, load_combining_function, text_only
+from utils import ENCODERS, Encoder, element_wise_sum, image_only, load_clip, load_combining_function, text_only
 from validate import BENCHMARKS, Validation, predict_features
 
 STAGES = {"tuned_clip": "stage 1, CLIP", "combiner": "stage 2, Combiner"}
@@ -78,14 +95,14 @@ def load_models(runs):
     return untrained, tuned, load_combining_function("combiner", last.weights, *dimensions)
 
 
-def climb(before, after, untrained, tuned, combine):
+def climb(before, after, combine):
     """The rungs from chance to the Combiner; `before` and `after` are the same validation for the two CLIPs."""
     steps = {"tuned CLIP, caption alone": text_only, "tuned CLIP, picture alone": image_only}
     steps |= {"tuned CLIP, sum of both": element_wise_sum} | ({} if combine is None else {"Combiner": combine})
     return [
         Rung("chance", before.chance()),
-        Rung("CLIP before training, sum", before.metrics(untrained, element_wise_sum)),
-        *(Rung(name, after.metrics(tuned, function)) for name, function in steps.items()),
+        Rung("CLIP before training, sum", before.metrics(element_wise_sum)),
+        *(Rung(name, after.metrics(function)) for name, function in steps.items()),
     ]
 
 
@@ -123,20 +140,20 @@ def wall_rule(validation):
     return WALL_RULE.format(each=each, rows=WALL_ROWS // len(validation.sets))
 
 
-def wall(validation, clip_model, combining_function):
+def wall(validation, combining_function):
     """Rows of queries by WALL_RULE, as HTML."""
     return "".join(
         row
         for category in validation.sets
-        for row in _wall_of(category, validation, clip_model, combining_function, WALL_ROWS // len(validation.sets))
+        for row in _wall_of(category, validation, combining_function, WALL_ROWS // len(validation.sets))
     )
 
 
-def _wall_of(category, validation, clip_model, combining_function, rows_of_a_kind):
+def _wall_of(category, validation, combining_function, rows_of_a_kind):
     gallery_set, query_set = validation.sets[category]
-    gallery = Gallery(*validation.gallery(category, clip_model))
+    gallery = Gallery(validation.gallery_features(category), gallery_set.image_names)
     references, targets, captions, _ = validation.benchmark.queries(query_set)
-    predicted = predict_features(gallery, references, captions, clip_model, combining_function)
+    predicted = predict_features(gallery, references, validation.caption_features(category), combining_function)
     excluded = None if validation.benchmark.reference_stays else gallery.rows(references)
     ranks = rank_targets(predicted, gallery.features, gallery.rows(targets), excluded).tolist()
     answers = best_rows(predicted, gallery.features, ANSWERS, excluded).tolist()
@@ -155,15 +172,6 @@ def _wall_of(category, validation, clip_model, combining_function, rows_of_a_kin
         )
 
 
-def parse_arguments(argv):
-    parser = Parser("Make a page of a finished run: ladder, curves, and a wall of queries.")
-    parser.add_argument("--run-folder", type=Path, required=True, help="a folder below models/, of either stage")
-    parser.add_argument("--output", type=Path, help="the page (default: report.html in the run folder)")
-    parser.add_argument("--data-path", type=Path, help="folder that holds the data set (default: the run's)")
-    parser.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture loading processes")
-    return parser.parse_args(argv)
-
-
 @one_line_errors
 def main(argv=None):
     args = parse_arguments(argv)
@@ -174,16 +182,21 @@ def main(argv=None):
     benchmark = BENCHMARKS[options["dataset"]]
     preprocess = make_transform(options["transform"], options["target_ratio"], tuned.visual.input_resolution)
     data_path = args.data_path or Path(options["data_path"])
-    before, after = (Validation(benchmark, preprocess, data_path, args.num_workers, True) for _ in range(2))
+    args.output_path = Path(options["output_path"])
+    cache_folder = feature_cache_folder(args)
+    before, after = (
+        Validation(benchmark, preprocess, data_path, Encoder(clip_model, ENCODERS, cache_folder, args.num_workers))
+        for clip_model in (untrained, tuned)
+    )
 
-    rungs = climb(before, after, untrained, tuned, combine)
+    rungs = climb(before, after, combine)
     header, rows = ladder_cells(rungs, benchmark.headline)
     print_ladder(header, rows)
 
     sections = [
         ("Ladder", "Recall on validation pictures, which no stage trained on, in percent.", table(header, rows)),
         ("Curves", "Loss on training triplets, recall on validation pictures.", draw_curves(runs, benchmark.headline)),
-        ("Queries", wall_rule(after), wall(after, tuned, combine or element_wise_sum)),
+        ("Queries", wall_rule(after), wall(after, combine or element_wise_sum)),
     ]
     output = args.output or args.run_folder / "report.html"
     with replacing(output) as unfinished:

@@ -3,26 +3,22 @@
 import random
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, RandomSampler, default_collate
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset, default_collate
 from tqdm import tqdm
 
 from combiner import Combiner
-from data_utils import TRANSFORMS, training_variants
+from data_utils import training_variants
 from src.errors import InputError
-from src.files import PROJECT_ROOT, replacing
+from src.files import replacing
 from src.losses import contrastive_loss
 from src.openai_clip import MODEL_NAMES, load_clip_file, load_named_clip, read_clip_weights, tokenize
-from src.options import any_case, count, count_or_zero, positive, usable_cores
-from src.run import CometOptions
-from src.weights import load_weights, read_weights
+from src.row_store import RowStore, file_key
+from src.weights import load_weights, read_weights, weights_digest
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(precision, training=False):
@@ -34,91 +30,12 @@ def autocast(precision, training=False):
 def autocast_dtype(precision, training=False):
     if precision == "auto":
         return torch.float16 if training and device.type == "cuda" else torch.float32
-    return PRECISIONS[precision]
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-# ---- options ----
-
-
-def add_common_options(parser):
-    """What every command takes: where data is and results go, how the machine is used, and Comet."""
-    group = parser.add_argument_group("data, output and machine")
-    help_text = "folder that holds cirr_dataset/ and fashionIQ_dataset/"
-    group.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=help_text)
-    group.add_argument("--output-path", type=Path, default=PROJECT_ROOT, help="receives models/ and submission/")
-    group.add_argument("--seed", type=count_or_zero, default=0, help="decides every random draw")
-    group.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture loading processes")
-    help_text = "auto: fp16 autocast when training on CUDA, fp32 everywhere else"
-    group.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto", help=help_text)
-
-    group = parser.add_argument_group(
-        "Comet", "online where key and workspace are known, also from Comet's own settings"
-    )
-    group.add_argument("--api-key", help="Comet's API key")
-    group.add_argument("--workspace", help="Comet's workspace")
-    group.add_argument("--experiment-name", help="the experiment's name on Comet")
-    group.add_argument(
-        "--comet-offline", action="store_true", help="log to an archive instead, in the run folder or OUTPUT_PATH/comet"
-    )
-
-
-def comet_options(args):
-    """The Comet group of a command's options."""
-    return CometOptions(args.api_key, args.workspace, args.experiment_name, args.comet_offline)
-
-
-def add_dataset_option(parser, default=None):
-    """--dataset, required unless it has a `default`."""
-    needed = {"required": True} if default is None else {"default": default}
-    parser.add_argument("--dataset", type=any_case("CIRR", "FashionIQ"), help="CIRR or FashionIQ, any case", **needed)
-
-
-def add_training_options(parser, batch_size, validation_frequency):
-    group = parser.add_argument_group("training")
-    group.add_argument("--num-epochs", type=count, default=300, help="passes over the triplets")
-    group.add_argument("--batch-size", type=count, default=batch_size, help="triplets a step")
-    help_text = "validate every so many epochs"
-    group.add_argument("--validation-frequency", type=count, default=validation_frequency, help=help_text)
-    group.add_argument("--save-training", action="store_true", help="save weights at each validation")
-    group.add_argument("--save-best", action="store_true", help="with --save-training: keep only the best by each mean")
-
-
-class TrainingPlan(NamedTuple):
-    """What the loop of both stages is told by a command's options."""
-
-    num_epochs: int
-    validation_frequency: int
-    precision: str
-    seed: int
-    save_training: bool
-    save_best: bool
-
-
-def training_plan(args):
-    return TrainingPlan(**{name: getattr(args, name) for name in TrainingPlan._fields})
-
-
-def add_clip_options(parser, tuned=True):
-    """Which CLIP, how pictures are prepared for it, and (`tuned`) the checkpoint to load over it."""
-    group = parser.add_argument_group("CLIP")
-    help_text = f"one of {', '.join(MODEL_NAMES)}, or a file of CLIP weights"
-    group.add_argument("--clip-model-name", default="RN50x4", help=help_text)
-    if tuned:
-        group.add_argument("--clip-model-path", type=Path, help="checkpoint of stage 1 to load over --clip-model-name")
-    group.add_argument("--transform", choices=TRANSFORMS, default="targetpad", help="how pictures become square")
-    group.add_argument("--target-ratio", type=positive, default=1.25, help="sides' ratio that targetpad pads down to")
-
-
-def add_combiner_options(parser, trained=True):
-    """The Combiner's dimensions and (`trained`) which function judges, with which weights."""
-    group = parser.add_argument_group("Combiner")
-    group.add_argument("--projection-dim", type=count, default=2560, help="of its two projections")
-    group.add_argument("--hidden-dim", type=count, default=5120, help="of its two hidden layers")
-    if trained:
-        names = any_case("sum", "combiner", "image", "text")
-        help_text = "sum, combiner, or image or text alone (default: combiner with --combiner-path, else sum)"
-        group.add_argument("--combining-function", type=names, help=help_text)
-        group.add_argument("--combiner-path", type=Path, help="checkpoint of stage 2")
+def to_device(images):
+    """Images [images, 3, dim, dim] on the device, channels last in memory as CLIP's convolutions want them."""
+    return images.to(device, non_blocking=True, memory_format=torch.channels_last)
 
 
 # ---- loading ----
@@ -143,7 +60,7 @@ def load_clip(clip_model_name, clip_model_path=None):
         raise InputError(f"--clip-model-name {clip_model_name}: neither a file nor one of {', '.join(MODEL_NAMES)}")
     if clip_model_path is not None:
         load_weights(clip_model, read_clip_weights(clip_model_path), clip_model_path)
-    return clip_model.to(device).eval()
+    return clip_model.to(device, memory_format=torch.channels_last).eval()
 
 
 def load_combining_function(name, combiner_path, clip_feature_dim, projection_dim, hidden_dim):
@@ -252,9 +169,73 @@ def extract_index_features(dataset, clip_model, num_workers=0, batch_size=32):
     )
     features, names = [], []
     for batch_names, images in tqdm(loader, desc="gallery", leave=False, dynamic_ncols=True):
-        features.append(clip_model.encode_image(images.to(device, non_blocking=True)).float())
+        features.append(clip_model.encode_image(to_device(images)).float())
         names.extend(batch_names)
     return torch.cat(features), names
+
+
+ENCODERS = ("image", "text")
+
+
+class Encoder:
+    """CLIP's two encoders. What a frozen one gives is never computed twice, nor again by a process with its folder."""
+
+    def __init__(self, clip_model, frozen=(), cache_folder=None, num_workers=0, batch_size=32):
+        """`frozen` lists those of ENCODERS whose weights will not change; without a folder, memory keeps all."""
+        self.clip_model = clip_model
+        self.frozen = frozen
+        self.cache_folder = cache_folder
+        self.num_workers = num_workers
+        self.batch_size = batch_size
+        self._stores, self._digests = {}, {}
+
+    def pictures(self, dataset):
+        """Features [images, dim] of a dataset in mode "classic", fp32 and not normalised."""
+        if "image" not in self.frozen:
+            return self._encode_pictures(dataset)
+
+        def encode(numbers):
+            return self._encode_pictures(Subset(dataset, numbers))
+
+        keys = [file_key(dataset.path(name)) for name in dataset.image_names]
+        return self._kept("image", dataset.preprocess.facts, keys, encode)
+
+    def captions(self, captions):
+        """Features [captions, dim], fp32 and not normalised."""
+        if "text" not in self.frozen:
+            return self._encode_captions(captions)
+
+        def encode(numbers):
+            return self._encode_captions([captions[number] for number in numbers])
+
+        return self._kept("text", {}, captions, encode)
+
+    def _encode_pictures(self, dataset):
+        return extract_index_features(dataset, self.clip_model, self.num_workers, self.batch_size)[0]
+
+    def _encode_captions(self, captions):
+        return extract_caption_features(captions, self.clip_model, self.batch_size)
+
+    def _kept(self, encoder, facts, keys, encode):
+        facts = {"encoder": encoder, "precision": _current_precision(), "device": device.type, **facts}
+        if self.cache_folder is not None:
+            facts["weights"] = self._weights(encoder)
+        if str(facts) not in self._stores:
+            self._stores[str(facts)] = RowStore(self.cache_folder, facts)
+        rows = self._stores[str(facts)].rows(keys, lambda numbers: encode(numbers).cpu().numpy())
+        return torch.from_numpy(rows).to(device)
+
+    def _weights(self, encoder):
+        if encoder not in self._digests:
+            weights = self.clip_model.state_dict().items()
+            of_encoder = {name: value for name, value in weights if name.startswith("visual.") == (encoder == "image")}
+            self._digests[encoder] = weights_digest(of_encoder)
+        return self._digests[encoder]
+
+
+def _current_precision():
+    enabled = torch.is_autocast_enabled(device.type)
+    return str(torch.get_autocast_dtype(device.type) if enabled else torch.float32).removeprefix("torch.")
 
 
 # ---- training ----
@@ -272,7 +253,8 @@ def mean_train_loss(train_running_results):
 
 def set_train_bar_description(train_bar, epoch, num_epochs, train_running_results):
     """Show the epoch and its mean loss so far on the progress bar."""
-    train_bar.set_description(f"[{epoch}/{num_epochs}] train loss: {mean_train_loss(train_running_results):.3f}")
+    description = f"[{epoch}/{num_epochs}] train loss: {mean_train_loss(train_running_results):.3f}"
+    train_bar.set_description(description, refresh=False)  # the bar redraws itself ten times a second
 
 
 def save_model(name, cur_epoch, model_to_save, training_path):
@@ -281,31 +263,35 @@ def save_model(name, cur_epoch, model_to_save, training_path):
         torch.save({"epoch": cur_epoch, type(model_to_save).__name__: model_to_save.state_dict()}, unfinished)
 
 
-def training_loader(training_set, batch_size, num_workers, seed):
-    """Shuffled full batches of a training set; the order follows from `seed` alone.
+def training_loader(triplets, batch_size, num_workers, seed):
+    """Shuffled full batches of a TripletRows or TripletImages; the order follows from `seed` alone.
 
-    Raises InputError when the set does not fill one batch.
+    Raises InputError when the triplets do not fill one batch.
     """
-    if batch_size > len(training_set):
-        raise InputError(f"--batch-size {batch_size}: there are only {len(training_set)} training triplets")
+    if batch_size > len(triplets):
+        raise InputError(f"--batch-size {batch_size}: there are only {len(triplets)} training triplets")
+    order = RandomSampler(triplets, generator=torch.Generator().manual_seed(seed))
     return DataLoader(
-        training_set,
-        batch_size=batch_size,
-        sampler=RandomSampler(training_set, generator=torch.Generator().manual_seed(seed)),
+        triplets,
+        batch_size=None,  # the sampler gives the batches, and the triplets one item for each
+        sampler=BatchSampler(order, batch_size, drop_last=True),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=device.type == "cuda",
-        drop_last=True,
-        collate_fn=collate_fn,
+        collate_fn=_as_it_is,
         generator=torch.Generator(),  # its own, so that workers draw no seed from the model's
     )
+
+
+def _as_it_is(batch):
+    return batch
 
 
 def train(stage, optimizer, loader, validation, run, plan):
     """The loop of both stages; `run` keeps what comes of it.
 
-    `stage.inputs` makes the loader's references and targets and their texts a batch on the device, and `stage(batch)`
-    gives its (predicted, target) features.
+    `stage.inputs` makes what the loader gives, with the texts in the place of its captions, a batch on the device, and
+    `stage(batch)` gives the (predicted, target) features of that.
     """
     scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(plan.precision, training=True) is torch.float16)
     draws = random.Random(plan.seed)  # apart from the global generator, which other libraries draw from
@@ -314,9 +300,9 @@ def train(stage, optimizer, loader, validation, run, plan):
         results = {"images_in_epoch": 0, "accumulated_train_loss": 0.0}
         stage.train()
         bar = tqdm(loader, dynamic_ncols=True)
-        for step, (references, targets, captions) in enumerate(bar, start=epoch * len(loader)):
+        for step, (*pictures, captions) in enumerate(bar, start=epoch * len(loader)):
             texts = validation.benchmark.training_captions(captions, draws)
-            loss = _step(stage, optimizer, scaler, plan.precision, stage.inputs(references, targets, texts))
+            loss = _step(stage, optimizer, scaler, plan.precision, stage.inputs(*pictures, texts=texts))
             update_train_running_results(results, loss, len(texts))
             set_train_bar_description(bar, epoch, plan.num_epochs, results)
             run.log_step(step, loss.item())
@@ -325,7 +311,7 @@ def train(stage, optimizer, loader, validation, run, plan):
         if epoch % plan.validation_frequency == 0:
             stage.eval()
             with autocast(plan.precision):
-                metrics = validation.metrics(stage.clip_model, stage.combining_function)
+                metrics = validation.metrics(stage.combining_function)
             run.log_validation(epoch, metrics)
             if plan.save_training:
                 _save_weights(stage, epoch, metrics, run, best_weights)

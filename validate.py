@@ -4,11 +4,36 @@
         --combining-function combiner --combiner-path models/.../combiner_arithmetic.pt
 """
 
+from options import (
+    add_clip_options,
+    add_combiner_options,
+    add_common_options,
+    add_dataset_option,
+    add_feature_cache_options,
+    comet_options,
+    feature_cache_folder,
+)
+from src.comet import start_experiment
+from src.options import Parser
+
+
+def parse_arguments(argv=None):
+    parser = Parser("Print the recalls of a CLIP, with the sum or a Combiner, on a validation split.")
+    add_dataset_option(parser)
+    add_clip_options(parser)
+    add_combiner_options(parser)
+    add_feature_cache_options(parser)
+    add_common_options(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
+
 from statistics import geometric_mean, harmonic_mean, mean
 from typing import NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from data_utils import (
     DRESS_TYPES,
@@ -21,19 +46,12 @@ from data_utils import (
     training_variants,
 )
 from src.errors import InputError, one_line_errors
-from src.files import PROJECT_ROOT
-from src.options import Parser
 from src.retrieval import Gallery, rank_targets, rank_targets_among, recall_at
-from src.run import start_experiment
 from utils import (
-    add_clip_options,
-    add_combiner_options,
-    add_common_options,
-    add_dataset_option,
+    ENCODERS,
+    Encoder,
     autocast,
-    comet_options,
-    encode_captions,
-    extract_index_features,
+    extract_caption_features,
     generate_randomized_fiq_caption,
     load_clip,
     load_combining_function,
@@ -41,15 +59,11 @@ from utils import (
 
 
 @torch.inference_mode()
-def predict_features(gallery, reference_names, captions, clip_model, combining_function, batch_size=32):
+def predict_features(gallery, reference_names, caption_features, combining_function, batch_size=512):
     """Predicted features [queries, dim]: each reference's feature in the gallery, combined with its caption's."""
     rows = gallery.rows(reference_names)
-    predicted = []
-    for start in tqdm(range(0, len(captions), batch_size), desc="queries", leave=False, dynamic_ncols=True):
-        batch = slice(start, start + batch_size)
-        text_features = encode_captions(captions[batch], clip_model)
-        predicted.append(combining_function(gallery.features[rows[batch]], text_features).float())
-    return torch.cat(predicted)
+    batches = zip(rows.split(batch_size), caption_features.split(batch_size), strict=True)
+    return torch.cat([combining_function(gallery.features[row], caption).float() for row, caption in batches])
 
 
 def other_members(gallery, reference_names, groups):
@@ -85,26 +99,40 @@ def fashioniq_queries(relative_val_dataset):
     return Queries(reference_names, target_names, [joined_captions(*map(cleaned_caption, pair)) for pair in pairs])
 
 
-def compute_cirr_val_metrics(relative_val_dataset, clip_model, index_features, index_names, combining_function):
-    """CIRR's recalls in percent: group 1, 2, 3, then 1, 5, 10, 50 (section 5.1). The reference leaves the ranking."""
+def compute_cirr_val_metrics(
+    relative_val_dataset, clip_model, index_features, index_names, combining_function, caption_features=None
+):
+    """CIRR's recalls in percent: group 1, 2, 3, then 1, 5, 10, 50 (section 5.1). The reference leaves the ranking.
+
+    `caption_features` [queries, dim] are those of the queries' captions, where they are known already.
+    """
     gallery = Gallery(index_features, index_names)
     reference_names, target_names, captions, groups = cirr_queries(relative_val_dataset)
     target_rows = gallery.rows(target_names)
     group_rows = other_members(gallery, reference_names, groups)
 
-    predicted = predict_features(gallery, reference_names, captions, clip_model, combining_function)
+    if caption_features is None:
+        caption_features = extract_caption_features(captions, clip_model)
+    predicted = predict_features(gallery, reference_names, caption_features, combining_function)
     group_ranks = rank_targets_among(predicted, gallery.features, target_rows, group_rows)
     ranks = rank_targets(predicted, gallery.features, target_rows, excluded_rows=gallery.rows(reference_names))
     return (*(recall_at(group_ranks, k) for k in (1, 2, 3)), *(recall_at(ranks, k) for k in (1, 5, 10, 50)))
 
 
-def compute_fiq_val_metrics(relative_val_dataset, clip_model, index_features, index_names, combining_function):
-    """FashionIQ's recall@10 and recall@50 of one category, in percent (section 5.1). The reference stays in."""
+def compute_fiq_val_metrics(
+    relative_val_dataset, clip_model, index_features, index_names, combining_function, caption_features=None
+):
+    """FashionIQ's recall@10 and recall@50 of one category, in percent (section 5.1). The reference stays in.
+
+    `caption_features` [queries, dim] are those of the queries' captions, where they are known already.
+    """
     gallery = Gallery(index_features, index_names)
     reference_names, target_names, captions, _ = fashioniq_queries(relative_val_dataset)
     target_rows = gallery.rows(target_names)
 
-    predicted = predict_features(gallery, reference_names, captions, clip_model, combining_function)
+    if caption_features is None:
+        caption_features = extract_caption_features(captions, clip_model)
+    predicted = predict_features(gallery, reference_names, caption_features, combining_function)
     ranks = rank_targets(predicted, gallery.features, target_rows)
     return recall_at(ranks, 10), recall_at(ranks, 50)
 
@@ -131,7 +159,7 @@ class CIRR:
     @staticmethod
     def training_captions(captions, draws):
         """The captions of a batch, as they are."""
-        return list(captions)
+        return captions
 
     @staticmethod
     def caption_variants(caption):
@@ -190,8 +218,8 @@ class FashionIQ:
 
     @staticmethod
     def training_captions(captions, draws):
-        """One caption a pair, from the two lists of captions of a batch."""
-        return generate_randomized_fiq_caption([text for pair in zip(*captions, strict=True) for text in pair], draws)
+        """One caption for each pair of a batch."""
+        return generate_randomized_fiq_caption([text for pair in captions for text in pair], draws)
 
     @staticmethod
     def caption_variants(captions):
@@ -243,47 +271,55 @@ class Validation:
     Raises InputError when its annotations are faulty or pictures are missing.
     """
 
-    def __init__(self, benchmark, preprocess, data_path=PROJECT_ROOT, num_workers=0, frozen_galleries=False):
-        """`frozen_galleries`: the image encoder never changes, so gallery features are extracted once."""
+    def __init__(self, benchmark, preprocess, data_path, encoder):
         self.benchmark = benchmark
         self.sets = benchmark.validation_sets(preprocess, data_path)
-        self.num_workers = num_workers
-        self.frozen_galleries = frozen_galleries
-        self._galleries = {}
+        self.encoder = encoder
+        self._known = {}
 
-    def recalls(self, clip_model, combining_function):
+    @property
+    def galleries(self):
+        """The gallery of each category, as a dataset in mode "classic"."""
+        return [gallery for gallery, _ in self.sets.values()]
+
+    def recalls(self, combining_function):
         """{category: recalls in percent}"""
-        recalls = {}
-        for category, (_, queries) in self.sets.items():
-            features, names = self.gallery(category, clip_model)
-            recalls[category] = self.benchmark.compute_recalls(queries, clip_model, features, names, combining_function)
-        return recalls
+        return {
+            category: self.benchmark.compute_recalls(
+                queries,
+                self.encoder.clip_model,
+                self.gallery_features(category),
+                gallery.image_names,
+                combining_function,
+                self.caption_features(category),
+            )
+            for category, (gallery, queries) in self.sets.items()
+        }
 
-    def metrics(self, clip_model, combining_function):
+    def metrics(self, combining_function):
         """The columns of validation_metrics.csv: {metric: percent}"""
-        return self.benchmark.metrics(self.recalls(clip_model, combining_function))
+        return self.benchmark.metrics(self.recalls(combining_function))
 
     def chance(self):
         """The metrics that ranking at random is worth."""
         return self.benchmark.metrics({name: self.benchmark.chance(len(sets[0])) for name, sets in self.sets.items()})
 
-    def gallery(self, category, clip_model):
-        """Features and names of a category's gallery."""
-        if category in self._galleries:
-            return self._galleries[category]
-        gallery = extract_index_features(self.sets[category][0], clip_model, self.num_workers)
-        if self.frozen_galleries:
-            self._galleries[category] = gallery
-        return gallery
+    def gallery_features(self, category):
+        """Features [images, dim] of a category's gallery."""
+        return self._known_if_frozen("image", category, lambda: self.encoder.pictures(self.sets[category][0]))
 
+    def caption_features(self, category):
+        """Features [queries, dim] of the captions of a category's queries."""
+        queries = self.benchmark.queries(self.sets[category][1])
+        return self._known_if_frozen("text", category, lambda: self.encoder.captions(queries.captions))
 
-def parse_arguments(argv):
-    parser = Parser("Print the recalls of a CLIP, with the sum or a Combiner, on a validation split.")
-    add_dataset_option(parser)
-    add_clip_options(parser)
-    add_combiner_options(parser)
-    add_common_options(parser)
-    return parser.parse_args(argv)
+    def _known_if_frozen(self, encoder, category, encode):
+        features = self._known.get((encoder, category))
+        if features is None:
+            features = encode()
+        if encoder in self.encoder.frozen:
+            self._known[encoder, category] = features
+        return features
 
 
 @one_line_errors
@@ -296,11 +332,12 @@ def main(argv=None):
 
     benchmark = BENCHMARKS[args.dataset]
     preprocess = make_transform(args.transform, args.target_ratio, clip_model.visual.input_resolution)
-    validation = Validation(benchmark, preprocess, args.data_path, args.num_workers)
+    encoder = Encoder(clip_model, ENCODERS, feature_cache_folder(args), args.num_workers)
+    validation = Validation(benchmark, preprocess, args.data_path, encoder)
 
     experiment = start_experiment(f"{args.dataset} validation", comet_options(args), args.output_path / "comet")
     with autocast(args.precision):
-        recalls = benchmark.printed(validation.recalls(clip_model, combining_function))
+        recalls = benchmark.printed(validation.recalls(combining_function))
     for name, recall in recalls.items():
         print(f"{name} = {recall}")
     with experiment.validate():

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 
 from src.errors import InputError
@@ -46,3 +47,8 @@ def read_json(path, kind):
     if not isinstance(content, kind):
         raise InputError(f"{path}: holds a {type(content).__name__} where a {kind.__name__} is expected")
     return content
+
+
+def time_stamp():
+    """The time, to the second, in characters that every file system takes."""
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

@@ -1,6 +1,7 @@
 """Command-line options whose errors are one line, and the values they take."""
 
 import argparse
+import difflib
 import math
 import os
 import sys
@@ -17,6 +18,15 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description):
         super().__init__(description=description, formatter_class=_Help, allow_abbrev=False)
+
+    def parse_args(self, args=None):
+        # Before anything that a mistyped flag leaves missing.
+        for text in sys.argv[1:] if args is None else args:
+            flag = text.partition("=")[0]
+            if flag.startswith("--") and flag not in self._option_string_actions:
+                near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+                self.error(f"there is no {flag}" + (f", but there is {near[0]}" if near else ""))
+        return super().parse_args(args)
 
     def error(self, message):
         print(f"error: {message} ({self.prog} --help lists the options)", file=sys.stderr)

@@ -1,12 +1,15 @@
 """Ranking a gallery by cosine similarity, in row numbers; names come back only where an answer is written."""
 
 import torch
-import torch.nn.functional as F
 
 from src.errors import InputError
 
-SCORES_AT_ONCE = 2**23
-"""Scores held in memory at a time: queries are ranked in chunks, whatever the gallery's size."""
+SCORES_AT_ONCE = 2**22
+"""Scores held in memory at a time, unless the gallery is so large that these are fewer than QUERIES_AT_ONCE."""
+QUERIES_AT_ONCE = 256
+"""Queries that are scored at a time at least: a matrix product of a few reads a large gallery too often."""
+ROWS_AT_ONCE = 2**12
+"""Rows of a gallery normalised and compared at a time: memory may not hold it twice, and a cache holds these."""
 
 
 class Gallery:
@@ -36,9 +39,8 @@ def rank_targets(predicted_features, gallery_features, target_rows, excluded_row
     `excluded_rows` [queries] leave the ranking: the reference pictures, where a benchmark says so.
     """
     ranks = []
-    columns = torch.arange(len(gallery_features), device=gallery_features.device)
     for queries, scores in _scores(predicted_features, gallery_features, excluded_rows):
-        ranks.append(_ahead(scores, columns, target_rows[queries, None], scores.gather(1, target_rows[queries, None])))
+        ranks.append(_ahead_in_gallery(scores, target_rows[queries, None]))
     return torch.cat(ranks)
 
 
@@ -53,7 +55,7 @@ def rank_targets_among(predicted_features, gallery_features, target_rows, candid
 def best_rows(predicted_features, gallery_features, k, excluded_rows=None):
     """The first `k` gallery rows [queries, k] of each query, best first, equal scores in the gallery's order."""
     scored = _scores(predicted_features, gallery_features, excluded_rows)
-    return torch.cat([scores.argsort(dim=1, descending=True, stable=True)[:, :k] for _, scores in scored])
+    return torch.cat([_first(scores, k) for _, scores in scored])
 
 
 def best_candidates(predicted_features, gallery_features, k, candidate_rows):
@@ -69,20 +71,57 @@ def recall_at(ranks, k):
 
 
 def _scores(predicted_features, gallery_features, excluded_rows):
-    """Yield (slice of queries, their cosine similarities [queries, images]), the excluded rows at minus infinity."""
-    predicted_features, gallery_features = _normalised(predicted_features), _normalised(gallery_features)
-    step = max(1, SCORES_AT_ONCE // len(gallery_features))
+    """Yield (slice of queries, their cosine similarities [queries, images]), the excluded rows at minus infinity.
+
+    Always in fp32, whatever the autocast around it.
+    """
+    predicted_features = _normalised(predicted_features)
+    images = len(gallery_features)
+    lengths = torch.cat([_lengths(gallery_features[rows]) for rows in _pieces(images)])
+    step = max(QUERIES_AT_ONCE, SCORES_AT_ONCE // images)
+    memory = predicted_features.new_empty(min(step, len(predicted_features)), images)
     for start in range(0, len(predicted_features), step):
         queries = slice(start, start + step)
-        scores = predicted_features[queries] @ gallery_features.T
+        scores = memory[: len(predicted_features[queries])]
+        for rows in _pieces(images):
+            piece = gallery_features[rows] / lengths[rows]
+            torch.mm(predicted_features[queries], piece.T, out=scores[:, rows])
         if excluded_rows is not None:
             scores.scatter_(1, excluded_rows[queries, None], -torch.inf)
         yield queries, scores
 
 
+def _pieces(images):
+    return [slice(start, start + ROWS_AT_ONCE) for start in range(0, images, ROWS_AT_ONCE)]
+
+
 def _candidate_scores(predicted_features, gallery_features, candidate_rows):
-    predicted_features, gallery_features = _normalised(predicted_features), _normalised(gallery_features)
-    return torch.einsum("qd,qcd->qc", predicted_features, gallery_features[candidate_rows])
+    candidates = _normalised(gallery_features[candidate_rows])
+    return (_normalised(predicted_features)[:, None] * candidates).sum(dim=-1)
+
+
+def _ahead_in_gallery(scores, target_rows):
+    """How many of `scores` [queries, images] are ahead of the score at each of `target_rows` [queries, 1]."""
+    target_scores = scores.gather(1, target_rows)
+    ahead, tied = torch.zeros(2, len(scores), dtype=torch.int32, device=scores.device)
+    for rows in _pieces(scores.shape[1]):
+        ahead += (scores[:, rows] > target_scores).sum(dim=1, dtype=torch.int32)
+        tied += (scores[:, rows] == target_scores).sum(dim=1, dtype=torch.int32)
+    for query in (tied > 1).nonzero().flatten():  # one is the target itself
+        target = target_rows[query, 0]
+        ahead[query] += (scores[query, :target] == target_scores[query]).sum()
+    return ahead
+
+
+def _first(scores, k):
+    """The columns [queries, k] of the `k` highest of `scores` [queries, images], ties in the columns' order."""
+    lowest = scores.topk(k, dim=1).values[:, -1:]
+    rows, columns = (scores >= lowest).nonzero(as_tuple=True)  # in the columns' order, more than k where the last ties
+    by_score = scores[rows, columns].argsort(descending=True, stable=True)
+    by_query = by_score[rows[by_score].argsort(stable=True)]
+    counts = rows.bincount(minlength=len(scores))
+    begins = counts.cumsum(0) - counts
+    return columns[by_query][begins[:, None] + torch.arange(k, device=scores.device)]
 
 
 def _ahead(scores, rows, target_rows, target_scores):
@@ -91,7 +130,13 @@ def _ahead(scores, rows, target_rows, target_scores):
 
 
 def _normalised(features):
+    features = features.float()
+    return features / _lengths(features)
+
+
+def _lengths(features):
+    """Euclidean length [features, 1] of each, at least 1e-12 as in torch's normalize."""
     # Every comparison with a NaN is false, which would put the target first.
     if not features.isfinite().all():
         raise InputError("the features are not finite: the weights that made them cannot be ranked with")
-    return F.normalize(features.float(), dim=-1)
+    return features.float().norm(dim=-1, keepdim=True).clamp_min(1e-12)

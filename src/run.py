@@ -1,20 +1,9 @@
 """A run: its folder, its hyper-parameters, its two CSVs, its Comet experiment."""
 
-import os
-import queue
-import sys
-import threading
-import urllib.request
-from datetime import datetime
-from typing import NamedTuple
-
 import pandas as pd
 
-from src.files import PROJECT_ROOT, replacing, write_json
-
-COMET_URL = "https://www.comet.com/clientlib/"
-COMET_PATIENCE = 4
-"""Seconds that Comet's server has to answer before a run goes on without it."""
+from src.comet import start_experiment
+from src.files import replacing, time_stamp, write_json
 
 
 class Run:
@@ -76,91 +65,3 @@ def create_run_folder(models_path, name):
         except FileExistsError:
             continue
     raise RuntimeError(f"{models_path / stamped}: a hundred runs in one second")
-
-
-def time_stamp():
-    """The time, to the second, in characters that every file system takes."""
-    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
-class CometOptions(NamedTuple):
-    """How a command logs to Comet: what its flags say, each None or False where they say nothing."""
-
-    api_key: str | None
-    workspace: str | None
-    experiment_name: str | None
-    offline: bool
-
-
-def start_experiment(project_name, options, offline_directory):
-    """Start a Comet experiment and log this project's code to it.
-
-    Online when key and workspace are known from `options` or Comet's environment or configuration file; an archive in
-    `offline_directory` if `options.offline` or Comet cannot be reached; else a disabled one, which takes every call.
-    """
-    os.environ.setdefault("COMET_ERROR_TRACKING_ENABLE", "false")
-    os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")
-    import comet_ml  # late: it takes a second
-
-    options = options._replace(
-        api_key=options.api_key or comet_ml.get_config("comet.api_key"),
-        workspace=options.workspace or comet_ml.get_config("comet.workspace"),
-    )
-    mode = "offline" if options.offline else "online" if options.api_key and options.workspace else "disabled"
-    if mode == "online" and not _answers(comet_ml.get_config("comet.url_override") or COMET_URL):
-        print(f"Comet cannot be reached: logging to an archive in {offline_directory}", file=sys.stderr)
-        mode = "offline"
-    try:
-        experiment = _start_comet(mode, project_name, options, offline_directory)
-    except comet_ml.exceptions.CometException as error:
-        print(f"Comet cannot be logged to: {error}", file=sys.stderr)
-        experiment = _start_comet("disabled", project_name, options, offline_directory)
-    for file in sorted(PROJECT_ROOT.glob("*.py")) + sorted(PROJECT_ROOT.glob("src/*.py")):
-        experiment.log_code(file_name=str(file))
-    return experiment
-
-
-def _start_comet(mode, project_name, options, offline_directory):
-    import comet_ml
-
-    if mode == "offline":
-        offline_directory.mkdir(parents=True, exist_ok=True)
-    config = comet_ml.ExperimentConfig(
-        disabled=mode == "disabled",
-        name=options.experiment_name,
-        offline_directory=str(offline_directory),
-        log_env_details=False,
-        log_git_patch=False,
-        log_git_metadata=False,
-        log_code=False,
-        parse_args=False,
-    )
-    return comet_ml.start(
-        api_key=options.api_key if mode == "online" else None,
-        workspace=options.workspace,
-        project_name=project_name,
-        mode="create",
-        online=mode != "offline",
-        experiment_config=config,
-    )
-
-
-def _answers(url):
-    """Whether the server at `url` says within COMET_PATIENCE seconds that it is well.
-
-    Comet's client tries for half a minute before it gives up, and looking up a name has no time limit: hence a thread.
-    """
-    answers = queue.SimpleQueue()
-
-    def ask():
-        try:
-            urllib.request.urlopen(f"{url.rstrip('/')}/isAlive/ver", timeout=COMET_PATIENCE).close()
-            answers.put(True)
-        except (OSError, ValueError):
-            answers.put(False)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        return answers.get(timeout=COMET_PATIENCE)
-    except queue.Empty:
-        return False

@@ -1,5 +1,6 @@
 """Weights from files: plain state dicts, checkpoints that hold one under a name, and TorchScript archives."""
 
+import hashlib
 import pickle
 import warnings
 import zipfile
@@ -39,6 +40,15 @@ def load_weights(model, weights, path):
     if unknown:
         raise InputError(f"{path}: its weights do not fit this {name}, which has no {unknown[0]}")
     model.load_state_dict(weights)
+
+
+def weights_digest(weights):
+    """SHA-256, in hexadecimal, of a state dict: names, types, shapes and every value."""
+    digest = hashlib.sha256()
+    for name, tensor in weights.items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _read(path):

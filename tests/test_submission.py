@@ -7,6 +7,7 @@ import cirr_test_submission
 from cirr_test_submission import answer_queries
 from data_utils import CIRRDataset
 from src.retrieval import Gallery
+from utils import Encoder
 
 
 def test_answers_are_the_references(golden, small_clip, device):
@@ -15,7 +16,7 @@ def test_answers_are_the_references(golden, small_clip, device):
     queries = list(zip(ids, references, ["caption"] * len(ids), groups, strict=True))
     gallery = Gallery(torch.tensor(published["index_features"], device=device), published["index_names"])
     predicted = torch.tensor(published["predicted_features"], device=device)
-    answers, group_answers = answer_queries(queries, gallery, small_clip, lambda image, text: predicted)
+    answers, group_answers = answer_queries(queries, gallery, Encoder(small_clip), lambda image, text: predicted)
     assert answers == published["submission_recall"]
     assert group_answers == published["submission_recall_subset"]
 

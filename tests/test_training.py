@@ -15,11 +15,11 @@ import combiner_train
 import validate
 from clip_fine_tune import FineTuning
 from combiner import Combiner
-from combiner_train import CombinerTraining, TripletRows, encode_training_set
-from data_utils import make_transform
+from combiner_train import CombinerTraining, encode_triplets
+from data_utils import TripletRows, make_transform
 from src.openai_clip import small_clip as random_clip
 from src.weights import read_weights
-from utils import collate_fn
+from utils import ENCODERS, Encoder, collate_fn
 from validate import BENCHMARKS
 
 COMBINER = ["--projection-dim", "16", "--hidden-dim", "32"]
@@ -141,7 +141,7 @@ def test_only_the_chosen_encoder_learns(encoder, options, run_folder, world):
 
 def test_clip_does_not_leave_eval_mode():
     clip_model = random_clip().eval()
-    for stage in (FineTuning(clip_model, "both"), CombinerTraining(clip_model, Combiner(64, 8, 8), None, {})):
+    for stage in (FineTuning(clip_model, "both"), CombinerTraining(clip_model, Combiner(64, 8, 8), None, None, [])):
         stage.train()
         assert not any(module.training for module in clip_model.modules())
     assert stage.combiner.training
@@ -152,11 +152,13 @@ def test_stage_2_sees_what_clip_would_give_each_batch(dataset, world, small_clip
     """Features extracted once must be those of encoding a batch's own pictures and captions, as the published code."""
     benchmark = BENCHMARKS[dataset]
     training_set = benchmark.training_set(make_transform("targetpad", 1.25, 64), world)
-    features = encode_training_set(training_set, benchmark.caption_variants, small_clip, 0, 7)
-    stage = CombinerTraining(small_clip, Combiner(64, 8, 8), *features)
+    triplets = TripletRows(training_set)
+    encoder = Encoder(small_clip, ENCODERS, batch_size=7)
+    stage = CombinerTraining(
+        small_clip, Combiner(64, 8, 8), *encode_triplets(triplets, benchmark.caption_variants, encoder)
+    )
     chosen = [5, 0, 17, 30]
-    rows = TripletRows(training_set)
-    references, targets, captions = collate_fn([rows[index] for index in chosen])
+    references, targets, captions = triplets[chosen]
     texts = benchmark.training_captions(captions, random.Random(0))
     given = stage.inputs(references, targets, texts)
 

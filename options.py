@@ -1,0 +1,112 @@
+"""The options that the commands share, each declared once. Imports nothing heavy: --help is to answer at once."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from src.comet import CometOptions
+from src.files import PROJECT_ROOT
+from src.options import any_case, count, count_or_zero, positive, usable_cores
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+TRANSFORMS = ("clip", "squarepad", "targetpad")
+
+
+def add_common_options(parser):
+    """What every command takes: where data is and results go, how the machine is used, and Comet."""
+    group = parser.add_argument_group("data, output and machine")
+    help_text = "folder that holds cirr_dataset/ and fashionIQ_dataset/"
+    group.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=help_text)
+    group.add_argument(
+        "--output-path", type=Path, default=PROJECT_ROOT, help="receives models/, submission/ and features/"
+    )
+    group.add_argument("--seed", type=count_or_zero, default=0, help="decides every random draw")
+    group.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture loading processes")
+    help_text = "auto: fp16 autocast when training on CUDA, fp32 everywhere else"
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", help=help_text)
+
+    group = parser.add_argument_group(
+        "Comet", "online where key and workspace are known, also from Comet's own settings"
+    )
+    group.add_argument("--api-key", help="Comet's API key")
+    group.add_argument("--workspace", help="Comet's workspace")
+    group.add_argument("--experiment-name", help="the experiment's name on Comet")
+    group.add_argument(
+        "--comet-offline", action="store_true", help="log to an archive instead, in the run folder or OUTPUT_PATH/comet"
+    )
+
+
+def add_image_cache_option(parser):
+    help_text = "folder that keeps every picture decoded, resized and cropped: 3 bytes a pixel"
+    parser.add_argument("--image-cache", type=Path, metavar="FOLDER", help=help_text)
+
+
+def add_feature_cache_options(parser):
+    """Where features of frozen encoders are kept from one process to the next."""
+    group = parser.add_argument_group("features of a frozen CLIP").add_mutually_exclusive_group()
+    help_text = "folder that keeps them for the next command (default: features/ in the output path)"
+    group.add_argument("--feature-cache", type=Path, metavar="FOLDER", help=help_text)
+    group.add_argument("--no-feature-cache", action="store_true", help="keep them in memory alone")
+
+
+def feature_cache_folder(args):
+    """The folder that keeps features, None for none."""
+    return None if args.no_feature_cache else args.feature_cache or args.output_path / "features"
+
+
+def comet_options(args):
+    """The Comet group of a command's options."""
+    return CometOptions(args.api_key, args.workspace, args.experiment_name, args.comet_offline)
+
+
+def add_dataset_option(parser, default=None):
+    """--dataset, required unless it has a `default`."""
+    needed = {"required": True} if default is None else {"default": default}
+    parser.add_argument("--dataset", type=any_case("CIRR", "FashionIQ"), help="CIRR or FashionIQ, any case", **needed)
+
+
+def add_training_options(parser, batch_size, validation_frequency):
+    group = parser.add_argument_group("training")
+    group.add_argument("--num-epochs", type=count, default=300, help="passes over the triplets")
+    group.add_argument("--batch-size", type=count, default=batch_size, help="triplets a step")
+    help_text = "validate every so many epochs"
+    group.add_argument("--validation-frequency", type=count, default=validation_frequency, help=help_text)
+    group.add_argument("--save-training", action="store_true", help="save weights at each validation")
+    group.add_argument("--save-best", action="store_true", help="with --save-training: keep only the best by each mean")
+
+
+class TrainingPlan(NamedTuple):
+    """What the loop of both stages is told by a command's options."""
+
+    num_epochs: int
+    validation_frequency: int
+    precision: str
+    seed: int
+    save_training: bool
+    save_best: bool
+
+
+def training_plan(args):
+    return TrainingPlan(**{name: getattr(args, name) for name in TrainingPlan._fields})
+
+
+def add_clip_options(parser, tuned=True):
+    """Which CLIP, how pictures are prepared for it, and (`tuned`) the checkpoint to load over it."""
+    group = parser.add_argument_group("CLIP")
+    help_text = "RN50, RN50x4, ViT-B/32 or any other that clip.available_models() lists, or a file of CLIP weights"
+    group.add_argument("--clip-model-name", default="RN50x4", help=help_text)
+    if tuned:
+        group.add_argument("--clip-model-path", type=Path, help="checkpoint of stage 1 to load over --clip-model-name")
+    group.add_argument("--transform", choices=TRANSFORMS, default="targetpad", help="how pictures become square")
+    group.add_argument("--target-ratio", type=positive, default=1.25, help="sides' ratio that targetpad pads down to")
+
+
+def add_combiner_options(parser, trained=True):
+    """The Combiner's dimensions and (`trained`) which function judges, with which weights."""
+    group = parser.add_argument_group("Combiner")
+    group.add_argument("--projection-dim", type=count, default=2560, help="of its two projections")
+    group.add_argument("--hidden-dim", type=count, default=5120, help="of its two hidden layers")
+    if trained:
+        names = any_case("sum", "combiner", "image", "text")
+        help_text = "sum, combiner, or image or text alone (default: combiner with --combiner-path, else sum)"
+        group.add_argument("--combining-function", type=names, help=help_text)
+        group.add_argument("--combiner-path", type=Path, help="checkpoint of stage 2")

@@ -1,0 +1,123 @@
+"""Rows that are dear to compute, kept under string keys in plain .npy files from one process to the next."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from src.errors import InputError
+from src.files import read_json, replacing, write_json
+
+
+class RowStore:
+    """Arrays of one shape and type by key, in a subfolder for the facts that they depend on; without one, in memory.
+
+    An addition is two files of one name: rows [n, ...] in .npy, then their keys and SHA-256 in .json. Nothing is ever
+    changed in place, so a process that is killed while it writes loses its own addition and nothing else.
+    """
+
+    def __init__(self, folder=None, facts=None, mapped=False):
+        """`facts` are plain values, `mapped` rows stay on disk until they are read: for more than memory holds."""
+        self.folder = None if folder is None else Path(folder).absolute() / _digest(facts)
+        self.facts = facts
+        self.mapped = mapped
+        self._additions = []
+        self._places = {}
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)  # now, since a folder that cannot be written wastes the work
+            for index_path in sorted(self.folder.glob("*.json")):
+                self._open(index_path)
+
+    def __contains__(self, key):
+        return key in self._places
+
+    def rows(self, keys, compute):
+        """Rows [keys, ...] under `keys`; `compute(positions)` gives those, as one array, that are not kept yet."""
+        missing = {}
+        for position, key in enumerate(keys):
+            if key not in self:
+                missing.setdefault(key, position)
+        if missing:
+            self.add(list(missing), [compute(list(missing.values()))])
+        return self.read(keys)
+
+    def add(self, keys, batches):
+        """Keep rows under `keys`, from arrays that are together as long."""
+        if self.folder is None:
+            self._remember(keys, np.concatenate(list(batches)))
+        else:
+            self._open(self._write(keys, batches))
+
+    def read(self, keys):
+        """Rows [keys, ...] under `keys`, each of which is kept."""
+        places = np.array([self._places[key] for key in keys])
+        rows = np.empty((len(keys), *self._additions[-1].shape[1:]), self._additions[-1].dtype)
+        for addition in np.unique(places[:, 0]):
+            here = places[:, 0] == addition
+            rows[here] = self._additions[addition][places[here, 1]]
+        return rows
+
+    def _remember(self, keys, array):
+        self._places |= {key: (len(self._additions), row) for row, key in enumerate(keys)}
+        self._additions.append(array)
+
+    def _write(self, keys, batches):
+        path = self.folder / f"{_digest(keys)}.npy"
+        checksum = hashlib.sha256()
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
+            for batch in batches:
+                if file.tell() == 0:
+                    _write_header(file, (len(keys), *batch.shape[1:]), batch.dtype)
+                content = np.ascontiguousarray(batch).data
+                file.write(content)
+                checksum.update(content)
+        index = {"facts": self.facts, "keys": keys, "sha256": checksum.hexdigest()}
+        write_json(path.with_suffix(".json"), index)
+        return path.with_suffix(".json")
+
+    def _open(self, index_path):
+        path = index_path.with_suffix(".npy")
+        try:
+            index = read_json(index_path, dict)
+            array = np.lib.format.open_memmap(path, mode="r")
+        except (InputError, OSError, ValueError, SyntaxError) as error:
+            fault = str(error)
+        else:
+            array = array if self.mapped else np.array(array)
+            fault = self._fault(index, array)
+        if fault:
+            print(f"{path}: not used, its rows are made again ({fault})", file=sys.stderr)
+        else:
+            self._remember(index["keys"], array)
+
+    def _fault(self, index, array):
+        """What is wrong with an addition, or None. Mapped rows are not read for it: they may be many gigabytes."""
+        keys = index.get("keys")
+        if index.get("facts") != self.facts or not isinstance(keys, list) or len(keys) != len(array):
+            return "foreign"
+        same_kind = not self._additions or (array.dtype, array.shape[1:]) == (
+            self._additions[0].dtype,
+            self._additions[0].shape[1:],
+        )
+        if not same_kind:
+            return "rows of another shape"
+        torn = not self.mapped and hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() != index.get("sha256")
+        return "torn" if torn else None
+
+
+def file_key(path):
+    """A key that changes whenever the file at `path` does: its path, size and time of modification."""
+    path = Path(path).absolute()
+    status = path.stat()
+    return f"{path} {status.st_size} {status.st_mtime_ns}"
+
+
+def _digest(content):
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write_header(file, shape, dtype):
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, described)
