@@ -44,6 +44,7 @@ from data_utils import TripletImages, TripletRows, make_transform
 from image_cache import cache_images
 from src.errors import one_line_errors
 from src.run import start_run
+from training import Training, training_loader
 from utils import (
     Encoder,
     caption_tokens,
@@ -52,8 +53,6 @@ from utils import (
     load_clip,
     model_label,
     to_device,
-    train,
-    training_loader,
 )
 from validate import BENCHMARKS, Validation
 
@@ -122,12 +121,12 @@ def main(argv=None):
     picture_features = encoder.pictures(triplets.pictures) if "image" in frozen else None
     stage = FineTuning(clip_model, args.encoder, picture_features)
     learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=args.learning_rate, betas=(0.9, 0.999), eps=1e-7)
+    optimizer = torch.optim.AdamW(learning, lr=args.learning_rate, betas=(0.9, 0.999), eps=1e-7, fused=True)
 
     name = f"clip_finetuned_on_{benchmark.short_name}_{model_label(args.clip_model_name)}"
     project = f"{args.dataset} clip fine-tuning"
     run = start_run(args.output_path / "models", name, project, comet_options(args), hyper_parameters(args))
-    train(stage, optimizer, loader, validation, run, training_plan(args))
+    Training(stage, optimizer, loader, validation, run, training_plan(args)).train()
 
 
 if __name__ == "__main__":

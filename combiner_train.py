@@ -43,7 +43,8 @@ from combiner import Combiner
 from data_utils import TripletRows, make_transform
 from src.errors import one_line_errors
 from src.run import start_run
-from utils import ENCODERS, Encoder, autocast, device, load_clip, model_label, train, training_loader
+from training import Training, training_loader
+from utils import ENCODERS, Encoder, autocast, device, load_clip, model_label
 from validate import BENCHMARKS, Validation
 
 
@@ -110,12 +111,12 @@ def main(argv=None):
     with autocast(args.precision):
         features = encode_triplets(triplets, benchmark.caption_variants, encoder)
     stage = CombinerTraining(clip_model, combiner, *features)
-    optimizer = torch.optim.Adam(combiner.parameters(), lr=args.combiner_lr)
+    optimizer = torch.optim.Adam(combiner.parameters(), lr=args.combiner_lr, fused=True)
 
     name = f"combiner_trained_on_{benchmark.short_name}_{model_label(args.clip_model_name)}"
     project = f"{args.dataset} combiner training"
     run = start_run(args.output_path / "models", name, project, comet_options(args), hyper_parameters(args))
-    train(stage, optimizer, loader, validation, run, training_plan(args))
+    Training(stage, optimizer, loader, validation, run, training_plan(args)).train()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What stands around the model: device and precision, options, loading, features, and the loop of both stages."""
+"""What stands around the model: device and precision, loading, features, and what the training loop reports."""
 
 import random
 import sys
@@ -6,14 +6,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset, default_collate
+from torch.utils.data import DataLoader, Subset, default_collate
 from tqdm import tqdm
 
 from combiner import Combiner
 from data_utils import training_variants
 from src.errors import InputError
 from src.files import replacing
-from src.losses import contrastive_loss
 from src.openai_clip import MODEL_NAMES, load_clip_file, load_named_clip, read_clip_weights, tokenize
 from src.row_store import RowStore, file_key
 from src.weights import load_weights, read_weights, weights_digest
@@ -261,74 +260,3 @@ def save_model(name, cur_epoch, model_to_save, training_path):
     """Write {"epoch", <class name>: state dict} to saved_models/<name>.pt of the run folder `training_path`."""
     with replacing(Path(training_path) / "saved_models" / f"{name}.pt") as unfinished:
         torch.save({"epoch": cur_epoch, type(model_to_save).__name__: model_to_save.state_dict()}, unfinished)
-
-
-def training_loader(triplets, batch_size, num_workers, seed):
-    """Shuffled full batches of a TripletRows or TripletImages; the order follows from `seed` alone.
-
-    Raises InputError when the triplets do not fill one batch.
-    """
-    if batch_size > len(triplets):
-        raise InputError(f"--batch-size {batch_size}: there are only {len(triplets)} training triplets")
-    order = RandomSampler(triplets, generator=torch.Generator().manual_seed(seed))
-    return DataLoader(
-        triplets,
-        batch_size=None,  # the sampler gives the batches, and the triplets one item for each
-        sampler=BatchSampler(order, batch_size, drop_last=True),
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=device.type == "cuda",
-        collate_fn=_as_it_is,
-        generator=torch.Generator(),  # its own, so that workers draw no seed from the model's
-    )
-
-
-def _as_it_is(batch):
-    return batch
-
-
-def train(stage, optimizer, loader, validation, run, plan):
-    """The loop of both stages; `run` keeps what comes of it.
-
-    `stage.inputs` makes what the loader gives, with the texts in the place of its captions, a batch on the device, and
-    `stage(batch)` gives the (predicted, target) features of that.
-    """
-    scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(plan.precision, training=True) is torch.float16)
-    draws = random.Random(plan.seed)  # apart from the global generator, which other libraries draw from
-    best_weights = validation.benchmark.best_weights(stage.weights_name) if plan.save_best else {}
-    for epoch in range(plan.num_epochs):
-        results = {"images_in_epoch": 0, "accumulated_train_loss": 0.0}
-        stage.train()
-        bar = tqdm(loader, dynamic_ncols=True)
-        for step, (*pictures, captions) in enumerate(bar, start=epoch * len(loader)):
-            texts = validation.benchmark.training_captions(captions, draws)
-            loss = _step(stage, optimizer, scaler, plan.precision, stage.inputs(*pictures, texts=texts))
-            update_train_running_results(results, loss, len(texts))
-            set_train_bar_description(bar, epoch, plan.num_epochs, results)
-            run.log_step(step, loss.item())
-        run.log_training(epoch, mean_train_loss(results))
-
-        if epoch % plan.validation_frequency == 0:
-            stage.eval()
-            with autocast(plan.precision):
-                metrics = validation.metrics(stage.combining_function)
-            run.log_validation(epoch, metrics)
-            if plan.save_training:
-                _save_weights(stage, epoch, metrics, run, best_weights)
-    run.end()
-
-
-def _step(stage, optimizer, scaler, precision, batch):
-    with autocast(precision, training=True):
-        loss = contrastive_loss(*stage(batch))
-    optimizer.zero_grad()
-    scaler.scale(loss).backward()
-    scaler.step(optimizer)
-    scaler.update()
-    return loss.detach()
-
-
-def _save_weights(stage, epoch, metrics, run, best_weights):
-    names = [name for name, metric in best_weights.items() if run.improves(name, metrics[metric])]
-    for name in names if best_weights else [f"{stage.weights_name}_{epoch}"]:
-        save_model(name, epoch, stage.trained, run.folder)

@@ -1,0 +1,87 @@
+"""Timing two or more ways of doing one thing in turn, so that their ratio holds while the machine's speed drifts."""
+
+import gc
+import platform
+import time
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+from src.options import usable_cores
+from utils import device
+
+
+class Measured(NamedTuple):
+    """What a way cost: median seconds, and the most memory it held at once beyond what was held before."""
+
+    seconds: float
+    peak_bytes: int | None
+
+
+def alternate(ways, repeats, warm_up=False):
+    """{name: Measured} of `ways` {name: function without arguments}, called in turn `repeats` times."""
+    times, peaks = {name: [] for name in ways}, dict.fromkeys(ways, 0)
+    for turn in range(repeats + warm_up):
+        for name, way in ways.items():
+            seconds, peak = _measure(way)
+            if turn >= warm_up:
+                times[name].append(seconds)
+                peaks[name] = None if peak is None else max(peak, peaks[name])
+    return {name: Measured(median(times[name]), peaks[name]) for name in ways}
+
+
+def machine():
+    """The machine in a line."""
+    name = platform.processor() or platform.machine()
+    cpu = Path("/proc/cpuinfo")
+    if cpu.is_file():
+        models = [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    gpu = f", {torch.cuda.get_device_name()}" if device.type == "cuda" else ", no GPU"
+    instructions = torch.backends.cpu.get_cpu_capability()
+    bf16 = "with" if has_fast_bf16() else "without"
+    return (
+        f"{usable_cores()} cores of {name} ({instructions}, {bf16} bf16 instructions){gpu}, torch {torch.__version__}"
+    )
+
+
+def has_fast_bf16():
+    """Whether this device multiplies bf16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability()[0] >= 8
+    cpu = Path("/proc/cpuinfo")
+    return not cpu.is_file() or any(flag in cpu.read_text() for flag in ("avx512_bf16", "amx_bf16", " bf16 "))
+
+
+def _measure(way):
+    gc.collect()
+    before = _reset_peak()
+    started = time.perf_counter()
+    way()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+    peak = _peak()
+    return seconds, None if peak is None else max(0, peak - before)
+
+
+def _reset_peak():
+    """Start a new peak of this process's memory, and give the memory held now; None where the system cannot."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _peak()
+
+
+def _peak():
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)

@@ -1,0 +1,74 @@
+"""The published way of doing each thing, written plainly: what the benchmarks measure against and tests compare with."""
+
+import clip
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+
+from src.losses import contrastive_loss
+from utils import element_wise_sum
+
+
+def cirr_recalls(predicted, index_features, index_names, reference_names, target_names, groups):
+    """The seven recalls of CIRR in percent, by sorting arrays of names [queries, images]."""
+    index_features = F.normalize(index_features, dim=-1)
+    distances = 1 - F.normalize(predicted, dim=-1) @ index_features.T
+    sorted_names = np.array(index_names)[torch.argsort(distances, dim=-1).cpu()]
+
+    queries, images = sorted_names.shape
+    not_reference = sorted_names != np.array(reference_names)[:, None]
+    sorted_names = sorted_names[not_reference].reshape(queries, images - 1)
+    is_target = torch.tensor(sorted_names == np.array(target_names)[:, None])
+
+    in_group = (sorted_names[..., None] == np.array(groups)[:, None, :]).any(axis=-1)
+    is_target_in_group = is_target[torch.tensor(in_group)].reshape(queries, -1)
+    group_recalls = [is_target_in_group[:, :k].sum().item() / queries * 100 for k in (1, 2, 3)]
+    return (*group_recalls, *(is_target[:, :k].sum().item() / queries * 100 for k in (1, 5, 10, 50)))
+
+
+@torch.no_grad()
+def encode_captions(captions, clip_model, batch_size=32):
+    """Features [captions, dim]: in the order given, every caption padded to CLIP's context."""
+    device = next(clip_model.parameters()).device
+    batches = [captions[start : start + batch_size] for start in range(0, len(captions), batch_size)]
+    return torch.cat([clip_model.encode_text(clip.tokenize(batch, truncate=True).to(device)) for batch in batches])
+
+
+@torch.no_grad()
+def encode_images(images, clip_model, batch_size=32):
+    """Features [images, dim] in fp32."""
+    return torch.cat([clip_model.encode_image(batch) for batch in images.split(batch_size)])
+
+
+def triplet_loader(training_set, batch_size, num_workers):
+    """Batches of opened triplets, each with the pictures of all its triplets, however often they are the same."""
+    return DataLoader(training_set, batch_size=batch_size, shuffle=True, num_workers=num_workers, drop_last=True)
+
+
+def combiner_epoch(loader, clip_model, combiner, optimizer, clip_batch_size=32):
+    """An epoch of stage 2 that opens and encodes both pictures of every triplet; gives its mean loss."""
+    losses = []
+    for references, targets, captions in loader:
+        reference_features = encode_images(references, clip_model, clip_batch_size)
+        target_features = encode_images(targets, clip_model, clip_batch_size)
+        text_features = encode_captions(captions, clip_model, clip_batch_size)
+        predicted = combiner.combine_features(reference_features, text_features)
+        loss = contrastive_loss(predicted, F.normalize(target_features, dim=-1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return sum(losses) / len(losses)
+
+
+def fine_tuning_step(references, targets, captions, clip_model, optimizer):
+    """A step of stage 1: each tower as often as there are inputs, captions padded to CLIP's context; gives its loss."""
+    tokens = clip.tokenize(captions, truncate=True).to(references.device)
+    reference_features = clip_model.encode_image(references)
+    predicted = element_wise_sum(reference_features, clip_model.encode_text(tokens))
+    loss = contrastive_loss(predicted, F.normalize(clip_model.encode_image(targets), dim=-1))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
