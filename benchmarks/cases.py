@@ -1,73 +1,302 @@
 """Each thing that is made faster, beside the plain way of doing it."""
 
+import tempfile
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.measure import Measured
-from src.run import Run
+import torch
+
+from benchmarks import plain
+from benchmarks.measure import Measured, alternate, has_fast_bf16
+from benchmarks.worlds import clip_of_size
+from clip_fine_tune import FineTuning
+from combiner import Combiner
+from combiner_train import CombinerTraining, encode_triplets
+from data_utils import CIRRDataset, TripletRows, make_transform
+from image_cache import cache_images
+from options import TrainingPlan
+from src.losses import contrastive_loss
+from src.options import usable_cores
+from src.retrieval import rank_targets
+from training import Training, training_loader
+from utils import ENCODERS, Encoder, autocast, device, extract_caption_features, extract_index_features
+from validate import CIRR, compute_cirr_val_metrics
+
+COMBINER_BATCH = 256
 
 
 class Row(NamedTuple):
-    """A line of the table; `plain` is None where only ours can run."""
+    """A line of the table; `plain` is None where no plain way could run."""
 
     what: str
     plain: Measured | None
     ours: Measured
 
 
-class Sizes(NamedTuple):
-    """How much of everything is measured."""
+class World(NamedTuple):
+    """What all cases draw from."""
 
-    triplets: int
-    large_triplets: int
-    galleries: tuple
-    growth: tuple
-    largest_gallery: int
-    queries: int
-    captions: int
-    images: int
-    batch: int
-    repeats: int
-    models: dict
+    data_path: Path
+    large_pictures: Path
+    clip_model: torch.nn.Module
+    captions: list
+    quick: bool
 
+    def size(self, whole, quick):
+        """How much to measure."""
+        return quick if self.quick else whole
 
-WHOLE = Sizes(
-    triplets=2048,
-    large_triplets=256,
-    galleries=((2297, 640), (20_000, 128)),
-    growth=(1000, 5000, 20_000, 100_000),
-    largest_gallery=1_000_000,
-    queries=4181,
-    captions=128,
-    images=8,
-    batch=8,
-    repeats=3,
-    models={"text": "RN50x4", "gallery": "RN50x4", "steps": ("ViT-B/32", "RN50")},
-)
-QUICK = Sizes(
-    triplets=64,
-    large_triplets=8,
-    galleries=((50, 16),),
-    growth=(50, 100),
-    largest_gallery=5000,
-    queries=20,
-    captions=16,
-    images=2,
-    batch=4,
-    repeats=1,
-    models={"text": "small", "gallery": "small", "steps": ("small",)},
-)
+    def model(self, name):
+        return self.clip_model if self.quick else clip_of_size(name)
 
 
-class _SilentRun(Run):
-    """A run that leaves nothing behind."""
-
-    def __init__(self):
-        pass
+class _Unkept:
+    """A run that keeps nothing."""
 
     def log_step(self, step, loss):
         pass
 
-    log_training = log_validation = log_step
 
-    def end(self):
-        pass
+class _Unvalidated(NamedTuple):
+    """A validation that never comes."""
+
+    benchmark: type
+
+
+def _training(stage, optimizer, loader, precision="auto"):
+    plan = TrainingPlan(1, 1, precision, 0, False, False)
+    return Training(stage, optimizer, loader, _Unvalidated(CIRR), _Unkept(), plan)
+
+
+# ---- stage 2 ----
+
+
+def combiner_epochs(world):
+    """An epoch of stage 2 on small and on ordinary pictures, and beside the same arithmetic on tensors in memory."""
+    small = _EpochsOf(world, world.data_path, world.size(2048, 32))
+    large = _EpochsOf(world, world.large_pictures, world.size(256, 4))
+    repeats = world.size(3, 1)
+    for name, epochs in (("64-pixel pictures", small), ("500-pixel PNGs", large)):
+        measured = alternate({"plain": epochs.plain, "ours": epochs.ours}, repeats, warm_up=True)
+        yield Row(f"stage 2, an epoch of {epochs.triplets} triplets, {name}", **measured)
+    whole = _EpochsOf(world, world.data_path, world.size(9000, 32))
+    measured = alternate({"plain": whole.arithmetic, "ours": whole.ours}, world.size(5, 1), warm_up=True)
+    yield Row(f"the same, {whole.triplets} triplets, beside its bare arithmetic on tensors in memory", **measured)
+
+
+class _EpochsOf:
+    """Epochs of stage 2 over the first training triplets of a folder: published, ours, and arithmetic alone."""
+
+    def __init__(self, world, data_path, triplets):
+        self.clip_model = world.clip_model
+        self.training_set = CIRRDataset("train", "relative", _preprocess(self.clip_model), data_path)
+        del self.training_set.triplets[triplets:]
+        self.triplets = len(self.training_set)
+        self.batch_size = min(COMBINER_BATCH, self.triplets)
+        self.combiner = Combiner(self.clip_model.visual.output_dim, 256, 512).to(device)
+        self.optimizer = torch.optim.Adam(self.combiner.parameters(), lr=2e-5)
+
+        rows = TripletRows(self.training_set)
+        encoder = Encoder(self.clip_model, ENCODERS, num_workers=usable_cores())
+        self.stage = CombinerTraining(
+            self.clip_model, self.combiner, *encode_triplets(rows, CIRR.caption_variants, encoder)
+        )
+        loader = training_loader(rows, self.batch_size, num_workers=0, seed=0)
+        fused = torch.optim.Adam(self.combiner.parameters(), lr=2e-5, fused=True)
+        self.training = _training(self.stage, fused, loader)
+        self.batches = [self.stage.inputs(*pictures, texts=texts) for *pictures, texts in loader]
+
+    def plain(self):
+        loader = plain.triplet_loader(self.training_set, self.batch_size, usable_cores())
+        plain.combiner_epoch(loader, self.clip_model, self.combiner, self.optimizer)
+
+    def ours(self):
+        self.training.train_epoch(0)
+
+    def arithmetic(self):
+        self.stage.train()
+        for batch in self.batches:
+            loss = contrastive_loss(*self.stage(batch))
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+
+
+def second_start(world):
+    """The features of stage 2 and of its validation, from pictures at first and then from the feature cache."""
+    triplets = TripletRows(CIRRDataset("train", "relative", _preprocess(world.clip_model), world.large_pictures))
+    with tempfile.TemporaryDirectory() as folder:
+        turns = iter(range(100))
+
+        def start(turn):
+            encoder = Encoder(world.clip_model, ENCODERS, Path(folder) / str(turn), usable_cores())
+            encode_triplets(triplets, CIRR.caption_variants, encoder)
+
+        used = []
+        measured = alternate(
+            {"plain": lambda: start(used.append(next(turns)) or used[-1]), "ours": lambda: start(used[-1])},
+            world.size(3, 1),
+        )
+    yield Row(f"stage 2, features of {len(triplets.pictures)} 500-pixel PNGs ready, second start", **measured)
+
+
+# ---- ranking ----
+
+
+def ranking(world):
+    """CIRR's metrics at two sizes of the gallery, and the ranks of as many queries in a very large one."""
+    queries = world.size(4181, 20)
+    for images, dim, repeats in world.size(((2297, 640, 3), (20_000, 128, 1)), ((50, 16, 1),)):
+        question = _Question(images, dim, queries)
+        assert question.plain() == question.ours()
+        measured = alternate({"plain": question.plain, "ours": question.ours}, repeats)
+        yield Row(f"CIRR's metrics, {queries:,} queries over {images:,} pictures, {dim} dimensions", **measured)
+
+    images, dim = world.size((1_000_000, 640), (5000, 16))
+    predicted, gallery = torch.randn(queries, dim, device=device), torch.randn(images, dim, device=device)
+    targets = torch.randint(images, (queries,), device=device)
+    measured = alternate({"ours": lambda: rank_targets(predicted, gallery, targets)}, 1)
+    yield Row(f"ranks of {queries:,} queries among {images:,} pictures, {dim} dimensions", None, measured["ours"])
+
+
+def growth_with_gallery(world):
+    """{way: [(pictures, seconds, peak bytes)]} of CIRR's metrics for a tenth of CIRR's queries."""
+    curves = {"plain": [], "ours": []}
+    for images in world.size((1000, 3000, 10_000, 30_000, 100_000), (50, 100)):
+        question = _Question(images, 128, world.size(418, 20))
+        ways = {"ours": question.ours} | ({"plain": question.plain} if images <= 30_000 else {})
+        for name, measured in alternate(ways, 1, warm_up=True).items():
+            curves[name].append((images, *measured))
+    return curves
+
+
+def growth_with_triplets(world):
+    """{way: [(triplets, seconds, peak bytes)]} of an epoch of stage 2."""
+    curves = {"plain": [], "ours": []}
+    for triplets in world.size((256, 512, 1024, 2048, 4096, 8192), (16, 32)):
+        epochs = _EpochsOf(world, world.data_path, triplets)
+        ways = {"ours": epochs.ours} | ({"plain": epochs.plain} if triplets <= 1024 else {})
+        for name, measured in alternate(ways, 1, warm_up=triplets == 256).items():
+            curves[name].append((epochs.triplets, *measured))
+    return curves
+
+
+class _Question:
+    """Random queries that lie near their targets, as a validation set of CIRR asks them."""
+
+    def __init__(self, images, dim, queries):
+        draws = torch.Generator().manual_seed(0)
+        self.names = [f"dev-{number}-{number % 4}-img0" for number in range(images)]
+        self.features = torch.randn(images, dim, generator=draws)
+        groups = torch.stack([torch.randperm(images, generator=draws)[:6] for _ in range(queries)])
+        self.predicted = self.features[groups[:, 1]] + 3 * torch.randn(queries, dim, generator=draws)
+        self.groups = [[self.names[row] for row in group] for group in groups.tolist()]
+        self.features, self.predicted = self.features.to(device), self.predicted.to(device)
+
+    def plain(self):
+        references, targets = ([group[place] for group in self.groups] for place in (0, 1))
+        return plain.cirr_recalls(self.predicted, self.features, self.names, references, targets, self.groups)
+
+    def ours(self):
+        queries = [(group[0], group[1], "", group) for group in self.groups]
+        predict = {"combining_function": lambda image, text: text, "caption_features": self.predicted}
+        return compute_cirr_val_metrics(queries, None, self.features, self.names, **predict)
+
+
+# ---- CLIP ----
+
+
+def text_encoding(world):
+    """Real captions, padded to CLIP's context and no further than the batch's longest."""
+    clip_model, captions = world.model("RN50x4"), world.captions[: world.size(128, 16)]
+    ways = {
+        "plain": lambda: plain.encode_captions(captions, clip_model),
+        "ours": lambda: extract_caption_features(captions, clip_model),
+    }
+    torch.testing.assert_close(ways["ours"](), ways["plain"](), rtol=0, atol=1e-4)
+    yield Row(f"text encoding, RN50x4, {len(captions)} captions", **alternate(ways, world.size(3, 1)))
+
+
+def gallery_encoding(world):
+    """A gallery in fp32 and bf16."""
+    count = world.size(8, 2)
+    clip_model = world.model("RN50x4")
+    images = torch.randn(count, 3, *[clip_model.visual.input_resolution] * 2)
+    gallery = [(str(number), image) for number, image in enumerate(images)]
+
+    def ours(precision):
+        clip_model.to(memory_format=torch.channels_last)
+        with autocast(precision):
+            extract_index_features(gallery, clip_model)
+
+    def published():
+        clip_model.to(memory_format=torch.contiguous_format)
+        plain.encode_images(images.to(device), clip_model)
+
+    ways = {"plain": published, "fp32": lambda: ours("fp32"), "bf16": lambda: ours("bf16")}
+    measured = alternate(ways, world.size(2, 1))
+    for precision in ("fp32", "bf16"):
+        yield Row(f"gallery encoding, RN50x4, {count} pictures, {precision}", measured["plain"], measured[precision])
+
+
+def fine_tuning_steps(world):
+    """A step of stage 1; in bf16 only where the processor has instructions for it."""
+    batch = world.size(8, 4)
+    for name in ("ViT-B/32", "RN50"):
+        precisions = ("fp32", "bf16") if has_fast_bf16() or world.quick else ("fp32",)
+        clip_model = world.model(name)
+        references, targets = torch.randn(2, batch, 3, *[clip_model.visual.input_resolution] * 2)
+        captions = world.captions[:batch]
+        stage = FineTuning(clip_model, "both")
+        learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
+        optimizers = [torch.optim.AdamW(learning, lr=2e-6, eps=1e-7, fused=fused) for fused in (False, True)]
+        rows = torch.arange(2 * batch).view(2, batch)
+
+        def published(inputs=(references, targets, captions), clip_model=clip_model, optimizer=optimizers[0]):
+            clip_model.to(memory_format=torch.contiguous_format)
+            references, targets, captions = inputs
+            plain.fine_tuning_step(references.to(device), targets.to(device), captions, clip_model, optimizer)
+
+        def ours(precision, stage=stage, optimizer=optimizers[1], inputs=(references, targets, rows, captions)):
+            stage.clip_model.to(memory_format=torch.channels_last)
+            *images, rows, captions = inputs
+            batch = stage.inputs(torch.cat(images), *rows, texts=captions)
+            _training(stage, optimizer, None, precision).train_step(batch)
+
+        ways = {"plain": published} | {precision: partial(ours, precision) for precision in precisions}
+        measured = alternate(ways, world.size(3, 1))
+        for precision in precisions:
+            what = f"stage 1, a step of {batch} triplets, {name}, {precision}"
+            yield Row(what, measured["plain"], measured[precision])
+
+
+def image_cache(world):
+    """Ordinary pictures as stage 1 takes them: from their files, and from the image cache."""
+    dim = world.size(288, 64)
+    preprocess = make_transform("targetpad", 1.25, dim)
+    from_files, cached = (
+        CIRRDataset("train", "relative", preprocess, world.large_pictures).pictures() for _ in range(2)
+    )
+    numbers = list(range(min(128, len(from_files))))
+    with tempfile.TemporaryDirectory() as folder:
+        cache_images([cached], folder, usable_cores())
+        assert torch.equal(from_files.images(numbers), cached.images(numbers))
+        ways = {"plain": lambda: from_files.images(numbers), "ours": lambda: cached.images(numbers)}
+        measured = alternate(ways, world.size(3, 1))
+    yield Row(f"{len(numbers)} 500-pixel PNGs as {dim}-pixel tensors, image cache", **measured)
+
+
+def _preprocess(clip_model):
+    return make_transform("targetpad", 1.25, clip_model.visual.input_resolution)
+
+
+CASES = (
+    combiner_epochs,
+    second_start,
+    ranking,
+    text_encoding,
+    gallery_encoding,
+    fine_tuning_steps,
+    image_cache,
+)

@@ -1,12 +1,12 @@
-"""The published way of doing each thing, written plainly: what the benchmarks measure against and tests compare with."""
+"""The published way of doing each thing, written plainly: the other side of benchmarks and of tests."""
 
-import clip
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from src.losses import contrastive_loss
+from src.openai_clip import tokenize
 from utils import element_wise_sum
 
 
@@ -23,8 +23,8 @@ def cirr_recalls(predicted, index_features, index_names, reference_names, target
 
     in_group = (sorted_names[..., None] == np.array(groups)[:, None, :]).any(axis=-1)
     is_target_in_group = is_target[torch.tensor(in_group)].reshape(queries, -1)
-    group_recalls = [is_target_in_group[:, :k].sum().item() / queries * 100 for k in (1, 2, 3)]
-    return (*group_recalls, *(is_target[:, :k].sum().item() / queries * 100 for k in (1, 5, 10, 50)))
+    group_recalls = [(is_target_in_group[:, :k].sum() / queries).item() * 100 for k in (1, 2, 3)]
+    return (*group_recalls, *((is_target[:, :k].sum() / queries).item() * 100 for k in (1, 5, 10, 50)))
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def encode_captions(captions, clip_model, batch_size=32):
     """Features [captions, dim]: in the order given, every caption padded to CLIP's context."""
     device = next(clip_model.parameters()).device
     batches = [captions[start : start + batch_size] for start in range(0, len(captions), batch_size)]
-    return torch.cat([clip_model.encode_text(clip.tokenize(batch, truncate=True).to(device)) for batch in batches])
+    return torch.cat([clip_model.encode_text(tokenize(batch, 77).to(device)) for batch in batches])
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def combiner_epoch(loader, clip_model, combiner, optimizer, clip_batch_size=32):
 
 def fine_tuning_step(references, targets, captions, clip_model, optimizer):
     """A step of stage 1: each tower as often as there are inputs, captions padded to CLIP's context; gives its loss."""
-    tokens = clip.tokenize(captions, truncate=True).to(references.device)
+    tokens = tokenize(captions, 77).to(references.device)
     reference_features = clip_model.encode_image(references)
     predicted = element_wise_sum(reference_features, clip_model.encode_text(tokens))
     loss = contrastive_loss(predicted, F.normalize(clip_model.encode_image(targets), dim=-1))

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from clip.model import CLIP
 from PIL import Image
 from tqdm import tqdm
 
 from src.files import read_json, write_json
+from src.openai_clip import random_clip
 from utils import device
 
 # embed_dim, image_resolution, vision layers, width and patch size, context, vocabulary, text width, heads and layers
@@ -16,14 +16,13 @@ SIZES = {
     "ViT-B/32": (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12),
     "RN50": (1024, 224, (3, 4, 6, 3), 64, None, 77, 49408, 512, 8, 12),
     "RN50x4": (640, 288, (4, 6, 10, 6), 80, None, 77, 49408, 640, 10, 12),
-    "small": (64, 64, 2, 64, 16, 77, 49408, 64, 1, 2),
 }
 
 
-def random_clip(name):
+def clip_of_size(name):
     """A CLIP of that size on the device, in fp32 and eval mode, always with the same random weights."""
     torch.manual_seed(0)
-    return CLIP(*SIZES[name]).to(device).eval()
+    return random_clip(*SIZES[name]).to(device).eval()
 
 
 def write_large_pictures(folder, world, triplets):

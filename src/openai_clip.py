@@ -48,17 +48,15 @@ def read_clip_weights(path):
     return weights
 
 
+def random_clip(*size):
+    """A CLIP of random weights.
+
+    `size`: dimensions of its features; resolution, layers, width and patch size of its visual tower (four numbers of
+    layers and None make a ResNet); context, vocabulary, width, heads and layers of its text tower.
+    """
+    return CLIP(*size)
+
+
 def small_clip():
     """A CLIP of half a million weights beside its vocabulary's, random, for 64-pixel pictures."""
-    return CLIP(
-        embed_dim=64,
-        image_resolution=64,
-        vision_layers=2,
-        vision_width=64,
-        vision_patch_size=16,
-        context_length=77,
-        vocab_size=49408,
-        transformer_width=64,
-        transformer_heads=1,
-        transformer_layers=2,
-    )
+    return random_clip(64, 64, 2, 64, 16, 77, 49408, 64, 1, 2)

@@ -1,0 +1,45 @@
+"""The measured rows as a table in Markdown, and the curves as a picture."""
+
+import matplotlib.pyplot as plt
+
+HEADER = "| | plain | here | ratio | memory, plain | here |\n|---|---|---|---|---|---|"
+
+
+def table(rows):
+    """Rows with median seconds, their ratio, and the memory that each way took beyond what was held before."""
+    return "\n".join([HEADER, *map(_line, rows)])
+
+
+def draw_curves(curves, path):
+    """A panel for each of `curves` {what grows: {way: [(size, seconds, peak bytes)]}}, both axes logarithmic."""
+    figure, panels = plt.subplots(1, len(curves), figsize=(10, 4), layout="constrained")
+    for panel, (what, ways) in zip(panels, curves.items(), strict=True):
+        for way, points in ways.items():
+            sizes, seconds, _ = zip(*points, strict=True)
+            panel.loglog(sizes, seconds, marker="o", label={"ours": "here"}.get(way, way))
+        panel.set(xlabel=what, ylabel="seconds")
+        panel.grid(True, which="major", alpha=0.3)
+        panel.legend(frameon=False)
+    panels[0].set_title("CIRR's metrics, 418 queries")
+    panels[1].set_title("an epoch of stage 2")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _line(row):
+    if row.plain is None:
+        return f"| {row.what} | – | {_seconds(row.ours)} | – | – | {_memory(row.ours)} |"
+    ratio = row.plain.seconds / row.ours.seconds
+    cells = (row.what, _seconds(row.plain), _seconds(row.ours), f"{ratio:.3g} ×", _memory(row.plain), _memory(row.ours))
+    return f"| {' | '.join(cells)} |"
+
+
+def _seconds(measured):
+    return f"{measured.seconds:.3g} s" if measured.seconds >= 0.1 else f"{1000 * measured.seconds:.3g} ms"
+
+
+def _memory(measured):
+    if measured.peak_bytes is None:
+        return "–"
+    gigabytes = measured.peak_bytes / 1e9
+    return f"{gigabytes:.3g} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
