@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test clean
+.PHONY: quickstart test benchmark clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -15,6 +15,9 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+benchmark: .venv/installed
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv toy toy-* .pytest_cache .ruff_cache

@@ -130,29 +130,34 @@ def generate_randomized_fiq_caption(flattened_captions, draws=random):
     return [training_variants(pair)[int(4 * draws.random())] for pair in pairs]
 
 
-def encode_captions(captions, clip_model):
-    """Features [captions, dim], fp32 and not normalised, of captions cut to CLIP's context."""
-    return clip_model.encode_text(caption_tokens(captions, clip_model)).float()
-
-
 def caption_tokens(captions, clip_model):
-    """Tokens [captions, length of the longest] on the device; a context of 77 where the model does not say.
+    """Tokens [captions, length of the longest] on the device, cut to CLIP's context."""
+    return _trimmed(_tokens(captions, clip_model))
 
-    CLIP's text tower is causal and its feature is taken at the end of the text: what follows it changes nothing.
-    """
-    tokens = tokenize(captions, getattr(clip_model, "context_length", 77))
-    longest = tokens.argmax(dim=-1).max() + 1  # the end of text has the highest number of the vocabulary
+
+def _tokens(captions, clip_model):
+    return tokenize(captions, getattr(clip_model, "context_length", 77))  # a TorchScript CLIP does not say its context
+
+
+def _trimmed(tokens):
+    """CLIP's text tower is causal and its feature is taken at the end of the text: what follows it changes nothing."""
+    longest = _ends(tokens).max() + 1
     return tokens[:, :longest].to(device)
+
+
+def _ends(tokens):
+    return tokens.argmax(dim=-1)  # the end of text has the highest number of the vocabulary
 
 
 @torch.inference_mode()
 def extract_caption_features(captions, clip_model, batch_size=32):
     """Features [captions, dim], fp32 and not normalised, of captions in any order and number."""
-    order = sorted(range(len(captions)), key=lambda index: len(captions[index]))  # alike in length: little is padded
+    tokens = _tokens(captions, clip_model)
+    order = _ends(tokens).argsort(stable=True)  # alike in length: little is padded
     features = []
-    for start in tqdm(range(0, len(order), batch_size), desc="captions", leave=False, dynamic_ncols=True):
-        features.append(encode_captions([captions[index] for index in order[start : start + batch_size]], clip_model))
-    return torch.cat(features)[torch.tensor(order).argsort()]
+    for rows in tqdm(order.split(batch_size), desc="captions", leave=False, dynamic_ncols=True):
+        features.append(clip_model.encode_text(_trimmed(tokens[rows])).float())
+    return torch.cat(features)[order.argsort()]
 
 
 @torch.inference_mode()

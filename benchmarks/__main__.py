@@ -6,7 +6,6 @@ Writes results.json, table.md and curves.png to this folder, or to --output. Rat
 not. --quick runs everything once, on next to nothing.
 """
 
-import json
 import os
 import sys
 import tempfile
@@ -34,7 +33,7 @@ if __name__ == "__main__":
 
 from benchmarks.cases import CASES, World, growth_with_gallery, growth_with_triplets
 from benchmarks.measure import machine
-from benchmarks.results import draw_curves, table
+from benchmarks.results import draw_curves, facts, table
 from benchmarks.worlds import write_large_pictures
 from src.errors import one_line_errors
 from src.files import read_json, write_json
@@ -69,8 +68,8 @@ def main(argv=None):
         curves = {"pictures in the gallery": growth_with_gallery(world), "triplets": growth_with_triplets(world)}
 
     args.output.mkdir(parents=True, exist_ok=True)
-    results = {"machine": machine(), "rows": [row._asdict() for row in rows], "curves": curves}
-    write_json(args.output / "results.json", json.loads(json.dumps(results)), indent=1)
+    results = {"machine": machine(), "rows": [facts(row) for row in rows], "curves": curves}
+    write_json(args.output / "results.json", results, indent=1)
     (args.output / "table.md").write_text(table(rows) + "\n", encoding="utf-8")
     draw_curves(curves, args.output / "curves.png")
     print(f"{table(rows)}\n\n{machine()}\n{time.monotonic() - started:.0f} s; written to {args.output}")

@@ -14,22 +14,23 @@ from utils import device
 
 
 class Measured(NamedTuple):
-    """What a way cost: median seconds, and the most memory it held at once beyond what was held before."""
+    """What a way cost, in median seconds and in the most memory it held beyond what was held before, and what it gave."""
 
     seconds: float
     peak_bytes: int | None
+    result: object
 
 
 def alternate(ways, repeats, warm_up=False):
     """{name: Measured} of `ways` {name: function without arguments}, called in turn `repeats` times."""
-    times, peaks = {name: [] for name in ways}, dict.fromkeys(ways, 0)
+    times, peaks, results = {name: [] for name in ways}, dict.fromkeys(ways, 0), {}
     for turn in range(repeats + warm_up):
         for name, way in ways.items():
-            seconds, peak = _measure(way)
+            seconds, peak, results[name] = _measure(way)
             if turn >= warm_up:
                 times[name].append(seconds)
                 peaks[name] = None if peak is None else max(peak, peaks[name])
-    return {name: Measured(median(times[name]), peaks[name]) for name in ways}
+    return {name: Measured(median(times[name]), peaks[name], results[name]) for name in ways}
 
 
 def machine():
@@ -59,12 +60,12 @@ def _measure(way):
     gc.collect()
     before = _reset_peak()
     started = time.perf_counter()
-    way()
+    result = way()
     if device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started
     peak = _peak()
-    return seconds, None if peak is None else max(0, peak - before)
+    return seconds, None if peak is None else max(0, peak - before), result
 
 
 def _reset_peak():

@@ -1,6 +1,7 @@
 """The measured rows as a table in Markdown, and the curves as a picture."""
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 HEADER = "| | plain | here | ratio | memory, plain | here |\n|---|---|---|---|---|---|"
 
@@ -8,6 +9,15 @@ HEADER = "| | plain | here | ratio | memory, plain | here |\n|---|---|---|---|--
 def table(rows):
     """Rows with median seconds, their ratio, and the memory that each way took beyond what was held before."""
     return "\n".join([HEADER, *map(_line, rows)])
+
+
+def facts(row):
+    """A row in plain values."""
+    ways = {"plain": row.plain, "ours": row.ours}
+    return {"what": row.what} | {
+        name: None if way is None else {"seconds": way.seconds, "peak_bytes": way.peak_bytes}
+        for name, way in ways.items()
+    }
 
 
 def draw_curves(curves, path):
@@ -18,6 +28,8 @@ def draw_curves(curves, path):
             sizes, seconds, _ = zip(*points, strict=True)
             panel.loglog(sizes, seconds, marker="o", label={"ours": "here"}.get(way, way))
         panel.set(xlabel=what, ylabel="seconds")
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.yaxis.set_minor_formatter(NullFormatter())
         panel.grid(True, which="major", alpha=0.3)
         panel.legend(frameon=False)
     panels[0].set_title("CIRR's metrics, 418 queries")

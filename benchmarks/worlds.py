@@ -40,11 +40,11 @@ def write_large_pictures(folder, world, triplets):
 
 
 def _photograph(rng):
-    """As hard to decode as a photograph: broad shades, finer shapes, and a little noise on every pixel."""
-    size = (500, 375) if rng.random() < 0.7 else (375, 500)
-    layers = [
-        np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC))
-        for n in (5, 40)
-    ]
-    noise = rng.normal(0, 4, layers[0].shape)
-    return Image.fromarray((0.8 * layers[0] + 0.2 * layers[1] + noise).clip(0, 255).astype(np.uint8))
+    """As large and as hard to decode as a photograph, which has detail at every scale, the finer the fainter."""
+    picture = rng.normal(0, 1, (375, 500, 3))
+    for width in (4, 8, 16, 32, 64, 128, 256, 512):
+        shades = Image.fromarray(rng.integers(0, 256, (width * 3 // 4, width, 3), np.uint8))
+        picture += 127 * width**-0.6 * (np.asarray(shades.resize((500, 375), Image.Resampling.BICUBIC)) / 127.5 - 1)
+    picture *= 60 / picture.std()
+    upright = rng.random() < 0.3
+    return Image.fromarray((128 + (picture.swapaxes(0, 1) if upright else picture)).clip(0, 255).astype(np.uint8))

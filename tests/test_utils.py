@@ -14,7 +14,7 @@ from utils import (
     caption_tokens,
     collate_fn,
     element_wise_sum,
-    encode_captions,
+    extract_caption_features,
     extract_index_features,
     generate_randomized_fiq_caption,
     load_clip,
@@ -72,7 +72,7 @@ def test_captions_are_encoded_without_what_follows_them(small_clip, device):
     captions = ["a red dress, but sleeveless", "blue", "has long sleeves and is shiny"]
     assert caption_tokens(captions, small_clip).shape == (3, 8)
     whole = small_clip.encode_text(clip.tokenize(captions).to(device))
-    torch.testing.assert_close(encode_captions(captions, small_clip), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(extract_caption_features(captions, small_clip), whole, rtol=0, atol=1e-5)
 
 
 def test_index_features(world, small_clip, device):

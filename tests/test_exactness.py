@@ -1,0 +1,146 @@
+"""Every faster way gives what the plain one gives: the published algorithms as benchmarks/plain.py writes them."""
+
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import benchmarks.__main__ as benchmark
+from benchmarks import plain
+from benchmarks.cases import training_without_run
+from clip_fine_tune import FineTuning
+from data_utils import CIRRDataset, FashionIQDataset, TripletImages, make_transform
+from src import retrieval
+from src.files import PROJECT_ROOT
+from src.openai_clip import small_clip as random_clip
+from src.retrieval import best_rows, rank_targets, rank_targets_among
+from utils import autocast, extract_caption_features
+from validate import compute_cirr_val_metrics
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "in pieces"])
+def pieces(request, monkeypatch):
+    if request.param:
+        for name, number in (("SCORES_AT_ONCE", 300), ("QUERIES_AT_ONCE", 3), ("ROWS_AT_ONCE", 16)):
+            monkeypatch.setattr(retrieval, name, number)
+
+
+@pytest.fixture
+def question(device):
+    """Features of 90 pictures, some the same; predicted features of 50 queries; the rows [50, 6] of their groups."""
+    draws = torch.Generator().manual_seed(1)
+    features = torch.randn(90, 8, generator=draws)
+    features[40:60] = features[10:30]
+    rows = torch.stack([torch.randperm(90, generator=draws)[:6] for _ in range(50)])
+    predicted = features[rows[:, 1]] + torch.randn(50, 8, generator=draws)
+    return features.to(device), predicted.to(device), rows.to(device)
+
+
+@pytest.mark.usefixtures("pieces")
+def test_recalls_are_those_of_sorted_names(question):
+    features, predicted, rows = question
+    features = features + 1e-3 * torch.arange(90, device=features.device)[:, None]  # no ties: names sort them by luck
+    names = [f"picture {number}" for number in range(90)]
+    groups = [[names[row] for row in group] for group in rows.tolist()]
+    references, targets = ([group[place] for group in groups] for place in (0, 1))
+    queries = [(*pair, "", group) for *pair, group in zip(references, targets, groups, strict=True)]
+    ours = compute_cirr_val_metrics(queries, None, features, names, lambda image, text: text, predicted)
+    assert ours == plain.cirr_recalls(predicted, features, names, references, targets, groups)
+    assert 0 < ours[3] < 100
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_ranks_and_answers_are_those_of_a_stable_sort(question, precision):
+    features, predicted, rows = question
+    scores = F.normalize(predicted, dim=-1) @ F.normalize(features, dim=-1).T
+    scores[torch.arange(50), rows[:, 0]] = -torch.inf
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    with autocast(precision):
+        ranks = rank_targets(predicted, features, rows[:, 1], excluded_rows=rows[:, 0])
+        answers = best_rows(predicted, features, 20, excluded_rows=rows[:, 0])
+        group_ranks = rank_targets_among(predicted, features, rows[:, 1], rows[:, 1:])
+    assert ranks.tolist() == (order == rows[:, 1:2]).int().argmax(dim=1).tolist()
+    assert answers.tolist() == order[:, :20].tolist()
+    own, others = scores.gather(1, rows[:, 1:2]), scores.gather(1, rows[:, 2:])
+    assert group_ranks.tolist() == ((others > own) | ((others == own) & (rows[:, 2:] < rows[:, 1:2]))).sum(1).tolist()
+
+
+def test_all_scores_equal(device):
+    features, predicted = torch.ones(50, 4, device=device), torch.ones(3, 4, device=device)
+    targets = torch.tensor([0, 7, 49], device=device)
+    assert rank_targets(predicted, features, targets).tolist() == [0, 7, 49]
+    assert best_rows(predicted, features, 5).tolist() == [[0, 1, 2, 3, 4]] * 3
+
+
+def test_captions_are_those_of_the_whole_context(small_clip):
+    captions = ["a red dress, but sleeveless", "", "is " + "very " * 100 + "long", "blue", "has long sleeves"] * 9
+    ours = extract_caption_features(captions, small_clip, batch_size=4)
+    torch.testing.assert_close(ours, plain.encode_captions(captions, small_clip), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dataset", [CIRRDataset, FashionIQDataset])
+def test_a_batch_opens_each_of_its_pictures_once(dataset, world, monkeypatch):
+    category = [["dress", "shirt"]] if dataset is FashionIQDataset else []
+    training_set = dataset("train", *category, "relative", make_transform("targetpad", 1.25, 64), world)
+    triplets = TripletImages(training_set)
+    opened = []
+    original = dataset._image
+    monkeypatch.setattr(dataset, "_image", lambda self, name: opened.append(name) or original(self, name))
+    chosen = list(range(20))
+    random.Random(0).shuffle(chosen)
+    images, references, targets, captions = triplets[chosen]
+    assert len(opened) == len(set(opened)) == len(images)
+    for place, number in enumerate(chosen):
+        reference, target, caption = training_set[number]
+        assert torch.equal(images[references[place]], reference)
+        assert torch.equal(images[targets[place]], target)
+        assert captions[place] == caption
+
+
+def test_a_step_of_stage_1_is_the_plain_one(world, device):
+    """Loss and weights after a step: pictures once through the tower, captions trimmed, channels last, fused AdamW."""
+    training_set = CIRRDataset("train", "relative", make_transform("targetpad", 1.25, 64), world)
+    images, references, targets, captions = TripletImages(training_set)[list(range(24))]
+    assert len(images) < 48
+    results = []
+    for ours in (False, True):
+        torch.manual_seed(0)
+        clip_model = random_clip().to(device).eval()
+        stage = FineTuning(clip_model, "both")
+        learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(learning, lr=1e-3, eps=1e-7, fused=ours)
+        if ours:
+            clip_model.to(memory_format=torch.channels_last)
+            training = training_without_run(stage, optimizer, None)
+            loss = training.train_step(stage.inputs(images, references, targets, texts=captions)).item()
+        else:
+            loss = plain.fine_tuning_step(
+                images[references].to(device), images[targets].to(device), captions, clip_model, optimizer
+            )
+        results.append((loss, clip_model.visual.conv1.weight.grad, clip_model.token_embedding.weight.grad))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(torch.as_tensor(ours), torch.as_tensor(theirs), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "command", ["clip_fine_tune", "combiner_train", "validate", "cirr_test_submission", "report", "benchmarks.__main__"]
+)
+@pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--no-such-flag", 2)])
+def test_flags_are_answered_before_torch_is_imported(command, flag, status):
+    program = (
+        f"import runpy, sys; sys.argv = ['{command}', '{flag}']\n"
+        f"try: runpy.run_module('{command}', run_name='__main__')\n"
+        "except SystemExit as end: print({'torch', 'pandas', 'numpy', 'PIL'} & set(sys.modules), end.code or 0)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == f"set() {status}"
+
+
+def test_the_benchmark_runs(tmp_path):
+    """Its figures mean nothing on so little, but its own comparisons of plain and fast results hold."""
+    benchmark.main(["--quick", "--output", str(tmp_path)])
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "table.md", "curves.png"}
