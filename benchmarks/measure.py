@@ -14,7 +14,7 @@ from utils import device
 
 
 class Measured(NamedTuple):
-    """What a way cost, in median seconds and in the most memory it held beyond what was held before, and what it gave."""
+    """What a way cost, in median seconds and the most memory it held beyond what was held before, and what it gave."""
 
     seconds: float
     peak_bytes: int | None
