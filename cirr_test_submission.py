@@ -35,7 +35,7 @@ from pathlib import Path
 from data_utils import CIRRDataset, make_transform
 from src.errors import InputError, one_line_errors
 from src.retrieval import Gallery, best_candidates, best_rows
-from utils import ENCODERS, Encoder, autocast, load_clip, load_combining_function
+from utils import ENCODERS, Encoder, agree_with_checkpoints, autocast, load_clip, load_combining_function
 from validate import columns, other_members, predict_features
 
 ANSWERS, GROUP_ANSWERS = 50, 3
@@ -88,9 +88,10 @@ def main(argv=None):
     args = parse_arguments(argv)
     if Path(args.submission_name).name != args.submission_name:
         raise InputError(f"--submission-name {args.submission_name}: must be a part of a file name, without slashes")
+    agree_with_checkpoints(args)
     clip_model = load_clip(args.clip_model_name, args.clip_model_path)
     combining_function = load_combining_function(
-        args.combining_function, args.combiner_path, clip_model.visual.output_dim, args.projection_dim, args.hidden_dim
+        args.combining_function, args.combiner_path, clip_model, args.projection_dim, args.hidden_dim
     )
     preprocess = make_transform(args.transform, args.target_ratio, clip_model.visual.input_resolution)
 

@@ -13,11 +13,11 @@ from options import (
     add_feature_cache_options,
     add_image_cache_option,
     add_training_options,
-    comet_options,
     feature_cache_folder,
+    parse_training,
     training_plan,
 )
-from src.options import Parser, any_case, hyper_parameters, positive
+from src.options import Parser, any_case, positive
 
 
 def parse_arguments(argv=None):
@@ -30,7 +30,7 @@ def parse_arguments(argv=None):
     add_image_cache_option(parser)
     add_feature_cache_options(parser)
     add_common_options(parser)
-    return parser.parse_args(argv)
+    return parse_training(parser, argv)
 
 
 if __name__ == "__main__":
@@ -43,11 +43,11 @@ from torch import nn
 from data_utils import TripletImages, TripletRows, make_transform
 from image_cache import cache_images
 from src.errors import one_line_errors
-from src.run import start_run
-from training import Training, training_loader
+from training import Training, open_run, training_loader
 from utils import (
     Encoder,
     caption_tokens,
+    checkpoint_facts,
     device,
     element_wise_sum,
     load_clip,
@@ -123,10 +123,12 @@ def main(argv=None):
     learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=args.learning_rate, betas=(0.9, 0.999), eps=1e-7, fused=True)
 
+    facts = checkpoint_facts(args)
     name = f"clip_finetuned_on_{benchmark.short_name}_{model_label(args.clip_model_name)}"
-    project = f"{args.dataset} clip fine-tuning"
-    run = start_run(args.output_path / "models", name, project, comet_options(args), hyper_parameters(args))
-    Training(stage, optimizer, loader, validation, run, training_plan(args)).train()
+    run, state = open_run(args, name, f"{args.dataset} clip fine-tuning")
+    training = Training(stage, optimizer, loader, validation, run, training_plan(args), facts)
+    training.go_on_from(state)
+    training.train()
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from options import (
     add_dataset_option,
     add_feature_cache_options,
     add_training_options,
-    comet_options,
     feature_cache_folder,
+    parse_training,
     training_plan,
 )
-from src.options import Parser, count, hyper_parameters, positive
+from src.options import Parser, count, positive
 
 
 def parse_arguments(argv=None):
@@ -29,7 +29,7 @@ def parse_arguments(argv=None):
     add_clip_options(parser)
     add_feature_cache_options(parser)
     add_common_options(parser)
-    return parser.parse_args(argv)
+    return parse_training(parser, argv)
 
 
 if __name__ == "__main__":
@@ -42,9 +42,9 @@ from torch import nn
 from combiner import Combiner
 from data_utils import TripletRows, make_transform
 from src.errors import one_line_errors
-from src.run import start_run
-from training import Training, training_loader
-from utils import ENCODERS, Encoder, autocast, device, load_clip, model_label
+from src.weights import weights_digest
+from training import Training, open_run, training_loader
+from utils import ENCODERS, Encoder, agree_with_checkpoints, autocast, checkpoint_facts, device, load_clip, model_label
 from validate import BENCHMARKS, Validation
 
 
@@ -96,6 +96,7 @@ def encode_triplets(triplets, caption_variants, encoder):
 @one_line_errors
 def main(argv=None):
     args = parse_arguments(argv)
+    agree_with_checkpoints(args)
     torch.manual_seed(args.seed)
     benchmark = BENCHMARKS[args.dataset]
 
@@ -113,10 +114,13 @@ def main(argv=None):
     stage = CombinerTraining(clip_model, combiner, *features)
     optimizer = torch.optim.Adam(combiner.parameters(), lr=args.combiner_lr, fused=True)
 
+    dimensions = {"projection_dim": args.projection_dim, "hidden_dim": args.hidden_dim}
+    facts = checkpoint_facts(args) | dimensions | {"clip_weights": weights_digest(clip_model.state_dict())}
     name = f"combiner_trained_on_{benchmark.short_name}_{model_label(args.clip_model_name)}"
-    project = f"{args.dataset} combiner training"
-    run = start_run(args.output_path / "models", name, project, comet_options(args), hyper_parameters(args))
-    Training(stage, optimizer, loader, validation, run, training_plan(args)).train()
+    run, state = open_run(args, name, f"{args.dataset} combiner training")
+    training = Training(stage, optimizer, loader, validation, run, training_plan(args), facts)
+    training.go_on_from(state)
+    training.train()
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.comet import CometOptions
-from src.files import PROJECT_ROOT
-from src.options import any_case, count, count_or_zero, positive, usable_cores
+from src.errors import InputError
+from src.files import PROJECT_ROOT, read_json
+from src.options import any_case, count, count_or_zero, hyper_parameters, plain, positive, usable_cores
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 TRANSFORMS = ("clip", "squarepad", "targetpad")
@@ -58,10 +59,10 @@ def comet_options(args):
     return CometOptions(args.api_key, args.workspace, args.experiment_name, args.comet_offline)
 
 
-def add_dataset_option(parser, default=None):
-    """--dataset, required unless it has a `default`."""
-    needed = {"required": True} if default is None else {"default": default}
-    parser.add_argument("--dataset", type=any_case("CIRR", "FashionIQ"), help="CIRR or FashionIQ, any case", **needed)
+def add_dataset_option(parser, default=None, required=False):
+    kinds = any_case("CIRR", "FashionIQ")
+    help_text = "CIRR or FashionIQ, any case"
+    parser.add_argument("--dataset", type=kinds, default=default, required=required, help=help_text)
 
 
 def add_training_options(parser, batch_size, validation_frequency):
@@ -70,8 +71,53 @@ def add_training_options(parser, batch_size, validation_frequency):
     group.add_argument("--batch-size", type=count, default=batch_size, help="triplets a step")
     help_text = "validate every so many epochs"
     group.add_argument("--validation-frequency", type=count, default=validation_frequency, help=help_text)
-    group.add_argument("--save-training", action="store_true", help="save weights at each validation")
+    help_text = "save weights at each validation, and after each epoch what --resume needs"
+    group.add_argument("--save-training", action="store_true", help=help_text)
     group.add_argument("--save-best", action="store_true", help="with --save-training: keep only the best by each mean")
+
+    help_text = "go on with a run that was stopped or has finished; its options need not be given again"
+    group.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help=help_text)
+
+
+MAY_CHANGE = {
+    *("num_epochs", "num_workers", "data_path", "output_path", "feature_cache", "no_feature_cache", "image_cache"),
+    *("api_key", "workspace", "experiment_name", "comet_offline", "resume"),
+}
+"""Options that do not decide a run's results: --resume takes other ones."""
+
+
+def parse_training(parser, argv):
+    """The options of a training command, with --resume those of that run; ends the process as a wrong flag does."""
+    args = parser.parse_args(argv)
+    if args.resume is not None:
+        try:
+            _take_over(args, {action.dest for action in parser._actions if action.type is Path})
+        except InputError as error:
+            parser.error(str(error))
+    if args.dataset is None:
+        parser.error("the following arguments are required: --dataset")
+    return args
+
+
+def _take_over(args, paths):
+    """Give `args` the options of the run to resume where the command says nothing; `paths` names those of type Path."""
+    path = args.resume / "training_hyperparameters.json"
+    options = read_json(path, dict)
+    foreign = sorted(options.keys() ^ hyper_parameters(args).keys())
+    if foreign:
+        raise InputError(f"{path}: not a run of this command, which differs in {foreign[0]}")
+    if not options["save_training"]:
+        raise InputError(f"--resume {args.resume}: a run without --save-training left nothing to go on from")
+    flags = {name: f"--{name.replace('_', '-')}" for name in options}
+    other = [name for name in sorted(args.given - MAY_CHANGE) if plain(getattr(args, name)) != options[name]]
+    if other:
+        raise InputError(
+            f"--resume {args.resume}: the run has "
+            + ", ".join(f"{flags[name]} {options[name]}, not {plain(getattr(args, name))}" for name in other)
+        )
+    for name in options.keys() - args.given:
+        value = options[name]
+        setattr(args, name, Path(value) if name in paths and value is not None else value)
 
 
 class TrainingPlan(NamedTuple):
@@ -103,8 +149,10 @@ def add_clip_options(parser, tuned=True):
 def add_combiner_options(parser, trained=True):
     """The Combiner's dimensions and (`trained`) which function judges, with which weights."""
     group = parser.add_argument_group("Combiner")
-    group.add_argument("--projection-dim", type=count, default=2560, help="of its two projections")
-    group.add_argument("--hidden-dim", type=count, default=5120, help="of its two hidden layers")
+    whose = " (default: the checkpoint's)" if trained else ""
+    for flag, published, what in (("--projection-dim", 2560, "projections"), ("--hidden-dim", 5120, "hidden layers")):
+        default = None if trained else published
+        group.add_argument(flag, type=count, default=default, help=f"of its two {what}{whose}")
     if trained:
         names = any_case("sum", "combiner", "image", "text")
         help_text = "sum, combiner, or image or text alone (default: combiner with --combiner-path, else sum)"

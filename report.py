@@ -91,8 +91,7 @@ def load_models(runs):
     if last.weights_name == "tuned_clip":
         return untrained, load_clip(last.options["clip_model_name"], last.weights), None
     tuned = load_clip(last.options["clip_model_name"], last.options["clip_model_path"])
-    dimensions = tuned.visual.output_dim, last.options["projection_dim"], last.options["hidden_dim"]
-    return untrained, tuned, load_combining_function("combiner", last.weights, *dimensions)
+    return untrained, tuned, load_combining_function("combiner", last.weights, tuned)
 
 
 def climb(before, after, combine):

@@ -1,13 +1,20 @@
 """The loop of both stages, and the batches that it takes."""
 
 import random
+import shutil
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from tqdm import tqdm
 
+from options import comet_options
+from src.checkpoint import random_states, read_checkpoint, restore_random_states, size_of, write_checkpoint
 from src.errors import InputError
 from src.losses import contrastive_loss
+from src.options import hyper_parameters
+from src.run import resume_run, start_run
+from src.signals import Stopping
+from src.weights import load_weights
 from utils import (
     autocast,
     autocast_dtype,
@@ -43,6 +50,13 @@ def _as_it_is(batch):
     return batch
 
 
+STATE_FILE = "training_state.pt"
+STATE_KEYS = (
+    *("next_epoch", "triplets", "weights", "optimizer", "scaler"),
+    *("random", "order", "draws", "facts", "run"),
+)
+
+
 class Training:
     """A stage on its way through the epochs; `run` keeps what comes of it.
 
@@ -50,7 +64,8 @@ class Training:
     `stage(batch)` gives the (predicted, target) features of that.
     """
 
-    def __init__(self, stage, optimizer, loader, validation, run, plan):
+    def __init__(self, stage, optimizer, loader, validation, run, plan, facts=None):
+        """`facts` are plain values that the weights' files are to tell of themselves."""
         self.stage = stage
         self.optimizer = optimizer
         self.loader = loader
@@ -63,16 +78,35 @@ class Training:
         self.draws = random.Random(plan.seed)  # apart from the global generator, which other libraries draw from
         self.best_weights = self.benchmark.best_weights(stage.weights_name) if plan.save_best else {}
 
+        self.facts = facts or {}
+        self.next_epoch = 0
+        self.stopping = Stopping(self._last_words)
+
     def train(self):
-        """All epochs, and a validation behind every so many of them."""
-        for epoch in range(self.plan.num_epochs):
-            self.run.log_training(epoch, self.train_epoch(epoch))
-            if epoch % self.plan.validation_frequency == 0:
-                metrics = self.validate()
-                self.run.log_validation(epoch, metrics)
-                if self.plan.save_training:
-                    self._save_weights(epoch, metrics)
-        self.run.end()
+        """The epochs that are left, and a validation behind every so many of them.
+
+        Raises InputError when a loss is not finite, or the disk has no room for what will be saved.
+        """
+        if self.plan.save_training:
+            self._require_space()
+        try:
+            with self.stopping:
+                for epoch in range(self.next_epoch, self.plan.num_epochs):
+                    self._train_and_judge(epoch)
+        finally:
+            self.run.end()
+
+    def _train_and_judge(self, epoch):
+        self.run.log_training(epoch, self.train_epoch(epoch))
+        if epoch % self.plan.validation_frequency == 0:
+            metrics = self.validate()
+            self.run.log_validation(epoch, metrics)
+            if self.plan.save_training:
+                self._save_weights(epoch, metrics)
+        self.next_epoch = epoch + 1
+        if self.plan.save_training:
+            with self.stopping.finishing():
+                write_checkpoint(self.run.folder / STATE_FILE, self.state())
 
     def train_epoch(self, epoch):
         """One pass over the triplets; gives its mean loss."""
@@ -82,6 +116,8 @@ class Training:
         for step, (*pictures, captions) in enumerate(bar, start=epoch * len(self.loader)):
             texts = self.benchmark.training_captions(captions, self.draws)
             loss = self.train_step(self.stage.inputs(*pictures, texts=texts))
+            if not loss.isfinite():
+                raise InputError(f"epoch {epoch}, step {step}: the loss is {loss.item()}; {self._last_words()}")
             update_train_running_results(results, loss, len(texts))
             set_train_bar_description(bar, epoch, self.plan.num_epochs, results)
             self.run.log_step(step, loss.item())
@@ -103,7 +139,79 @@ class Training:
         with autocast(self.plan.precision):
             return self.validation.metrics(self.stage.combining_function)
 
+    def state(self):
+        """All that `go_on_from` needs to go on behind the last epoch, in tensors and plain values."""
+        return {
+            "next_epoch": self.next_epoch,
+            "triplets": len(self.loader.dataset),
+            "weights": self.stage.trained.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random_states(),
+            "order": self.loader.sampler.sampler.generator.get_state(),
+            "draws": self.draws.getstate(),
+            "facts": self.facts,
+            "run": self.run.state(),
+        }
+
+    def go_on_from(self, state):
+        """Be where the training was that gave `state`; at the beginning for None.
+
+        Raises InputError when it stood on other data, other weights of CLIP, or other sizes of what learns.
+        """
+        if state is None:
+            return
+        path = self.run.folder / STATE_FILE
+        if state["triplets"] != len(self.loader.dataset):
+            raise InputError(
+                f"{path}: of {state['triplets']} training triplets, there are {len(self.loader.dataset)} now"
+            )
+        for name, fact in self.facts.items():
+            if state["facts"].get(name) != fact:
+                raise InputError(f"{path}: of a run with another {name}, {state['facts'].get(name)}, not {fact}")
+        if self.plan.num_epochs < state["next_epoch"]:
+            raise InputError(f"--num-epochs {self.plan.num_epochs}: the run has finished {state['next_epoch']} already")
+        load_weights(self.stage.trained, state["weights"], path)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.loader.sampler.sampler.generator.set_state(state["order"])
+        self.draws.setstate(state["draws"])
+        self.next_epoch = state["next_epoch"]
+        restore_random_states(state["random"])
+
+    def _last_words(self):
+        if not self.plan.save_training:
+            return "without --save-training nothing was kept to go on from"
+        done = f"{self.next_epoch} finished epochs" if self.next_epoch else "no finished epoch"
+        return f"--resume {self.run.folder} goes on from {done}"
+
+    def _require_space(self):
+        """Refuse a disk that cannot hold the weights and twice the state: its old file stays until the new is whole."""
+        weights = size_of(self.stage.trained.state_dict())
+        learning = sum(size_of(parameter) for group in self.optimizer.param_groups for parameter in group["params"])
+        validations = len(range(self.next_epoch, self.plan.num_epochs, self.plan.validation_frequency))
+        files = len(self.best_weights) + 1 if self.best_weights else validations
+        needed = files * weights + 2 * (weights + 2 * learning)
+        free = shutil.disk_usage(self.run.folder).free
+        if needed > free:
+            sizes = f"the weights need {needed / 1e9:.2f} GB, its disk has {free / 1e9:.2f} GB free"
+            raise InputError(f"{self.run.folder}: {sizes}")
+
     def _save_weights(self, epoch, metrics):
         names = [name for name, metric in self.best_weights.items() if self.run.improves(name, metrics[metric])]
         for name in names if self.best_weights else [f"{self.stage.weights_name}_{epoch}"]:
-            save_model(name, epoch, self.stage.trained, self.run.folder)
+            save_model(name, epoch, self.stage.trained, self.run.folder, self.facts | {"metrics": metrics})
+
+
+def open_run(args, name, project_name):
+    """The Run that a training command's options ask for, new or resumed, and the state to go on from, None for none.
+
+    A run that was stopped before its first epoch had ended has none.
+    """
+    if args.resume is None:
+        models_path = args.output_path / "models"
+        return start_run(models_path, name, project_name, comet_options(args), hyper_parameters(args)), None
+    path = args.resume / STATE_FILE
+    state = read_checkpoint(path, STATE_KEYS) if path.is_file() else None
+    run_state = state["run"] if state else None
+    return resume_run(args.resume, run_state, project_name, comet_options(args), hyper_parameters(args)), state

@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 from combiner import Combiner
 from data_utils import training_variants
+from src.checkpoint import write_checkpoint
 from src.errors import InputError
-from src.files import replacing
 from src.openai_clip import MODEL_NAMES, load_clip_file, load_named_clip, read_clip_weights, tokenize
+from src.options import plain
 from src.row_store import RowStore, file_key
-from src.weights import load_weights, read_weights, weights_digest
+from src.weights import load_weights, read_facts, read_weights, weights_digest
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -62,11 +63,12 @@ def load_clip(clip_model_name, clip_model_path=None):
     return clip_model.to(device, memory_format=torch.channels_last).eval()
 
 
-def load_combining_function(name, combiner_path, clip_feature_dim, projection_dim, hidden_dim):
+def load_combining_function(name, combiner_path, clip_model, projection_dim=None, hidden_dim=None):
     """The function (image features, text features) → predicted features called `name`.
 
-    "sum", "image", "text", "combiner", or None: the Combiner when there is a `combiner_path`, else the sum. Raises
-    InputError when the Combiner has no checkpoint, or one of other dimensions.
+    "sum", "image", "text", "combiner", or None: the Combiner when there is a `combiner_path`, else the sum. Its
+    dimensions are the checkpoint's. Raises InputError when the Combiner has no checkpoint, or one of other dimensions,
+    for other features, or trained on another CLIP than `clip_model`.
     """
     name = name or ("sum" if combiner_path is None else "combiner")
     if name != "combiner":
@@ -76,13 +78,17 @@ def load_combining_function(name, combiner_path, clip_feature_dim, projection_di
     if combiner_path is None:
         raise InputError("--combining-function combiner needs --combiner-path, a checkpoint of stage 2")
     weights = read_weights(combiner_path, "Combiner")
-    _require_combiner_shape(weights, combiner_path, clip_feature_dim, projection_dim, hidden_dim)
-    combiner = Combiner(clip_feature_dim, projection_dim, hidden_dim)
+    dimensions = _combiner_shape(weights, combiner_path, clip_model.visual.output_dim, projection_dim, hidden_dim)
+    trained_on = read_facts(combiner_path).get("clip_weights")
+    if trained_on not in (None, weights_digest(clip_model.state_dict())):
+        raise InputError(f"{combiner_path}: was trained on another CLIP than this; --clip-model-path names its own")
+    combiner = Combiner(*dimensions)
     load_weights(combiner, weights, combiner_path)
     return combiner.to(device).eval().combine_features
 
 
-def _require_combiner_shape(weights, path, clip_feature_dim, projection_dim, hidden_dim):
+def _combiner_shape(weights, path, clip_feature_dim, projection_dim, hidden_dim):
+    """CLIP's, projection and hidden dimension of a Combiner's weights; the last two must be those given, if any are."""
     layers = [weights.get(f"{layer}.weight") for layer in ("text_projection_layer", "output_layer")]
     if any(layer is None or layer.ndim != 2 for layer in layers):
         raise InputError(f"{path}: not the weights of a Combiner")
@@ -91,9 +97,38 @@ def _require_combiner_shape(weights, path, clip_feature_dim, projection_dim, hid
         raise InputError(
             f"{path}: a Combiner of {feature} dimensions, but this CLIP's features have {clip_feature_dim}"
         )
-    if (projection, hidden) != (projection_dim, hidden_dim):
+    if projection_dim not in (None, projection) or hidden_dim not in (None, hidden):
         fitting = f"--projection-dim {projection} --hidden-dim {hidden}"
-        raise InputError(f"{path}: a Combiner of {fitting}, not of {projection_dim} and {hidden_dim}")
+        given = " and ".join(str(dim) for dim in (projection_dim, hidden_dim) if dim is not None)
+        raise InputError(f"{path}: a Combiner of {fitting}, not of {given}")
+    return feature, projection, hidden
+
+
+TOLD = ("clip_model_name", "transform", "target_ratio")
+"""Options that a checkpoint tells of itself, because whoever uses it must use the same."""
+
+
+def checkpoint_facts(args):
+    """What the checkpoints of a training command are to tell of themselves."""
+    return {name: plain(getattr(args, name)) for name in (*TOLD, "dataset", "seed")}
+
+
+def agree_with_checkpoints(args):
+    """Let options that were not given be what the checkpoints tell of themselves; published ones tell nothing.
+
+    Raises InputError for a given one that contradicts. Of --clip-model-name only the shape matters: loading checks it.
+    """
+    for path in filter(None, (args.clip_model_path, getattr(args, "combiner_path", None))):
+        facts = read_facts(path)
+        for name in TOLD:
+            told = facts.get(name)
+            if told is None or (name == "target_ratio" and facts.get("transform") != "targetpad"):
+                continue
+            if name not in args.given:
+                setattr(args, name, told)
+            elif name != "clip_model_name" and getattr(args, name) != told:
+                flag = f"--{name.replace('_', '-')}"
+                raise InputError(f"{flag} {getattr(args, name)}: {path} was trained with {flag} {told}")
 
 
 # ---- features ----
@@ -261,7 +296,11 @@ def set_train_bar_description(train_bar, epoch, num_epochs, train_running_result
     train_bar.set_description(description, refresh=False)  # the bar redraws itself ten times a second
 
 
-def save_model(name, cur_epoch, model_to_save, training_path):
-    """Write {"epoch", <class name>: state dict} to saved_models/<name>.pt of the run folder `training_path`."""
-    with replacing(Path(training_path) / "saved_models" / f"{name}.pt") as unfinished:
-        torch.save({"epoch": cur_epoch, type(model_to_save).__name__: model_to_save.state_dict()}, unfinished)
+def save_model(name, cur_epoch, model_to_save, training_path, facts=None):
+    """Write {"epoch", <class name>: state dict} to saved_models/<name>.pt of the run folder `training_path`.
+
+    `facts`, plain values, are what the file tells of itself beside these.
+    """
+    content = {"epoch": cur_epoch, type(model_to_save).__name__: model_to_save.state_dict()}
+    content |= {} if facts is None else {"facts": facts}
+    write_checkpoint(Path(training_path) / "saved_models" / f"{name}.pt", content)

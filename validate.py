@@ -19,7 +19,7 @@ from src.options import Parser
 
 def parse_arguments(argv=None):
     parser = Parser("Print the recalls of a CLIP, with the sum or a Combiner, on a validation split.")
-    add_dataset_option(parser)
+    add_dataset_option(parser, required=True)
     add_clip_options(parser)
     add_combiner_options(parser)
     add_feature_cache_options(parser)
@@ -50,6 +50,7 @@ from src.retrieval import Gallery, rank_targets, rank_targets_among, recall_at
 from utils import (
     ENCODERS,
     Encoder,
+    agree_with_checkpoints,
     autocast,
     extract_caption_features,
     generate_randomized_fiq_caption,
@@ -325,9 +326,10 @@ class Validation:
 @one_line_errors
 def main(argv=None):
     args = parse_arguments(argv)
+    agree_with_checkpoints(args)
     clip_model = load_clip(args.clip_model_name, args.clip_model_path)
     combining_function = load_combining_function(
-        args.combining_function, args.combiner_path, clip_model.visual.output_dim, args.projection_dim, args.hidden_dim
+        args.combining_function, args.combiner_path, clip_model, args.projection_dim, args.hidden_dim
     )
 
     benchmark = BENCHMARKS[args.dataset]

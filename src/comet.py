@@ -23,8 +23,8 @@ class CometOptions(NamedTuple):
     offline: bool
 
 
-def start_experiment(project_name, options, offline_directory):
-    """Start a Comet experiment and log this project's code to it.
+def start_experiment(project_name, options, offline_directory, experiment_key=None):
+    """Start a Comet experiment, or go on with that of `experiment_key`, and log this project's code to it.
 
     Online when key and workspace are known from `options` or Comet's environment or configuration file; an archive in
     `offline_directory` if `options.offline` or Comet cannot be reached; else a disabled one, which takes every call.
@@ -42,16 +42,17 @@ def start_experiment(project_name, options, offline_directory):
         print(f"Comet cannot be reached: logging to an archive in {offline_directory}", file=sys.stderr)
         mode = "offline"
     try:
-        experiment = _start_comet(mode, project_name, options, offline_directory)
+        key = None if mode == "disabled" else experiment_key
+        experiment = _start_comet(mode, project_name, options, offline_directory, key)
     except comet_ml.exceptions.CometException as error:
         print(f"Comet cannot be logged to: {error}", file=sys.stderr)
-        experiment = _start_comet("disabled", project_name, options, offline_directory)
+        experiment = _start_comet("disabled", project_name, options, offline_directory, None)
     for file in sorted(PROJECT_ROOT.glob("*.py")) + sorted(PROJECT_ROOT.glob("src/*.py")):
         experiment.log_code(file_name=str(file))
     return experiment
 
 
-def _start_comet(mode, project_name, options, offline_directory):
+def _start_comet(mode, project_name, options, offline_directory, experiment_key):
     import comet_ml
 
     if mode == "offline":
@@ -70,7 +71,8 @@ def _start_comet(mode, project_name, options, offline_directory):
         api_key=options.api_key if mode == "online" else None,
         workspace=options.workspace,
         project_name=project_name,
-        mode="create",
+        mode="create" if experiment_key is None else "get",
+        experiment_key=experiment_key,
         online=mode != "offline",
         experiment_config=config,
     )

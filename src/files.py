@@ -13,17 +13,40 @@ PROJECT_ROOT = Path(__file__).absolute().parent.parent
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yield a path beside `path` to write to; it takes `path`'s place once the block ends without an error."""
+    """Yield a path beside `path` to write to; it takes `path`'s place once the block ends without an error.
+
+    Both are on the disk then, also if the power fails. Raises OSError with `path` for its file name.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield unfinished
-        with unfinished.open("rb+") as written:
-            os.fsync(written.fileno())
+        _sync(unfinished, os.O_RDWR)
         unfinished.replace(path)
+        _sync(path.parent, os.O_RDONLY)
+    except OSError as error:
+        # A failed write does not say where, and the name of the unfinished file says nothing to anybody.
+        if error.filename in (None, str(unfinished)):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder):
+    """Delete what processes that were killed inside `replacing` left in `folder` and below."""
+    for path in Path(folder).rglob(".*"):
+        if path.is_file() and path.suffix[1:].isdecimal():
+            path.unlink()
+
+
+def _sync(path, flags):
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path, content, **options):

@@ -13,8 +13,14 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
 
+_NOT_GIVEN = object()
+
+
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that shows the defaults and answers a wrong flag with one line and exit status 2."""
+    """An ArgumentParser that shows the defaults and answers a wrong flag with one line and exit status 2.
+
+    Its result has one attribute more: `given`, the names of the options that were not left at their defaults.
+    """
 
     def __init__(self, description):
         super().__init__(description=description, formatter_class=_Help, allow_abbrev=False)
@@ -26,7 +32,12 @@ class Parser(argparse.ArgumentParser):
             if flag.startswith("--") and flag not in self._option_string_actions:
                 near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
                 self.error(f"there is no {flag}" + (f", but there is {near[0]}" if near else ""))
-        return super().parse_args(args)
+        # Once more, with marks for defaults, to learn what was given.
+        marked = argparse.Namespace(**{action.dest: _NOT_GIVEN for action in self._actions})
+        super().parse_args(args, marked)
+        options = super().parse_args(args)
+        options.given = {name for name, value in vars(marked).items() if value is not _NOT_GIVEN}
+        return options
 
     def error(self, message):
         print(f"error: {message} ({self.prog} --help lists the options)", file=sys.stderr)
@@ -77,5 +88,10 @@ def usable_cores():
 
 def hyper_parameters(args):
     """The options of a command as plain values, to be kept beside its results: without the API key."""
-    options = {name: value for name, value in vars(args).items() if name != "api_key"}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    unkept = ("api_key", "resume", "given")
+    return {name: plain(value) for name, value in vars(args).items() if name not in unkept}
+
+
+def plain(value):
+    """An option's value as JSON takes it."""
+    return str(value) if isinstance(value, Path) else value

@@ -3,7 +3,9 @@
 import pandas as pd
 
 from src.comet import start_experiment
-from src.files import replacing, time_stamp, write_json
+from src.files import remove_unfinished, replacing, time_stamp, write_json
+
+TABLES = ("train_metrics", "validation_metrics")
 
 
 class Run:
@@ -13,7 +15,7 @@ class Run:
         """`folder` exists and is the run's own; `hyper_parameters` are plain values."""
         self.folder = folder
         self.experiment = experiment
-        self._rows = {"train_metrics": [], "validation_metrics": []}
+        self._rows = {table: [] for table in TABLES}
         self._best = {}
         write_json(folder / "training_hyperparameters.json", hyper_parameters, sort_keys=True, indent=4)
         experiment.log_parameters(hyper_parameters)
@@ -39,12 +41,27 @@ class Run:
             self._best[name] = value
         return improved
 
+    def state(self):
+        """What `restore` needs, in plain values."""
+        key = None if self.experiment.disabled else self.experiment.get_key()
+        return {"rows": self._rows, "best": self._best, "experiment": key}
+
+    def restore(self, state):
+        """Take the tables back to where they were when `state` was taken."""
+        self._rows = {table: list(rows) for table, rows in state["rows"].items()}
+        self._best = dict(state["best"])
+        for table in self._rows:
+            self._write(table)
+
     def end(self):
         """Hand over to Comet what it has not sent yet."""
         self.experiment.end()
 
     def _add_row(self, table, row):
         self._rows[table].append(row)
+        self._write(table)
+
+    def _write(self, table):
         with replacing(self.folder / f"{table}.csv") as unfinished:
             pd.DataFrame(self._rows[table]).to_csv(unfinished, index=False)
 
@@ -53,6 +70,16 @@ def start_run(models_path, name, project_name, comet_options, hyper_parameters):
     """A Run in a new folder of `models_path`, with its experiment in Comet's project `project_name`."""
     folder = create_run_folder(models_path, name)
     return Run(folder, start_experiment(project_name, comet_options, offline_directory=folder), hyper_parameters)
+
+
+def resume_run(folder, state, project_name, comet_options, hyper_parameters):
+    """The Run in `folder` as it was when it gave `state`, and its experiment; `state` None is before anything."""
+    remove_unfinished(folder)
+    state = state or {"rows": dict.fromkeys(TABLES, ()), "best": {}, "experiment": None}
+    experiment = start_experiment(project_name, comet_options, folder, state["experiment"])
+    run = Run(folder, experiment, hyper_parameters)
+    run.restore(state)
+    return run
 
 
 def create_run_folder(models_path, name):

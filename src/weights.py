@@ -16,7 +16,7 @@ def read_weights(path, name):
 
     Never runs code from the file. Raises InputError when there is no such file or it holds no weights of that name.
     """
-    content = _read(Path(path))
+    content = read_content(path)
     if isinstance(content, dict) and isinstance(content.get(name), dict):
         content = content[name]
     if not isinstance(content, dict) or not content:
@@ -24,6 +24,16 @@ def read_weights(path, name):
     if not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
         raise InputError(f"{path}: holds {', '.join(map(str, content))[:80]} where weights of a {name} are expected")
     return dict(content)
+
+
+def read_facts(path):
+    """The plain values that the checkpoint at `path` tells of itself, {} where it tells nothing or cannot be read."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # without reading its tensors
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
+        return {}
+    facts = content.get("facts") if isinstance(content, dict) else None
+    return facts if isinstance(facts, dict) else {}
 
 
 def load_weights(model, weights, path):
@@ -51,7 +61,9 @@ def weights_digest(weights):
     return digest.hexdigest()
 
 
-def _read(path):
+def read_content(path):
+    """What the file at `path` holds, on the CPU; never runs code from it, raises InputError when it cannot be read."""
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:

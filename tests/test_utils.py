@@ -145,24 +145,24 @@ def test_a_checkpoint_is_loaded_over_a_clip(world, fp32_clip, tmp_path):
     assert torch.equal(clip_model.text_projection.cpu(), fp32_clip.text_projection)
 
 
-def test_combining_functions(tmp_path, device):
-    assert load_combining_function(None, None, 8, 4, 6) is element_wise_sum
-    assert load_combining_function("sum", None, 8, 4, 6) is element_wise_sum
+def test_combining_functions(small_clip, tmp_path, device):
+    assert load_combining_function(None, None, small_clip) is element_wise_sum
+    assert load_combining_function("sum", None, small_clip) is element_wise_sum
     image, text = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])
-    assert load_combining_function("image", None, 8, 4, 6)(image, text).tolist() == [[1, 0]]
-    assert load_combining_function("text", None, 8, 4, 6)(image, text).tolist() == [[0, 1]]
-    combiner = Combiner(8, 4, 6)
+    assert load_combining_function("image", None, small_clip)(image, text).tolist() == [[1, 0]]
+    assert load_combining_function("text", None, small_clip)(image, text).tolist() == [[0, 1]]
+    combiner = Combiner(64, 4, 6)
     save_model("combiner", 0, combiner, tmp_path)
     path = tmp_path / "saved_models" / "combiner.pt"
-    images, texts = torch.randn(2, 8), torch.randn(2, 8)
+    images, texts = torch.randn(2, 64), torch.randn(2, 64)
     expected = combiner.eval().combine_features(images, texts)
     for name in (None, "combiner"):
-        combine = load_combining_function(name, path, 8, 4, 6)
+        combine = load_combining_function(name, path, small_clip)
         torch.testing.assert_close(combine(images.to(device), texts.to(device)).cpu(), expected)
 
 
-def test_an_unused_combiner_is_mentioned(capsys, tmp_path):
-    assert load_combining_function("sum", tmp_path / "combiner.pt", 8, 4, 6) is element_wise_sum
+def test_an_unused_combiner_is_mentioned(small_clip, capsys, tmp_path):
+    assert load_combining_function("sum", tmp_path / "combiner.pt", small_clip) is element_wise_sum
     assert "combiner.pt is not used" in capsys.readouterr().err
 
 
