@@ -112,15 +112,15 @@ class Training:
         """One pass over the triplets; gives its mean loss."""
         results = {"images_in_epoch": 0, "accumulated_train_loss": 0.0}
         self.stage.train()
-        bar = tqdm(self.loader, dynamic_ncols=True)
-        for step, (*pictures, captions) in enumerate(bar, start=epoch * len(self.loader)):
-            texts = self.benchmark.training_captions(captions, self.draws)
-            loss = self.train_step(self.stage.inputs(*pictures, texts=texts))
-            if not loss.isfinite():
-                raise InputError(f"epoch {epoch}, step {step}: the loss is {loss.item()}; {self._last_words()}")
-            update_train_running_results(results, loss, len(texts))
-            set_train_bar_description(bar, epoch, self.plan.num_epochs, results)
-            self.run.log_step(step, loss.item())
+        with tqdm(self.loader, dynamic_ncols=True) as bar:
+            for step, (*pictures, captions) in enumerate(bar, start=epoch * len(self.loader)):
+                texts = self.benchmark.training_captions(captions, self.draws)
+                loss = self.train_step(self.stage.inputs(*pictures, texts=texts))
+                if not loss.isfinite():
+                    raise InputError(f"epoch {epoch}, step {step}: the loss is {loss.item()}; {self._last_words()}")
+                update_train_running_results(results, loss, len(texts))
+                set_train_bar_description(bar, epoch, self.plan.num_epochs, results)
+                self.run.log_step(step, loss.item())
         return mean_train_loss(results)
 
     def train_step(self, batch):

@@ -3,7 +3,7 @@
 import warnings
 
 from src.errors import InputError
-from src.weights import load_weights, read_weights
+from src.weights import in_a_line, load_weights, read_weights
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it reads versions through pkg_resources, which says it is deprecated
@@ -33,9 +33,9 @@ def load_clip_file(path):
     weights = read_clip_weights(path)
     try:
         clip_model = build_model(dict(weights)).float()
-    except (KeyError, IndexError, ZeroDivisionError, AssertionError, RuntimeError) as error:
-        fault = str(error).split("\n")[0]
-        raise InputError(f"{path}: not the weights of a CLIP ({type(error).__name__}: {fault})") from None
+    except Exception as error:  # what build_model raises for the weights of something else may be anything
+        fault = f"{type(error).__name__}: {in_a_line(error)}"
+        raise InputError(f"{path}: not the weights of a CLIP ({fault})") from None
     load_weights(clip_model, weights, path)  # again: build_model rounded them
     return clip_model
 

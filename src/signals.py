@@ -19,7 +19,7 @@ class Stopping:
         self._before = {}
         self._owner = os.getpid()
         self._busy = False
-        self._waiting = None
+        self._waiting = self._came = None
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # Python handles signals nowhere else
@@ -29,6 +29,8 @@ class Stopping:
     def __exit__(self, *_):
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._came is not None:
+            print(f"stopped by {signal.Signals(self._came).name}: {self.last_words()}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def finishing(self):
@@ -51,5 +53,5 @@ class Stopping:
             self._end(number)
 
     def _end(self, number):
-        print(f"\nstopped by {signal.Signals(number).name}: {self.last_words()}", file=sys.stderr, flush=True)
+        self._came = number
         raise SystemExit(128 + number)

@@ -1,7 +1,6 @@
 """Weights from files: plain state dicts, checkpoints that hold one under a name, and TorchScript archives."""
 
 import hashlib
-import pickle
 import warnings
 import zipfile
 from pathlib import Path
@@ -22,15 +21,17 @@ def read_weights(path, name):
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path}: holds a {type(content).__name__} where weights of a {name} are expected")
     if not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
-        raise InputError(f"{path}: holds {', '.join(map(str, content))[:80]} where weights of a {name} are expected")
+        raise InputError(f"{path}: holds {in_a_line(list(content))} where weights of a {name} are expected")
     return dict(content)
 
 
 def read_facts(path):
     """The plain values that the checkpoint at `path` tells of itself, {} where it tells nothing or cannot be read."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # without reading its tensors
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # without reading its tensors
+    except Exception:  # whatever it is, reading the weights will say so; TorchScript archives tell nothing
         return {}
     facts = content.get("facts") if isinstance(content, dict) else None
     return facts if isinstance(facts, dict) else {}
@@ -67,14 +68,19 @@ def read_content(path):
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        if _is_torchscript(path):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # TorchScript is deprecated; OpenAI's files are what they are
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript is deprecated, and torn files make torch's reader wonder
+            if _is_torchscript(path):
                 return dict(torch.jit.load(path, map_location="cpu").state_dict())
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        fault = str(error).split("\n")[0][:120]
-        raise InputError(f"{path}: cannot be read as weights ({fault})") from None
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what torch's readers raise for a torn file may be anything
+        raise InputError(f"{path}: cannot be read as weights ({in_a_line(error)})") from None
+
+
+def in_a_line(error):
+    """What an exception says, shortened to a part of a line."""
+    said = "".join(letter if letter.isprintable() else " " for letter in str(error))
+    return " ".join(said.split())[:120] or type(error).__name__
 
 
 def _is_torchscript(path):

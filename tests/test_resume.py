@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ import torch
 import clip_fine_tune
 import combiner_train
 from src.files import PROJECT_ROOT
+from training import STATE_FILE
 
 EPOCHS = 6
 COMMON = ["--num-epochs", str(EPOCHS), "--batch-size", "16", "--save-training", "--seed", "3"]
@@ -198,3 +201,123 @@ def test_killed_often_and_resumed_is_the_same_to_the_bit(
     assert_same(only_run(tmp_path), expected)
     left_over = [path for path in only_run(tmp_path).rglob(".*") if path.is_file()]
     assert left_over == []
+
+
+def flags_and_folder(command, world, output, *extra):
+    """Finish a run in this process; give its folder."""
+    MAIN[command](flags_of(command, "CIRR", world, output, *extra))
+    return only_run(output)
+
+
+@pytest.mark.parametrize(("command", "extra"), [("clip_fine_tune", ()), ("combiner_train", ("--save-best",))])
+def test_a_finished_run_goes_on_with_more_epochs(command, extra, forks, whole_run, world, tmp_path):
+    expected = whole_run(command, "CIRR", *extra)
+    assert forks.run(command, [*flags_of(command, "CIRR", world, tmp_path, *extra), "--num-epochs", "2"]) == 0
+    run = only_run(tmp_path)
+    assert forks.run(command, ["--resume", run, "--num-epochs", EPOCHS]) == 0, forks.said()
+    assert_same(run, expected)
+    assert json.loads((run / "training_hyperparameters.json").read_text())["num_epochs"] == EPOCHS
+    assert forks.run(command, ["--resume", run]) == 0, forks.said()
+    assert_same(run, expected)
+
+
+@pytest.fixture(scope="module")
+def finished(world, tmp_path_factory):
+    """The folder of a finished run of stage 1, not to be changed."""
+    return flags_and_folder("clip_fine_tune", world, tmp_path_factory.mktemp("finished"), "--num-epochs", "1")
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command that has to end with one line and status 2; give the line."""
+
+    def run(command, *arguments):
+        with pytest.raises(SystemExit) as end:
+            MAIN[command]([str(argument) for argument in arguments])
+        assert end.value.code == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    return run
+
+
+def test_contradicting_flags_are_named(finished, refused):
+    line = refused("clip_fine_tune", "--resume", finished, "--batch-size", "24", "--encoder", "text", "--seed", "3")
+    assert f"--resume {finished}: the run has --batch-size 16, not 24, --encoder both, not text" in line
+    assert "--seed" not in line
+    assert "--num-epochs 0" not in refused("clip_fine_tune", "--resume", finished, "--learning-rate", "1")
+    assert "not a run of this command" in refused("combiner_train", "--resume", finished)
+    assert "no such file" in refused("clip_fine_tune", "--resume", finished.parent)
+
+
+def test_other_data_and_fewer_epochs_are_refused(world, refused, tmp_path):
+    run = flags_and_folder("clip_fine_tune", world, tmp_path, "--num-epochs", "2")
+    assert "the run has finished 2 already" in refused("clip_fine_tune", "--resume", run, "--num-epochs", "1")
+    other = shutil.copytree(world, tmp_path / "other")
+    captions = other / "cirr_dataset" / "cirr" / "captions" / "cap.rc2.train.json"
+    captions.write_text(json.dumps(json.loads(captions.read_text())[:-1]))
+    assert "of 48 training triplets, there are 47 now" in refused(
+        "clip_fine_tune", "--resume", run, "--num-epochs", "3", "--data-path", other
+    )
+
+
+def test_a_run_that_saved_nothing_cannot_go_on(world, refused, tmp_path):
+    arguments = [flag for flag in flags_of("clip_fine_tune", "CIRR", world, tmp_path) if flag != "--save-training"]
+    clip_fine_tune.main([*arguments, "--num-epochs", "1"])
+    assert not (only_run(tmp_path) / STATE_FILE).exists()
+    assert "without --save-training" in refused("clip_fine_tune", "--resume", only_run(tmp_path))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_a_run_that_can_go_on(number, status, forks, whole_run, world, tmp_path):
+    expected = whole_run("clip_fine_tune", "CIRR")
+    process = forks.start("clip_fine_tune", flags_of("clip_fine_tune", "CIRR", world, tmp_path))
+    while not list(tmp_path.glob(f"models/*/{STATE_FILE}")):
+        time.sleep(0.01)
+    os.kill(process, number)
+    assert forks.wait() == status, forks.said()
+    last = forks.said().splitlines()[-1]
+    assert f"stopped by {number.name}: --resume {only_run(tmp_path)} goes on from" in last
+    assert forks.run("clip_fine_tune", ["--resume", only_run(tmp_path)]) == 0, forks.said()
+    assert_same(only_run(tmp_path), expected)
+
+
+@pytest.mark.parametrize("limit", [2_000, 100_000, 14_000_000])
+def test_a_full_disk_is_named_and_leaves_the_old_files_whole(limit, forks, whole_run, world, tmp_path):
+    """A limit on the size of files: the CSVs fit, then neither, then the weights but not the state."""
+    expected = whole_run("clip_fine_tune", "CIRR")
+    output = tmp_path / "run"
+    assert forks.run("clip_fine_tune", flags_of("clip_fine_tune", "CIRR", world, output, "--num-epochs", "1")) == 0
+    run = only_run(output)
+    state = (run / STATE_FILE).read_bytes()
+    assert forks.run("clip_fine_tune", ["--resume", run, "--num-epochs", EPOCHS], limit=limit) == 2
+    line = forks.said().splitlines()[-1]
+    assert line.startswith(f"error: {run}/")
+    assert "File too large" in line or "it needs 0.0" in line, line
+    assert (run / STATE_FILE).read_bytes() == state
+    assert forks.run("clip_fine_tune", ["--resume", run, "--num-epochs", EPOCHS]) == 0, forks.said()
+    assert_same(run, expected)
+
+
+def test_a_disk_without_room_is_refused_before_training(world, refused, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=10_000_000))
+    line = refused("clip_fine_tune", *flags_of("clip_fine_tune", "CIRR", world, tmp_path))
+    assert "the weights need 0." in line
+    assert "its disk has 0.01 GB free" in line
+    assert not list(tmp_path.glob("models/*/*.csv"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(world, refused, tmp_path):
+    arguments = flags_of("clip_fine_tune", "CIRR", world, tmp_path, "--learning-rate", "1e30")
+    line = refused("clip_fine_tune", *arguments)
+    assert "epoch 0, step 1: the loss is nan" in line
+    assert f"--resume {only_run(tmp_path)} goes on from no finished epoch" in line
+    assert not (only_run(tmp_path) / "saved_models").exists()
+
+
+def test_the_comet_experiment_goes_on(world, tmp_path):
+    run = flags_and_folder("clip_fine_tune", world, tmp_path, "--num-epochs", "1", "--comet-offline")
+    clip_fine_tune.main(["--resume", str(run), "--num-epochs", "2"])
+    archives = sorted(path.name for path in run.glob("*.zip"))
+    assert len(archives) == 2
+    assert len({name[:32] for name in archives}) == 1, "both hold the same experiment"

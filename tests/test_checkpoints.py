@@ -1,0 +1,188 @@
+"""What checkpoints tell of themselves, and that no file of weights is more than data."""
+
+import pickle
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import cirr_test_submission
+import clip_fine_tune
+import combiner_train
+import validate
+from src.checkpoint import read_checkpoint, write_checkpoint
+from src.errors import InputError
+from src.openai_clip import random_clip
+from src.weights import read_facts, read_weights
+from utils import load_clip
+
+SHORT = ["--num-epochs", "1", "--batch-size", "16", "--save-training"]
+COMBINER = ["--projection-dim", "24", "--hidden-dim", "40"]
+
+
+@pytest.fixture(scope="module")
+def trained(world, tmp_path_factory):
+    """The checkpoints of both stages, trained with --transform squarepad."""
+    folder = tmp_path_factory.mktemp("trained")
+    paths = ["--data-path", str(world), "--output-path", str(folder), "--num-workers", "0"]
+    small = ["--clip-model-name", str(world / "small_clip.pt")]
+    clip_fine_tune.main(["--dataset", "CIRR", *SHORT, *paths, *small, "--transform", "squarepad"])
+    (tuned,) = folder.glob("models/*/saved_models/tuned_clip_0.pt")
+    combiner_train.main([*SHORT, *COMBINER, *paths, "--clip-model-path", str(tuned)])
+    (combiner,) = folder.glob("models/*/saved_models/combiner_0.pt")
+    return tuned, combiner
+
+
+def test_what_checkpoints_tell(trained, world):
+    tuned, combiner = map(read_facts, trained)
+    assert tuned["clip_model_name"] == combiner["clip_model_name"] == str(world / "small_clip.pt")
+    assert tuned["transform"] == combiner["transform"] == "squarepad"
+    assert (tuned["dataset"], tuned["seed"], tuned["target_ratio"]) == ("CIRR", 0, 1.25)
+    assert (combiner["projection_dim"], combiner["hidden_dim"]) == (24, 40)
+    assert 0 <= tuned["metrics"]["recall_at50"] <= 100
+    assert set(torch.load(trained[0], weights_only=True)) == {"epoch", "CLIP", "facts"}
+
+
+@pytest.fixture
+def judge(world, tmp_path, capsys):
+    """Run validate.py on checkpoints; give what it prints, or the line that it ends with."""
+
+    def run(*arguments):
+        paths = ["--data-path", str(world), "--output-path", str(tmp_path), "--num-workers", "0"]
+        capsys.readouterr()
+        try:
+            validate.main(["--dataset", "CIRR", *paths, *map(str, arguments)])
+        except SystemExit as end:
+            assert end.code == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            return line
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_validate_takes_what_checkpoints_tell(trained, world, judge):
+    tuned, combiner = trained
+    small = world / "small_clip.pt"
+    everything = ["--clip-model-name", small, "--transform", "squarepad", *COMBINER]
+    told = judge("--clip-model-path", tuned, "--combiner-path", combiner)
+    assert "recall_at50" in told
+    assert told == judge(*everything, "--clip-model-path", tuned, "--combiner-path", combiner)
+
+
+def test_a_flag_that_contradicts_is_refused(trained, judge, small_clip, world, tmp_path):
+    tuned, combiner = trained
+    line = judge("--clip-model-path", tuned, "--transform", "targetpad")
+    assert f"--transform targetpad: {tuned} was trained with --transform squarepad" in line
+    both = ["--clip-model-path", tuned, "--combiner-path", combiner]
+    assert "--projection-dim 24 --hidden-dim 40, not of 99" in judge(*both, "--hidden-dim", "99")
+    small = ["--clip-model-name", world / "small_clip.pt"]
+    assert f"{combiner}: was trained on another CLIP" in judge(*small, "--combiner-path", combiner)
+
+
+def test_submission_takes_what_checkpoints_tell(trained, world, tmp_path):
+    tuned, combiner = trained
+    paths = ["--data-path", str(world), "--output-path", str(tmp_path), "--num-workers", "0"]
+    arguments = ["--clip-model-path", str(tuned), "--combiner-path", str(combiner), "--submission-name", "mine"]
+    cirr_test_submission.main([*paths, *arguments])
+    assert len(list((tmp_path / "submission" / "CIRR").iterdir())) == 2
+
+
+def test_stage_2_takes_what_stage_1_tells(trained, world, tmp_path, capsys):
+    tuned, _ = trained
+    with pytest.raises(SystemExit):
+        combiner_train.main(["--data-path", str(world), "--clip-model-path", str(tuned), "--transform", "clip"])
+    assert f"{tuned} was trained with --transform squarepad" in capsys.readouterr().err
+
+
+# ---- hostile files ----
+
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.builds(torch.zeros, st.integers(0, 3))
+)
+NAMES = st.text(max_size=8) | st.sampled_from(("CLIP", "facts", "visual.proj", "visual.conv1.weight"))
+CONTENTS = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8) | st.just("CLIP"), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+FEW = settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def assert_data_or_refused(read, path):
+    """Reading gives something, or refuses in one line that begins with the file."""
+    try:
+        read(path)
+    except InputError as error:
+        assert str(error).startswith(str(path))
+        assert len(str(error).splitlines()) == 1
+
+
+@FEW
+@given(content=CONTENTS)
+def test_checkpoints_of_anything(content, tmp_path):
+    path = tmp_path / "any.pt"
+    torch.save(content, path)
+    for read in (lambda path: read_weights(path, "CLIP"), lambda path: load_clip(str(path)), read_facts):
+        assert_data_or_refused(read, path)
+    assert_data_or_refused(lambda path: read_checkpoint(path, ("weights", "run")), path)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A whole checkpoint of a very small CLIP."""
+    path = tmp_path_factory.mktemp("saved") / "clip.pt"
+    torch.save(random_clip(8, 16, 1, 64, 8, 8, 16, 8, 1, 1).state_dict(), path)
+    return path.read_bytes()
+
+
+@FEW
+@given(data=st.data())
+def test_torn_and_mutated_checkpoints(data, saved, tmp_path):
+    content = bytearray(saved)
+    del content[data.draw(st.integers(0, len(saved))) :]
+    for _ in range(data.draw(st.integers(0, 4)) if content else 0):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "torn.pt"
+    path.write_bytes(content)
+    for read in (lambda path: read_weights(path, "CLIP"), lambda path: load_clip(str(path)), read_facts):
+        assert_data_or_refused(read, path)
+
+
+@FEW
+@given(data=st.data())
+def test_mutated_whole_checkpoints(data, tmp_path):
+    path = tmp_path / "state.pt"
+    keys = ("weights", "run")
+    write_checkpoint(path, {"weights": {"a": torch.ones(3)}, "run": {"rows": [1, 2.5, "x"]}})
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    assert_data_or_refused(lambda path: read_checkpoint(path, keys), path)
+
+
+class Touch:
+    """Unpickling this runs code."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_no_code_runs(write, tmp_path):
+    path = tmp_path / "hostile.pt"
+    write({"epoch": 0, "CLIP": {"a": Touch(tmp_path / "touched")}, "facts": Touch(tmp_path / "touched")}, path)
+    for read in (lambda path: read_weights(path, "CLIP"), lambda path: load_clip(str(path)), read_facts):
+        assert_data_or_refused(read, path)
+    with pytest.raises(InputError):
+        read_checkpoint(path, ("CLIP",))
+    assert not (tmp_path / "touched").exists()
