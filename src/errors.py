@@ -21,6 +21,10 @@ def one_line_errors(main):
         except InputError as error:
             # A DataLoader worker sends its whole traceback as the message: the last line is what it raised.
             fault = str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.{InputError.__name__}: ")
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            fault = f"{' '.join(str(error).split())} Fewer --num-workers, or 0, take less memory."
         except OSError as error:
             if error.filename is None:
                 raise

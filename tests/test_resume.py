@@ -15,6 +15,7 @@ import torch
 
 import clip_fine_tune
 import combiner_train
+from data_utils import CIRRDataset
 from src.files import PROJECT_ROOT
 from training import STATE_FILE
 
@@ -305,6 +306,14 @@ def test_a_disk_without_room_is_refused_before_training(world, refused, tmp_path
     assert "the weights need 0." in line
     assert "its disk has 0.01 GB free" in line
     assert not list(tmp_path.glob("models/*/*.csv"))
+
+
+def test_a_dead_worker_is_named(world, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(CIRRDataset, "_image", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    arguments = flags_of("clip_fine_tune", "CIRR", world, tmp_path, "--num-workers", "1")
+    line = refused("clip_fine_tune", *arguments)
+    assert "DataLoader worker (pid" in line
+    assert "Fewer --num-workers" in line
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(world, refused, tmp_path):
