@@ -2,7 +2,6 @@
 
 import copy
 import struct
-from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -11,12 +10,12 @@ import torchvision.transforms.functional as TF
 from torch.utils.data import Dataset
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
+from annotations import read_cirr, read_fashioniq
 from options import TRANSFORMS
-from src.errors import InputError
-from src.files import PROJECT_ROOT, read_json
+from src.errors import InputError, require_one_of
+from src.files import PROJECT_ROOT
 
-DRESS_TYPES = ("dress", "toptee", "shirt")
-GROUP_SIZE = 6
+MODES = ("relative", "classic")
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of red, green and blue in the pictures that CLIP was trained on."""
 
@@ -108,7 +107,7 @@ def targetpad_transform(target_ratio, dim):
 
 def make_transform(name, target_ratio, dim):
     """The transform called `name`, one of TRANSFORMS; raises InputError for any other."""
-    _require(name, TRANSFORMS, "transform")
+    require_one_of(name, TRANSFORMS, "transform")
     if name == "clip":
         return clip_transform(dim)
     return squarepad_transform(dim) if name == "squarepad" else targetpad_transform(target_ratio, dim)
@@ -119,6 +118,19 @@ class _PicturesAndTriplets(Dataset):
 
     decoded, decoded_keys = None, ()
     """A RowStore of what `preprocess.pixels` gave, and the key in it of each of `image_names`; see image_cache."""
+
+    def __init__(self, splits, mode, preprocess, opens):
+        """`opens`: whether pictures will be opened, so that all of the splits' have to be there."""
+        self.mode, self.preprocess = mode, preprocess
+        self.triplets = [triplet for split in splits for triplet in split.triplets]
+        self.image_names = [name for split in splits for name in split.pictures]
+        self._paths = {name: path for split in splits for name, path in split.pictures.items()}
+        if opens:
+            _require_pictures(self._paths.values())
+
+    def path(self, image_name):
+        """The file of a picture."""
+        return self._paths[image_name]
 
     def __len__(self):
         return len(self.triplets if self.mode == "relative" else self.image_names)
@@ -165,38 +177,10 @@ class FashionIQDataset(_PicturesAndTriplets):
     fields = ("candidate", "target", "captions")
 
     def __init__(self, split, dress_types, mode, preprocess, data_path=PROJECT_ROOT):
-        _require(split, ("train", "val", "test"), "FashionIQ split")
-        _require(mode, ("relative", "classic"), "mode")
-        for dress_type in dress_types:
-            _require(dress_type, DRESS_TYPES, "FashionIQ category")
-        self.split, self.dress_types, self.mode, self.preprocess = split, list(dress_types), mode, preprocess
-        self.folder = _dataset_folder(data_path, "fashionIQ_dataset")
-
-        self.triplets, self.image_names = [], []
-        for dress_type in dress_types:
-            self.image_names += read_json(self.folder / "image_splits" / f"split.{dress_type}.{split}.json", list)
-            self.triplets += self._read_triplets(dress_type)
-        _require_pictures(map(self.path, self._names_to_open()))
-
-    def _read_triplets(self, dress_type):
-        path = self.folder / "captions" / f"cap.{dress_type}.{self.split}.json"
-        fields = {"candidate": str, "captions": list} | ({} if self.split == "test" else {"target": str})
-        triplets = _read_triplets(path, fields)
-        for number, triplet in enumerate(triplets):
-            if [type(caption) for caption in triplet["captions"]] != [str, str]:
-                raise InputError(f"{path}: entry {number} must have two captions, not {triplet['captions']}")
-        return triplets
-
-    def _names_to_open(self):
-        if self.mode == "classic":
-            return self.image_names
-        if self.split == "train":
-            return self.pictures().image_names
-        return [triplet["candidate"] for triplet in self.triplets] if self.split == "test" else []
-
-    def path(self, image_name):
-        """The file of a picture."""
-        return self.folder / "images" / f"{image_name}.jpg"
+        require_one_of(mode, MODES, "mode")
+        splits = [read_fashioniq(data_path, dress_type, split) for dress_type in dress_types]
+        super().__init__(splits, mode, preprocess, opens=mode == "classic" or split != "val")
+        self.split, self.dress_types = split, list(dress_types)
 
     def _item(self, triplet):
         reference, captions = triplet["candidate"], triplet["captions"]
@@ -218,37 +202,9 @@ class CIRRDataset(_PicturesAndTriplets):
     fields = ("reference", "target_hard", "caption")
 
     def __init__(self, split, mode, preprocess, data_path=PROJECT_ROOT):
-        _require(split, ("train", "val", "test1"), "CIRR split")
-        _require(mode, ("relative", "classic"), "mode")
-        self.split, self.mode, self.preprocess = split, mode, preprocess
-        self.folder = _dataset_folder(data_path, "cirr_dataset")
-
-        self.triplets = self._read_triplets()
-        splits_file = self.folder / "cirr" / "image_splits" / f"split.rc2.{split}.json"
-        self.name_to_relpath = read_json(splits_file, dict)
-        self.image_names = list(self.name_to_relpath)
-        unlisted = [name for name in self._names_to_open() if name not in self.name_to_relpath]
-        if unlisted:
-            raise InputError(f"{splits_file}: does not list {unlisted[0]}, which a triplet of {split} names")
-        _require_pictures(map(self.path, self._names_to_open()))
-
-    def _read_triplets(self):
-        path = self.folder / "cirr" / "captions" / f"cap.rc2.{self.split}.json"
-        fields = {"reference": str, "caption": str, "img_set": dict}
-        triplets = _read_triplets(path, fields | ({"pairid": int} if self.split == "test1" else {"target_hard": str}))
-        for number, triplet in enumerate(triplets):
-            if len(set(triplet["img_set"].get("members", ()))) != GROUP_SIZE:
-                raise InputError(f"{path}: entry {number} has no img_set of {GROUP_SIZE} different members")
-        return triplets
-
-    def _names_to_open(self):
-        if self.mode == "classic":
-            return self.image_names
-        return self.pictures().image_names if self.split == "train" else []
-
-    def path(self, image_name):
-        """The file of a picture."""
-        return self.folder / self.name_to_relpath[image_name]
+        require_one_of(mode, MODES, "mode")
+        super().__init__([read_cirr(data_path, split)], mode, preprocess, opens=mode == "classic" or split == "train")
+        self.split = split
 
     def _item(self, triplet):
         reference, caption, members = triplet["reference"], triplet["caption"], triplet["img_set"]["members"]
@@ -308,28 +264,6 @@ def joined_captions(first, second):
 def cleaned_caption(caption):
     """A FashionIQ caption without the punctuation its annotators put around it."""
     return caption.strip(".?, ")
-
-
-def _require(value, allowed, what):
-    if value not in allowed:
-        raise InputError(f"{value!r} is no {what}: it must be one of {', '.join(allowed)}")
-
-
-def _dataset_folder(data_path, name):
-    folder = Path(data_path) / name
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; --data-path names the folder that holds {name}/")
-    return folder
-
-
-def _read_triplets(path, fields):
-    """The triplets of a captions file, each with `fields` {name: type}."""
-    triplets = read_json(path, list)
-    for number, triplet in enumerate(triplets):
-        for field, kind in fields.items():
-            if not isinstance(triplet, dict) or not isinstance(triplet.get(field), kind):
-                raise InputError(f"{path}: entry {number} has no {field!r} that is a {kind.__name__}")
-    return triplets
 
 
 def _require_pictures(paths):

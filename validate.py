@@ -35,9 +35,8 @@ from typing import NamedTuple
 
 import torch
 
+from annotations import DRESS_TYPES, GROUP_SIZE
 from data_utils import (
-    DRESS_TYPES,
-    GROUP_SIZE,
     CIRRDataset,
     FashionIQDataset,
     cleaned_caption,

@@ -8,6 +8,17 @@ class InputError(ValueError):
     """An unusable input. The message is one line: the culprit's name, the fault, and what would be right."""
 
 
+def shown(text):
+    """`text` as part of a one-line message: cut when long, escaped when a terminal could not show it."""
+    text = text if len(text) <= 100 else f"{text[:97]}..."
+    return text if text.isprintable() else ascii(text)
+
+
+def require_one_of(value, allowed, what):
+    if value not in allowed:
+        raise InputError(f"{value!r} is no {what}: it must be one of {', '.join(allowed)}")
+
+
 def one_line_errors(main):
     """Let `main(argv)` end an unusable input with one line on stderr and exit status 2, without a traceback.
 

@@ -6,7 +6,7 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from src.errors import InputError
+from src.errors import InputError, shown
 
 PROJECT_ROOT = Path(__file__).absolute().parent.parent
 
@@ -62,13 +62,25 @@ def read_json(path, kind):
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repetition)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    # ValueError: of its bytes, its syntax, a key given twice, a whole number of thousands of digits.
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON file ({error})") from None
     if not isinstance(content, kind):
         raise InputError(f"{path}: holds a {type(content).__name__} where a {kind.__name__} is expected")
+    return content
+
+
+def _without_repetition(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {shown(repeated)} stands twice in one object")
     return content
 
 

@@ -1,6 +1,7 @@
 """A small toy world, its CLIP, and the reference implementation's numbers."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,14 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     write_world(folder, pictures=(40, 30, 30), queries=(48, 24, 33))
     return folder
+
+
+@pytest.fixture
+def broken_world(world, tmp_path):
+    """A copy of the toy world to break, in tmp_path."""
+    shutil.copytree(world / "cirr_dataset", tmp_path / "cirr_dataset")
+    shutil.copytree(world / "fashionIQ_dataset", tmp_path / "fashionIQ_dataset")
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ import clip_fine_tune
 import combiner_train
 import image_cache
 import validate
-from data_utils import DRESS_TYPES, CIRRDataset, FashionIQDataset, make_transform
+from annotations import DRESS_TYPES
+from data_utils import CIRRDataset, FashionIQDataset, make_transform
 from image_cache import cache_images
 from src.errors import InputError
 from src.openai_clip import small_clip as random_clip

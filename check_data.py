@@ -1,0 +1,196 @@
+"""Look at a data set before anybody trains on it: annotations, and every picture decoded once.
+
+    python check_data.py --dataset CIRR --output findings.json
+
+Exit status 1 when something would change a result, 2 when the data set cannot be read at all, else 0.
+"""
+
+import os
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+from annotations import CIRR_SPLITS, DRESS_TYPES, FASHIONIQ_SPLITS, dataset_folder, read_cirr, read_fashioniq
+from data_findings import FAULT, LEVELS, NAMED, annotation_findings, picture_findings, pictures_of
+from src.errors import InputError, one_line_errors
+from src.files import PROJECT_ROOT, write_json
+from src.options import Parser, any_case, count_or_zero, usable_cores
+from src.picture_kinds import look_at_all
+
+WIDTH = 110
+DESCRIPTION = (
+    "Decode every picture of a data set once and say what is wrong with it. Exit status 1 when something would change "
+    "a result: a listed picture that is missing, unreadable or of no bytes. Warnings (pictures that two splits share, "
+    "that have the same bytes, or 16 bits; blank captions) bear on what a result means and, like notes, leave it at 0. "
+    "Exit status 2 when the annotations or an option cannot be used."
+)
+
+
+def parse_arguments(argv=None):
+    parser = Parser(DESCRIPTION)
+    parser.add_argument(
+        "--dataset", type=any_case(*LAYOUTS), help="CIRR or FashionIQ, any case (default: all in the data path)"
+    )
+    help_text = "folder that holds cirr_dataset/ and fashionIQ_dataset/"
+    parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=help_text)
+    parser.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture decoding processes")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="receives the findings as JSON, too")
+    return parser.parse_args(argv)
+
+
+class Layout(NamedTuple):
+    """What tells a data set's annotation files from the other's."""
+
+    folder: str
+    annotations: str
+    splits: tuple
+    categories: tuple
+    read: object
+    """A function of data path, category and split."""
+
+
+def _read_cirr(data_path, _, split):
+    return read_cirr(data_path, split)
+
+
+LAYOUTS = {
+    "CIRR": Layout("cirr_dataset", "cirr", CIRR_SPLITS, ("rc2",), _read_cirr),
+    "FashionIQ": Layout("fashionIQ_dataset", ".", FASHIONIQ_SPLITS, DRESS_TYPES, read_fashioniq),
+}
+
+
+def datasets_to_check(dataset, data_path):
+    """`dataset`, or every one that `data_path` holds; raises InputError when it holds none."""
+    found = [dataset] if dataset else [name for name, layout in LAYOUTS.items() if (data_path / layout.folder).is_dir()]
+    if not found:
+        folders = " nor ".join(f"{layout.folder}/" for layout in LAYOUTS.values())
+        raise InputError(f"{data_path}: holds neither {folders}, one of which --data-path must have")
+    return found
+
+
+def read_splits(dataset, data_path):
+    """{split: {category: Split}} of those that have annotations; raises InputError for faulty ones and for none."""
+    layout = LAYOUTS[dataset]
+    folder = dataset_folder(data_path, layout.folder) / layout.annotations
+    splits = {}
+    for split in layout.splits:
+        there = [category for category in layout.categories if _has_annotations(folder, f"{category}.{split}")]
+        if there:
+            splits[split] = {category: layout.read(data_path, category, split) for category in there}
+    if not splits:
+        raise InputError(f"{folder}: has annotations of no split in captions/ and image_splits/")
+    return splits
+
+
+def _has_annotations(folder, key):
+    """Whether one of a split's two files is there; that the other is, too, is the reader's to require."""
+    files = folder / "captions" / f"cap.{key}.json", folder / "image_splits" / f"split.{key}.json"
+    return any(file.exists() for file in files)
+
+
+class Checked(NamedTuple):
+    """A data set, what of it was looked at, and what was found."""
+
+    dataset: str
+    folder: Path
+    sizes: dict
+    """{split: {"pictures": number, "triplets": number}}."""
+    absent: list
+    """Splits without annotations, as in the names of their files."""
+    findings: list
+    """Of every kind, worst first, also those that nothing was found of."""
+
+    def facts(self):
+        """As plain values."""
+        found = [finding.facts() for finding in self.findings]
+        return {**self._asdict(), "folder": str(self.folder), "findings": found}
+
+
+def check(dataset, splits, data_path, num_workers):
+    """Look at all pictures and annotations of `splits` {split: {category: Split}}."""
+    layout = LAYOUTS[dataset]
+    folder = data_path / layout.folder
+    paths = list(dict.fromkeys(path for categories in splits.values() for path in pictures_of(categories).values()))
+    findings = picture_findings(splits, look_at_all(paths, num_workers), folder) + annotation_findings(splits)
+    findings.sort(key=lambda finding: LEVELS.index(finding.level))
+    files = [(category, split) for split in layout.splits for category in layout.categories]
+    absent = [f"{category}.{split}" for category, split in files if category not in splits.get(split, ())]
+    return Checked(dataset, folder, {split: _sizes(splits[split]) for split in splits}, absent, findings)
+
+
+def _sizes(categories):
+    triplets = sum(len(split.triplets) for split in categories.values())
+    return {"pictures": len(pictures_of(categories)), "triplets": triplets}
+
+
+def text_of(checked):
+    """What was found as lines for a terminal, with the first names of each kind, and at the end what was not found."""
+    yield f"{checked.dataset} in {checked.folder}"
+    for split, size in checked.sizes.items():
+        yield f"  {split:<8} {size['pictures']:>7,} pictures {size['triplets']:>7,} triplets"
+    if checked.absent:
+        yield _wrapped(f"  no annotations of {', '.join(checked.absent)}", "    ")
+    yield ""
+    widest = max(len(finding.kind) for finding in checked.findings)
+    for finding in checked.findings:
+        if finding.names:
+            count = f"{len(finding.names):,}" + (f" of {finding.of:,}" if finding.of else "")
+            yield f"  {finding.level:<8} {finding.kind:<{widest}}  {count:>16}  {finding.meaning}"
+            yield from _first_names(finding.names)
+    yield _wrapped(
+        f"  none     {', '.join(finding.kind for finding in checked.findings if not finding.names)}", " " * 11
+    )
+
+
+def _first_names(names):
+    """The first ten, a line each where they say more than a name."""
+    first, others = names[:NAMED], len(names) - NAMED
+    lines = first if any(" " in name for name in first) else [", ".join(first)]
+    return [_wrapped(" " * 11 + line, " " * 13) for line in lines] + [f"{'':11}and {others:,} more"] * (others > 0)
+
+
+def _wrapped(text, indent):
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def verdict(faults):
+    """The last line: what the exit status means."""
+    if not faults:
+        return "exit status 0: nothing found would change a result"
+    kinds = ", ".join(f"{len(finding.names):,} {finding.kind}" for finding in faults)
+    return f"exit status 1: pictures that are needed and cannot be used would change a result ({kinds})"
+
+
+def _require_writable(file):
+    """Raise InputError now, rather than after an hour of decoding, when `file` cannot be written."""
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder, --output names a file")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(file.parent, os.W_OK):
+        raise InputError(f"{file.parent}: may not be written to")
+
+
+@one_line_errors
+def main(argv=None):
+    args = parse_arguments(argv)
+    datasets = datasets_to_check(args.dataset, args.data_path)
+    annotated = {dataset: read_splits(dataset, args.data_path) for dataset in datasets}
+    if args.output:
+        _require_writable(args.output)
+
+    checked = []
+    for dataset, splits in annotated.items():
+        checked.append(check(dataset, splits, args.data_path, args.num_workers))
+        print(*text_of(checked[-1]), "", sep="\n", flush=True)
+
+    faults = [finding for one in checked for finding in one.findings if finding.level == FAULT and finding.names]
+    if args.output:
+        content = {"exit_status": int(bool(faults)), "datasets": [one.facts() for one in checked]}
+        write_json(args.output, content, indent=1)
+    print(verdict(faults))
+    if faults:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""What may be wrong with a data set: its annotations and its pictures, weighed by what they do to a result."""
+
+from itertools import chain, combinations
+from typing import NamedTuple
+
+import PIL.Image
+
+from src.errors import shown
+from src.picture_kinds import FAULTS, ODDITIES
+
+LEVELS = FAULT, WARNING, NOTE = "fault", "warning", "note"
+NAMED = 10
+REFUSED = "listed, so a command that needs it refuses"
+TRANSFORMED = {
+    "animated": (NOTE, "several frames: the first is taken"),
+    "16-bit": (WARNING, "grey turns white above 255, as published; colour keeps 8 bits"),
+    "palette": (NOTE, "becomes RGB after padding and resizing, as published"),
+    "CMYK": (NOTE, "becomes RGB after padding and resizing, as published"),
+    "EXIF-rotated": (NOTE, "taken as stored, unturned, as published"),
+}
+
+
+class Finding(NamedTuple):
+    """What was looked for, and all that was found of it."""
+
+    level: str
+    """FAULT when it would change a result, WARNING when it bears on what a result means, else NOTE."""
+    kind: str
+    names: list
+    of: int
+    """How many were looked at, 0 where that is no number."""
+    meaning: str
+
+    def facts(self):
+        """As plain values; of the names only the first ten."""
+        count, first = len(self.names), self.names[:NAMED]
+        weight = {"level": self.level, "changes_results": self.level == FAULT}
+        return {"kind": self.kind, "count": count, "of": self.of, **weight, "meaning": self.meaning, "names": first}
+
+
+def annotation_findings(splits):
+    """Findings that need no picture, in `splits` {split: {category: Split}}."""
+    findings = [*_shared_names(splits)]
+    if {"train", "val"} <= splits.keys() and len(splits["val"]) > 1:
+        findings.append(_targets_of_other_categories(splits))
+    captions = list(_captions(splits))
+    blank = [entry for entry, caption in captions if is_blank(caption)]
+    findings.append(Finding(WARNING, "blank captions", blank, len(captions), "nothing but punctuation and blanks"))
+    triplets = list(_triplet_keys(splits))
+    findings.append(Finding(NOTE, "repeated triplets", _later_ones(triplets), len(triplets), "all counted"))
+    return findings
+
+
+def picture_findings(splits, looks, folder):
+    """Findings of the pictures as they are on disk; `looks` {path: Look}, `folder` that of the data set."""
+    findings = [*_faults(looks, folder), *_same_contents(splits, looks)]
+    for kind in ODDITIES:
+        level, meaning = TRANSFORMED[kind]
+        odd = [_below(folder, path) for path, look in looks.items() if kind in look.kinds]
+        findings.append(Finding(level, kind, odd, len(looks), meaning))
+    unlisted = [_below(folder, path) for path in _unlisted(looks)]
+    findings.append(Finding(NOTE, "unlisted", unlisted, 0, "picture files that no split lists, in no gallery"))
+    return findings
+
+
+def pictures_of(categories):
+    """{name: path} of a split, all its categories together."""
+    return dict(chain.from_iterable(split.pictures.items() for split in categories.values()))
+
+
+def is_blank(caption):
+    """Whether data_utils.cleaned_caption, whose import would bring torch, leaves nothing to read."""
+    return not caption.strip(".?, ").strip()
+
+
+def _shared_names(splits):
+    for earlier, later in combinations(splits, 2):
+        known, names = pictures_of(splits[earlier]), pictures_of(splits[later])
+        shared = [name for name in names if name in known]
+        yield Finding(WARNING, f"{later} in {earlier} by name", shared, len(names), "pictures that both splits list")
+
+
+def _targets_of_other_categories(splits):
+    """Validation targets that a training triplet of another category names, each once."""
+    trained = {category: _endpoints(split) for category, split in splits["train"].items()}
+    targets, leaked = {}, {}
+    for category, split in splits["val"].items():
+        elsewhere = set().union(*(names for other, names in trained.items() if other != category))
+        of_category = dict.fromkeys(triplet["target"] for triplet in split.triplets)
+        targets |= of_category
+        leaked |= dict.fromkeys(name for name in of_category if name in elsewhere)
+    meaning = "val targets in another category's training triplets"
+    return Finding(WARNING, "val targets trained", list(leaked), len(targets), meaning)
+
+
+def _endpoints(split):
+    return {triplet[role] for triplet in split.triplets for role in ("candidate", "target")}
+
+
+def _captions(splits):
+    """(where it stands, caption) of every caption."""
+    for split, number, triplet in _triplets(splits):
+        for caption in triplet.get("captions") or [triplet["caption"]]:
+            yield f"{split.path.name}[{number}]", caption
+
+
+def _triplet_keys(splits):
+    """(where it stands, all that makes it this triplet) of every triplet."""
+    for split, number, triplet in _triplets(splits):
+        words = triplet.get("captions") or [triplet["caption"]]
+        names = [triplet.get(role) for role in ("reference", "target_hard", "candidate", "target")]
+        yield f"{split.path.name}[{number}]", (split.path, *names, *words)
+
+
+def _triplets(splits):
+    for categories in splits.values():
+        for split in categories.values():
+            for number, triplet in enumerate(split.triplets):
+                yield split, number, triplet
+
+
+def _later_ones(entries):
+    """The names in `entries` (name, key) whose key stood before."""
+    seen = set()
+    return [name for name, key in entries if key in seen or seen.add(key)]
+
+
+def _faults(looks, folder):
+    for kind in FAULTS:
+        found = [(_below(folder, path), look.fault) for path, look in looks.items() if kind in look.kinds]
+        names = [f"{name}: {shown(fault)}" if fault else name for name, fault in found]
+        yield Finding(FAULT, kind, names, len(looks), REFUSED)
+
+
+def _same_contents(splits, looks):
+    """Pictures whose bytes an earlier one has: in all splits, then between each two of them."""
+    digests = {split: _digests(categories, looks) for split, categories in splits.items()}
+    everywhere = dict(chain.from_iterable(of_split.items() for of_split in digests.values()))
+    first = {}
+    copies = [
+        f"{name} = {first[digest]}" for name, digest in everywhere.items() if first.setdefault(digest, name) != name
+    ]
+    meaning = "as a picture of another name: they score equal"
+    yield Finding(WARNING, "same bytes", copies, len(everywhere), meaning)
+    for earlier, later in combinations(splits, 2):
+        twins = _twins(digests[earlier], digests[later])
+        meaning = "pictures that stand there under another name"
+        yield Finding(WARNING, f"{later} in {earlier} by bytes", twins, len(digests[later]), meaning)
+
+
+def _digests(categories, looks):
+    """{name: digest} of the pictures that have bytes."""
+    named = ((name, looks[path].digest) for name, path in pictures_of(categories).items())
+    return {name: digest for name, digest in named if digest}
+
+
+def _twins(earlier, later):
+    names = {}
+    for name, digest in earlier.items():
+        names.setdefault(digest, []).append(name)
+    others = {name: [twin for twin in names.get(digest, ()) if twin != name] for name, digest in later.items()}
+    return [f"{name} = {twins[0]}" for name, twins in others.items() if twins]
+
+
+def _unlisted(listed):
+    """Picture files, by their suffix, in the folders of those that are `listed`."""
+    suffixes = PIL.Image.registered_extensions()
+    for folder in sorted({path.parent for path in listed}):
+        if folder.is_dir():
+            files = (path for path in sorted(folder.iterdir()) if path not in listed)
+            yield from (path for path in files if path.suffix.lower() in suffixes and path.is_file())
+
+
+def _below(folder, path):
+    return shown(str(path.relative_to(folder)))

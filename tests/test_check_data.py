@@ -1,0 +1,399 @@
+"""check_data.py on copies of the toy world in which one thing is wrong."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import check_data
+from annotations import FASHIONIQ_SPLITS, read_cirr, read_fashioniq
+from data_findings import is_blank
+from data_utils import cleaned_caption
+from src.errors import InputError
+from src.files import PROJECT_ROOT, read_json, write_json
+from src.picture_kinds import look_at, look_at_all
+from tests.conftest import SHARED
+
+DATASETS = "CIRR", "FashionIQ"
+
+
+def run(*options):
+    """The exit status of the command."""
+    try:
+        check_data.main([*map(str, options), "--num-workers", "0"])
+    except SystemExit as exit:
+        return exit.code
+    return 0
+
+
+@pytest.fixture
+def checked(broken_world, capsys):
+    """Check a data set of the broken world: exit status, {kind: finding} of the JSON, which the text must equal."""
+
+    def check(dataset):
+        output = broken_world / "findings.json"
+        status = run("--dataset", dataset, "--data-path", broken_world, "--output", output)
+        text, report = capsys.readouterr().out, read_json(output, dict)
+        (only,) = report["datasets"]
+        findings = {finding["kind"]: finding for finding in only["findings"]}
+        assert counts_in(text) == {kind: finding["count"] for kind, finding in findings.items() if finding["count"]}
+        assert text.splitlines()[-1].startswith(f"exit status {status}: ")
+        assert max(map(len, text.splitlines()[1:])) <= 120
+        assert report["exit_status"] == status
+        assert status == any(finding["changes_results"] for finding in findings.values() if finding["count"])
+        return status, {kind: finding for kind, finding in findings.items() if finding["count"]}
+
+    return check
+
+
+def counts_in(text):
+    lines = re.findall(r"^  (?:fault|warning|note) +(\S.*?)  +([\d,]+)(?: of [\d,]+)?  ", text, re.MULTILINE)
+    return {kind: int(number.replace(",", "")) for kind, number in lines}
+
+
+def split_of(dataset, data_path, split="val"):
+    return read_cirr(data_path, split) if dataset == "CIRR" else read_fashioniq(data_path, "dress", split)
+
+
+def listing_of(split):
+    """The image split beside a captions file."""
+    return split.path.parents[1] / "image_splits" / split.path.name.replace("cap.", "split.")
+
+
+def saved(image, form, **options):
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def plain(mode="RGB", size=(8, 6)):
+    return PIL.Image.effect_noise(size, 80).convert(mode)
+
+
+def rotated():
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    return saved(plain(), "JPEG", exif=exif)
+
+
+def deep_colour():
+    """A PNG of 16 bits a channel in colour, which Pillow reads but does not write."""
+    header = b"\0\0\0\1\0\0\0\1\x10\2\0\0\0"
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(b"\0" + b"\x12\x34" * 3)), (b"IEND", b"")
+    framed = (
+        len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big") for kind, body in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+def without_pixels():
+    """A picture whose header announces no columns."""
+    content = bytearray(saved(plain(), "TGA"))
+    content[12:14] = b"\0\0"
+    return bytes(content)
+
+
+def bomb():
+    """A bitmap whose header announces 20,000 x 20,000 pixels."""
+    content = bytearray(saved(plain(), "BMP"))
+    content[18:26] = (20000).to_bytes(4, "little") * 2
+    return bytes(content)
+
+
+ODD = {
+    "palette": (lambda: saved(plain("P"), "PNG"), ["palette"]),
+    "CMYK": (lambda: saved(plain("CMYK"), "JPEG"), ["CMYK"]),
+    "16-bit grey": (lambda: saved(PIL.Image.fromarray(np.array([[0, 40000]], np.uint16)), "PNG"), ["16-bit"]),
+    "16-bit colour": (deep_colour, ["16-bit"]),
+    "32-bit float": (lambda: saved(plain("F"), "TIFF"), ["16-bit"]),
+    "EXIF-rotated": (rotated, ["EXIF-rotated"]),
+    "animated GIF": (
+        lambda: saved(plain("P"), "GIF", save_all=True, append_images=[plain("P")]),
+        ["animated", "palette"],
+    ),
+    "animated WebP": (lambda: saved(plain(), "WEBP", save_all=True, append_images=[plain()]), ["animated"]),
+    "TIFF of two pages": (lambda: saved(plain(), "TIFF", save_all=True, append_images=[plain()]), ["animated"]),
+    "grey": (lambda: saved(plain("L"), "PNG"), []),
+    "alpha": (lambda: saved(plain("RGBA"), "PNG"), []),
+    "grey and alpha": (lambda: saved(plain("LA"), "PNG"), []),
+    "one bit": (lambda: saved(plain("1"), "PNG"), []),
+    "1 x 1": (lambda: saved(plain(size=(1, 1)), "PNG"), []),
+    "1 x 1000": (lambda: saved(plain(size=(1, 1000)), "JPEG"), []),
+}
+BROKEN = {
+    "missing": (None, ""),
+    "zero-sized": (lambda: b"", ""),
+    "no picture": (lambda: b"no picture", "cannot identify image file the file"),
+    "torn": (lambda: saved(plain(size=(90, 90)), "PNG")[:2000], "truncated"),
+    "no pixels": (without_pixels, "cannot identify image file the file"),
+    "bomb": (bomb, "decompression bomb"),
+    "XML": (lambda: b"<svg/>", "cannot identify image file the file"),
+}
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_sound_data_set(dataset, checked):
+    assert checked(dataset) == (0, {})
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("case", ODD)
+def test_kinds_that_change_nothing(case, dataset, broken_world, checked):
+    make, kinds = ODD[case]
+    picture = list(split_of(dataset, broken_world).pictures.values())[3]
+    picture.write_bytes(make())
+    status, found = checked(dataset)
+    assert status == 0
+    assert sorted(found) == sorted(kinds)
+    for kind, finding in found.items():
+        assert finding["level"] == ("warning" if kind == "16-bit" else "note")
+        assert finding["names"] == [str(picture.relative_to(folder_of(dataset, broken_world)))]
+
+
+def folder_of(dataset, data_path):
+    return data_path / check_data.LAYOUTS[dataset].folder
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("case", BROKEN)
+def test_pictures_that_change_a_result(case, dataset, broken_world, checked):
+    make, fault = BROKEN[case]
+    picture = list(split_of(dataset, broken_world).pictures.values())[3]
+    picture.unlink()
+    if make:
+        picture.write_bytes(make())
+    status, found = checked(dataset)
+    kind = case if case in ("missing", "zero-sized") else "unreadable"
+    assert (status, list(found)) == (1, [kind])
+    (name,) = found[kind]["names"]
+    assert name.startswith(str(picture.relative_to(folder_of(dataset, broken_world))))
+    assert fault in name
+    assert found[kind]["changes_results"]
+
+
+def test_ten_names_and_how_many_more(broken_world, checked, capsys):
+    pictures = list(read_cirr(broken_world, "train").pictures.values())[:12]
+    for picture in pictures:
+        picture.unlink()
+    _, found = checked("CIRR")
+    assert found["missing"]["count"] == 12
+    assert found["missing"]["of"] == 100
+    assert found["missing"]["names"] == [f"train/{picture.name}" for picture in pictures[:10]]
+    run("--dataset", "CIRR", "--data-path", broken_world)
+    text = capsys.readouterr().out
+    assert pictures[9].name in text
+    assert pictures[10].name not in text
+    assert "and 2 more" in text
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_same_bytes_under_two_names_of_two_splits(dataset, broken_world, checked):
+    earlier, original = list(split_of(dataset, broken_world, "train").pictures.items())[0]
+    later, copy = list(split_of(dataset, broken_world).pictures.items())[0]
+    copy.write_bytes(original.read_bytes())
+    status, found = checked(dataset)
+    assert status == 0
+    assert {kind: finding["names"] for kind, finding in found.items()} == {
+        "same bytes": [f"{later} = {earlier}"],
+        "val in train by bytes": [f"{later} = {earlier}"],
+    }
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_same_bytes_in_one_split(dataset, broken_world, checked):
+    first, second, third = list(split_of(dataset, broken_world).pictures.items())[:3]
+    for _, copy in (second, third):
+        copy.write_bytes(first[1].read_bytes())
+    status, found = checked(dataset)
+    assert (status, list(found)) == (0, ["same bytes"])
+    assert found["same bytes"]["names"] == [f"{name} = {first[0]}" for name, _ in (second, third)]
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_picture_that_two_splits_list(dataset, broken_world, checked):
+    train, val = split_of(dataset, broken_world, "train"), split_of(dataset, broken_world)
+    name, path = next(iter(train.pictures.items()))
+    if dataset == "CIRR":
+        relative = {key: str(file.relative_to(broken_world / "cirr_dataset")) for key, file in val.pictures.items()}
+        write_json(listing_of(val), relative | {name: str(path.relative_to(broken_world / "cirr_dataset"))})
+    else:
+        write_json(listing_of(val), [*val.pictures, name])
+    status, found = checked(dataset)
+    assert (status, list(found)) == (0, ["val in train by name"])
+    assert found["val in train by name"]["names"] == [name]
+    assert found["val in train by name"]["of"] == 31
+
+
+def test_a_validation_target_that_another_category_trains_on(broken_world, checked):
+    trained = read_fashioniq(broken_world, "shirt", "train").triplets[0]["target"]
+    val = split_of("FashionIQ", broken_world)
+    write_json(listing_of(val), [*val.pictures, trained])
+    write_json(val.path, [{**val.triplets[0], "target": trained}, *val.triplets[1:]])
+    status, found = checked("FashionIQ")
+    assert (status, set(found)) == (0, {"val in train by name", "val targets trained"})
+    assert found["val targets trained"]["names"] == [trained]
+
+    own = read_fashioniq(broken_world, "dress", "train").triplets[0]["target"]
+    write_json(listing_of(val), [*val.pictures, own])
+    write_json(val.path, [{**val.triplets[0], "target": own}, *val.triplets[1:]])
+    assert set(checked("FashionIQ")[1]) == {"val in train by name"}
+
+
+def test_blank_captions(broken_world, checked):
+    cirr, fashioniq = (split_of(dataset, broken_world) for dataset in DATASETS)
+    cirr.triplets[2]["caption"] = " ?."
+    fashioniq.triplets[0]["captions"] = ["", "is red"]
+    fashioniq.triplets[1]["captions"] = ["\t", ","]
+    for split in (cirr, fashioniq):
+        write_json(split.path, split.triplets)
+    for dataset, where in zip(
+        DATASETS, (["rc2.val.json[2]"], [f"dress.val.json[{n}]" for n in (0, 1, 1)]), strict=True
+    ):
+        status, found = checked(dataset)
+        assert (status, list(found)) == (0, ["blank captions"])
+        assert found["blank captions"]["names"] == [f"cap.{entry}" for entry in where]
+
+
+def test_blank_is_what_is_left_of_nothing():
+    for caption in (".?, ", "", " . "):
+        assert is_blank(caption)
+        assert cleaned_caption(caption) == ""
+    assert not is_blank("is a.")
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_repeated_triplets(dataset, broken_world, checked):
+    val = split_of(dataset, broken_world)
+    write_json(val.path, [*val.triplets, val.triplets[0]])
+    status, found = checked(dataset)
+    assert (status, list(found)) == (0, ["repeated triplets"])
+    assert found["repeated triplets"]["names"] == [f"{val.path.name}[{len(val.triplets)}]"]
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_pictures_that_no_split_lists(dataset, broken_world, checked):
+    folder = next(iter(split_of(dataset, broken_world).pictures.values())).parent
+    (folder / "more.JPG").write_bytes(b"")
+    (folder / "notes.txt").write_text("not a picture")
+    status, found = checked(dataset)
+    assert (status, list(found)) == (0, ["unlisted"])
+    assert found["unlisted"]["names"] == [f"{folder.name}/more.JPG"]
+
+
+def test_every_data_set_found_and_splits_that_are_not_there(broken_world, capsys):
+    for file in (broken_world / "fashionIQ_dataset").glob("*/*.test.json"):
+        file.unlink()
+    assert run("--data-path", broken_world, "--output", broken_world / "findings.json") == 0
+    text = capsys.readouterr().out
+    assert "no annotations of dress.test, toptee.test, shirt.test" in text
+    cirr, fashioniq = read_json(broken_world / "findings.json", dict)["datasets"]
+    assert (cirr["dataset"], cirr["absent"]) == ("CIRR", [])
+    assert (fashioniq["dataset"], list(fashioniq["sizes"])) == ("FashionIQ", ["train", "val"])
+    assert cirr["sizes"]["val"] == {"pictures": 30, "triplets": 24}
+    assert cirr["folder"] == str(broken_world / "cirr_dataset")
+
+
+def test_worker_processes_see_what_one_process_sees(broken_world):
+    paths = list(read_cirr(broken_world, "train").pictures.values())
+    paths[1].write_bytes(b"no picture")
+    paths[2].unlink()
+    paths[30].write_bytes(saved(plain("P"), "PNG"))
+    alone = look_at_all(paths, 0)
+    assert look_at_all(paths, 2) == alone
+    assert list(alone) == paths
+    assert [alone[paths[n]].kinds for n in (0, 1, 2, 30)] == [(), ("unreadable",), ("missing",), ("palette",)]
+
+
+class Deadly(type(Path())):
+    """A picture that ends whoever looks at it, as the kernel does when memory runs out."""
+
+    def is_file(self):
+        os._exit(9)
+
+
+def test_a_dead_worker_is_an_error_that_names_where(tmp_path):
+    with pytest.raises(InputError, match=r"heavy\.png: .* ended the process"):
+        look_at_all([Deadly(tmp_path / "heavy.png")], 1)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM", "TGA", "ICO"])
+def test_no_damage_is_too_much(form, tmp_path):
+    whole, rng = saved(plain(size=(40, 30)), form), np.random.default_rng(0)
+    picture = tmp_path / "picture"
+    for number in range(60):
+        damaged = bytearray(whole[: rng.integers(1, len(whole))] if number % 2 else whole)
+        for place in rng.integers(0, len(damaged), size=4):
+            damaged[place] = rng.integers(0, 256)
+        picture.write_bytes(damaged)
+        look = look_at(picture)
+        assert ("unreadable" in look.kinds) == bool(look.fault)
+        assert "\n" not in look.fault
+        assert "BytesIO" not in look.fault
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--data-path", "/nowhere"], "/nowhere: holds neither cirr_dataset/ nor fashionIQ_dataset/"),
+        (["--data-path", "/nowhere", "--dataset", "cirr"], "/nowhere/cirr_dataset: no such folder"),
+        (["--dataset", "CIFAR"], "'CIFAR' is none of CIRR, FashionIQ"),
+        (["--num-workers", "-1"], "whole number of 0 or more"),
+        (["--outptu", "x.json"], "there is no --outptu, but there is --output"),
+    ],
+)
+def test_unusable_options(options, said, capsys):
+    assert run(*options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+
+
+def test_unusable_annotations_and_outputs(broken_world, capsys):
+    val = read_cirr(broken_world, "val")
+    for options, said in (
+        (["--output", broken_world], f"{broken_world}: is a folder"),
+        (["--output", val.path / "x.json"], f"{val.path}: "),
+    ):
+        assert run("--data-path", broken_world, *options) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+    listing_of(val).unlink()
+    assert run("--data-path", broken_world) == 2
+    assert f"error: {listing_of(val)}: no such file\n" == capsys.readouterr().err
+    for file in (broken_world / "cirr_dataset").rglob("*.json"):
+        file.unlink()
+    assert run("--data-path", broken_world) == 2
+    assert "has annotations of no split" in capsys.readouterr().err
+
+
+def test_what_a_shell_sees(broken_world):
+    next(iter(read_cirr(broken_world, "val").pictures.values())).unlink()
+    command = [sys.executable, str(PROJECT_ROOT / "check_data.py"), "--data-path", str(broken_world)]
+    ended = subprocess.run([*command, "--num-workers", "2"], check=False, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[-1].endswith("would change a result (1 missing)")
+    assert "Traceback" not in ended.stderr
+    answered = subprocess.run([*command[:2], "--help"], check=True, capture_output=True, text=True)
+    assert "Exit status 1 when something would change a result" in " ".join(answered.stdout.split())
+
+
+def test_what_the_published_fashioniq_shares_between_splits(tmp_path, capsys):
+    annotations = SHARED / "data" / "annotations" / "fashionIQ"
+    if not annotations.is_dir():
+        pytest.skip("needs the published annotations of FashionIQ")
+    (tmp_path / "fashionIQ_dataset").symlink_to(annotations)
+    assert run("--data-path", tmp_path, "--output", tmp_path / "findings.json") == 1  # no pictures are there
+    (checked,) = json.loads((tmp_path / "findings.json").read_text())["datasets"]
+    assert list(checked["sizes"]) == list(FASHIONIQ_SPLITS)
+    numbers = {finding["kind"]: (finding["count"], finding["of"]) for finding in checked["findings"]}
+    assert numbers["val in train by name"] == (811, 15415)
+    assert numbers["val targets trained"] == (143, 6003)
+    assert numbers["blank captions"] == (17, 60268)
