@@ -4,14 +4,13 @@ import re
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
-from src.errors import InputError, require_one_of, shown
+from src.errors import InputError, first_ten, require_one_of
 from src.files import read_json
 
 DRESS_TYPES = ("dress", "toptee", "shirt")
 CIRR_SPLITS = ("train", "val", "test1")
 FASHIONIQ_SPLITS = ("train", "val", "test")
 GROUP_SIZE = 6
-NAMED_FAULTS = 10
 
 
 class Split(NamedTuple):
@@ -77,9 +76,7 @@ def dataset_folder(data_path, name):
 def refuse(path, culprits, of, fault):
     """Raise InputError when there are `culprits`: how many `of` all, the fault they share, and the first ten."""
     if culprits:
-        named = ", ".join(shown(str(culprit)) for culprit in culprits[:NAMED_FAULTS])
-        others = f" and {len(culprits) - NAMED_FAULTS} more" if len(culprits) > NAMED_FAULTS else ""
-        raise InputError(f"{path}: {len(culprits)} of {of} {fault}: {named}{others}")
+        raise InputError(f"{path}: {len(culprits)} of {of} {fault}: {first_ten(culprits)}")
 
 
 def _cirr_pictures(listing, folder):

@@ -9,14 +9,16 @@ from src.files import replacing, time_stamp, write_json
 class Run:
     """What one training run leaves behind, written as it happens."""
 
-    def __init__(self, folder, experiment, hyper_parameters):
-        """`folder` exists and is the run's own; `hyper_parameters` are plain values."""
+    def __init__(self, folder, experiment, hyper_parameters, remarks=None):
+        """`folder` exists and is the run's own; values are plain; `remarks` {name: text} go beside every result."""
         self.folder = folder
         self.experiment = experiment
+        self.remarks = remarks or {}
         self._rows = {"train_metrics": [], "validation_metrics": []}
         self._best = {}
         write_json(folder / "training_hyperparameters.json", hyper_parameters, sort_keys=True, indent=4)
         experiment.log_parameters(hyper_parameters)
+        experiment.log_others(self.remarks)
 
     def log_step(self, step, loss):
         self.experiment.log_metric("step_loss", loss, step=step)
@@ -30,7 +32,9 @@ class Run:
         with self.experiment.validate():
             self.experiment.log_metrics(metrics, epoch=epoch)
         self._add_row("validation_metrics", {"epoch": epoch, **metrics})
-        print(f"epoch {epoch}: " + "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()), flush=True)
+        recalls = [f"{name} {value:.2f}" for name, value in metrics.items()]
+        remarks = [f"({name}: {remark})" for name, remark in self.remarks.items()]
+        print(f"epoch {epoch}: " + "  ".join(recalls + remarks), flush=True)
 
     def improves(self, name, value):
         """Whether `value` is the highest given under `name` so far."""
@@ -44,15 +48,16 @@ class Run:
         self.experiment.end()
 
     def _add_row(self, table, row):
-        self._rows[table].append(row)
+        self._rows[table].append(row | self.remarks)
         with replacing(self.folder / f"{table}.csv") as unfinished:
             pd.DataFrame(self._rows[table]).to_csv(unfinished, index=False)
 
 
-def start_run(models_path, name, project_name, comet_options, hyper_parameters):
+def start_run(models_path, name, project_name, comet_options, hyper_parameters, remarks=None):
     """A Run in a new folder of `models_path`, with its experiment in Comet's project `project_name`."""
     folder = create_run_folder(models_path, name)
-    return Run(folder, start_experiment(project_name, comet_options, offline_directory=folder), hyper_parameters)
+    experiment = start_experiment(project_name, comet_options, offline_directory=folder)
+    return Run(folder, experiment, hyper_parameters, remarks)
 
 
 def create_run_folder(models_path, name):
