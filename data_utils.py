@@ -12,7 +12,7 @@ from annotations import read_cirr, read_fashioniq
 from options import TRANSFORMS
 from src.errors import require_one_of
 from src.files import PROJECT_ROOT
-from src.pictures import opened, require_present
+from src.pictures import opened, require_affordable, require_present
 
 MODES = ("classic", "relative")
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -52,11 +52,24 @@ def _pad(image, least_width, least_height):
     width, height = image.size
     horizontal = max(int((least_width - width) / 2), 0)
     vertical = max(int((least_height - height) / 2), 0)
+    require_affordable(width + 2 * horizontal, height + 2 * vertical)
     return TF.pad(image, [horizontal, vertical, horizontal, vertical], 0, "constant")
 
 
 def _to_rgb(image):
     return image.convert("RGB")
+
+
+class _Affordable:
+    """Lets a picture through unless it is so long and thin that its shorter side resized to `dim` fills the memory."""
+
+    def __init__(self, dim):
+        self.dim = dim
+
+    def __call__(self, image):
+        shorter, longer = sorted(image.size)
+        require_affordable(self.dim, self.dim * longer // shorter)
+        return image
 
 
 class Preprocess(Compose):
@@ -68,7 +81,7 @@ class Preprocess(Compose):
     def __init__(self, facts, dim, *padding):
         self.facts = facts
         resized = Resize(dim, interpolation=InterpolationMode.BICUBIC), CenterCrop(dim)
-        super().__init__([*padding, *resized, _to_rgb, ToTensor(), Normalize(MEAN, STD)])
+        super().__init__([*padding, _Affordable(dim), *resized, _to_rgb, ToTensor(), Normalize(MEAN, STD)])
 
     def pixels(self, image):
         """The first half: a PIL picture to bytes [dim, dim, 3]."""

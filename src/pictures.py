@@ -1,6 +1,7 @@
 """Picture files: which are there, which can be opened, and what each is when it is."""
 
 import struct
+import warnings
 
 import PIL.Image
 import torch
@@ -13,12 +14,23 @@ from src.errors import InputError, first_ten
 def opened(path, preprocess):
     """What `preprocess` makes of a picture; raises InputError with its name when it cannot be read."""
     try:
-        with PIL.Image.open(path) as image:
-            return preprocess(image)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # whose doubts change no pixel
+            with PIL.Image.open(path) as image:
+                if 0 in image.size:
+                    raise ValueError("it is {} x {} pixels".format(*image.size))
+                return preprocess(image)
     # What Pillow raises for a broken picture depends on its format.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError) as error:
         fault = " ".join(str(error).replace(str(path), "the file").split())
         raise InputError(f"{path}: cannot be read as a picture ({fault})") from None
+
+
+def require_affordable(width, height):
+    """Raises ValueError for a size that would fill the memory: the one above which Pillow opens no picture either."""
+    limit = 2 * PIL.Image.MAX_IMAGE_PIXELS
+    if width * height > limit:
+        raise ValueError(f"would be padded or resized to {width} x {height} pixels, the limit is {limit}")
 
 
 def require_present(paths):
