@@ -15,6 +15,7 @@ from src.files import PROJECT_ROOT
 from src.pictures import opened, require_affordable, require_present
 
 MODES = ("classic", "relative")
+"""Pictures, which a gallery is made of, and triplets, which queries are made of."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of red, green and blue in the pictures that CLIP was trained on."""
 

@@ -139,15 +139,14 @@ def describe(options, validation):
 
 def not_comparable(runs, skipping):
     """A sentence for each run, and for this page, that went on without some pictures (--skip-missing)."""
-    remarks = [(run.folder.name, _remarks(run.folder)) for run in runs] + [("this page", skipping.remarks)]
-    return "\n".join(
-        f"Not comparable: {name} was made {remark}." for name, found in remarks for remark in found.values()
-    )
+    remarks = [(run.folder.name, _remark(run.folder)) for run in runs]
+    remarks.append(("this page", skipping.remarks.get(NOT_COMPARABLE)))
+    return "\n".join(f"Not comparable: {name} was made {remark}." for name, remark in remarks if remark)
 
 
-def _remarks(folder):
-    last_row = pd.read_csv(folder / "train_metrics.csv").iloc[-1]
-    return {name: last_row[name] for name in last_row.index if name == NOT_COMPARABLE}
+def _remark(folder):
+    rows = pd.read_csv(folder / "train_metrics.csv")
+    return rows[NOT_COMPARABLE].dropna().iloc[-1] if NOT_COMPARABLE in rows else None
 
 
 def wall_rule(validation):
