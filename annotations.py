@@ -4,14 +4,17 @@ import re
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
-from src.errors import InputError, require_one_of, shown
+from src.errors import InputError, first_ten, require_one_of
 from src.files import read_json
 
 DRESS_TYPES = ("dress", "toptee", "shirt")
 CIRR_SPLITS = ("train", "val", "test1")
 FASHIONIQ_SPLITS = ("train", "val", "test")
 GROUP_SIZE = 6
-NAMED_FAULTS = 10
+HALF_PAIRS = re.compile("[\ud800-\udfff]")
+"""Of surrogates, which JSON can escape one by one; no file name, tokenizer or terminal takes them."""
+NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What controls a terminal or breaks a line, and halves of surrogate pairs."""
 
 
 class Split(NamedTuple):
@@ -77,9 +80,7 @@ def dataset_folder(data_path, name):
 def refuse(path, culprits, of, fault):
     """Raise InputError when there are `culprits`: how many `of` all, the fault they share, and the first ten."""
     if culprits:
-        named = ", ".join(shown(str(culprit)) for culprit in culprits[:NAMED_FAULTS])
-        others = f" and {len(culprits) - NAMED_FAULTS} more" if len(culprits) > NAMED_FAULTS else ""
-        raise InputError(f"{path}: {len(culprits)} of {of} {fault}: {named}{others}")
+        raise InputError(f"{path}: {len(culprits)} of {of} {fault}: {first_ten(culprits)}")
 
 
 def _cirr_pictures(listing, folder):
@@ -160,8 +161,7 @@ def _entries(numbers):
 
 
 def _is_text(value):
-    # JSON can escape half a surrogate pair, which no file name, tokenizer or terminal takes.
-    return isinstance(value, str) and (value.isascii() or re.search("[\ud800-\udfff]", value) is None)
+    return isinstance(value, str) and (value.isascii() or HALF_PAIRS.search(value) is None)
 
 
 def _is_list_of_text(value, length):
@@ -173,10 +173,10 @@ def _is_whole_number(value):
 
 
 def _is_name(value):
-    return isinstance(value, str) and value.isprintable() and value != ""
+    return isinstance(value, str) and value != "" and NOT_IN_NAMES.search(value) is None
 
 
 def _stays_inside(path):
     """Whether a relative path leads to a file below where it starts, on every system."""
     parsed = PureWindowsPath(path)  # which takes both slashes, and drives, for what they are somewhere
-    return path.isprintable() and bool(parsed.parts) and not parsed.anchor and ".." not in parsed.parts
+    return NOT_IN_NAMES.search(path) is None and bool(parsed.parts) and not parsed.anchor and ".." not in parsed.parts

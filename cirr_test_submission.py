@@ -33,6 +33,7 @@ if __name__ == "__main__":
 from pathlib import Path
 
 from data_utils import CIRRDataset, make_transform
+from skipping import Skipping
 from src.errors import InputError, one_line_errors
 from src.retrieval import Gallery, best_candidates, best_rows
 from utils import ENCODERS, Encoder, agree_with_checkpoints, autocast, load_clip, load_combining_function
@@ -50,13 +51,14 @@ def generate_cirr_test_submissions(
     output_path=PROJECT_ROOT,
     num_workers=0,
     feature_cache=None,
+    skipping=None,
 ):
     """Write submission/CIRR/recall_submission_<file_name>.json and recall_subset_submission_<file_name>.json.
 
     Returns both paths. Raises InputError when annotations or pictures of test1 are faulty or missing.
     """
-    queries = CIRRDataset("test1", "relative", preprocess, data_path)
-    gallery_set = CIRRDataset("test1", "classic", preprocess, data_path)
+    queries = CIRRDataset("test1", "relative", preprocess, data_path, skipping)
+    gallery_set = CIRRDataset("test1", "classic", preprocess, data_path, skipping)
     encoder = Encoder(clip_model, ENCODERS, feature_cache, num_workers)
     gallery = Gallery(encoder.pictures(gallery_set), gallery_set.image_names)
     answers, group_answers = answer_queries(queries, gallery, encoder, combining_function)
@@ -95,6 +97,8 @@ def main(argv=None):
     )
     preprocess = make_transform(args.transform, args.target_ratio, clip_model.visual.input_resolution)
 
+    skipping = Skipping(args.skip_missing, args.num_workers)
+
     experiment = start_experiment("CIRR test submission", comet_options(args), args.output_path / "comet")
     with autocast(args.precision):
         written = generate_cirr_test_submissions(
@@ -106,10 +110,12 @@ def main(argv=None):
             args.output_path,
             args.num_workers,
             feature_cache_folder(args),
+            skipping,
         )
     for path in written:
-        print(path)
+        print(f"{path}{skipping.mark}")
         experiment.log_asset(str(path))
+    experiment.log_others(skipping.remarks)
     experiment.end()
 
 

@@ -42,6 +42,7 @@ from torch import nn
 
 from data_utils import TripletImages, TripletRows, make_transform
 from image_cache import cache_images
+from skipping import Skipping
 from src.errors import one_line_errors
 from training import Training, open_run, training_loader
 from utils import (
@@ -110,11 +111,12 @@ def main(argv=None):
     frozen = FROZEN[args.encoder]
     encoder = Encoder(clip_model, frozen, feature_cache_folder(args), args.num_workers)
 
+    skipping = Skipping(args.skip_missing, args.num_workers)
     preprocess = make_transform(args.transform, args.target_ratio, clip_model.visual.input_resolution)
-    training_set = benchmark.training_set(preprocess, args.data_path)
+    training_set = benchmark.training_set(preprocess, args.data_path, skipping)
     triplets = TripletRows(training_set) if "image" in frozen else TripletImages(training_set)
     loader = training_loader(triplets, args.batch_size, args.num_workers, args.seed)
-    validation = Validation(benchmark, preprocess, args.data_path, encoder)
+    validation = Validation(benchmark, preprocess, args.data_path, encoder, skipping)
     if args.image_cache is not None:
         cache_images([triplets.pictures, *validation.galleries], args.image_cache, args.num_workers)
 
@@ -125,8 +127,8 @@ def main(argv=None):
 
     facts = checkpoint_facts(args)
     name = f"clip_finetuned_on_{benchmark.short_name}_{model_label(args.clip_model_name)}"
-    run, state = open_run(args, name, f"{args.dataset} clip fine-tuning")
-    training = Training(stage, optimizer, loader, validation, run, training_plan(args), facts)
+    run, state = open_run(args, name, f"{args.dataset} clip fine-tuning", skipping.remarks)
+    training = Training(stage, optimizer, loader, validation, run, training_plan(args), facts | skipping.remarks)
     training.go_on_from(state)
     training.train()
 

@@ -41,6 +41,7 @@ from torch import nn
 
 from combiner import Combiner
 from data_utils import TripletRows, make_transform
+from skipping import Skipping
 from src.errors import one_line_errors
 from src.weights import weights_digest
 from training import Training, open_run, training_loader
@@ -103,11 +104,12 @@ def main(argv=None):
     clip_model = load_clip(args.clip_model_name, args.clip_model_path)
     combiner = Combiner(clip_model.visual.output_dim, args.projection_dim, args.hidden_dim).to(device)
 
+    skipping = Skipping(args.skip_missing, args.num_workers)
     preprocess = make_transform(args.transform, args.target_ratio, clip_model.visual.input_resolution)
-    triplets = TripletRows(benchmark.training_set(preprocess, args.data_path))
+    triplets = TripletRows(benchmark.training_set(preprocess, args.data_path, skipping))
     loader = training_loader(triplets, args.batch_size, num_workers=0, seed=args.seed)
     encoder = Encoder(clip_model, ENCODERS, feature_cache_folder(args), args.num_workers, args.clip_bs)
-    validation = Validation(benchmark, preprocess, args.data_path, encoder)
+    validation = Validation(benchmark, preprocess, args.data_path, encoder, skipping)
 
     with autocast(args.precision):
         features = encode_triplets(triplets, benchmark.caption_variants, encoder)
@@ -117,8 +119,8 @@ def main(argv=None):
     dimensions = {"projection_dim": args.projection_dim, "hidden_dim": args.hidden_dim}
     facts = checkpoint_facts(args) | dimensions | {"clip_weights": weights_digest(clip_model.state_dict())}
     name = f"combiner_trained_on_{benchmark.short_name}_{model_label(args.clip_model_name)}"
-    run, state = open_run(args, name, f"{args.dataset} combiner training")
-    training = Training(stage, optimizer, loader, validation, run, training_plan(args), facts)
+    run, state = open_run(args, name, f"{args.dataset} combiner training", skipping.remarks)
+    training = Training(stage, optimizer, loader, validation, run, training_plan(args), facts | skipping.remarks)
     training.go_on_from(state)
     training.train()
 

@@ -1,10 +1,8 @@
 """Pictures and triplets: the transforms, the two datasets, and the captions of FashionIQ."""
 
 import copy
-import struct
 
 import numpy as np
-import PIL.Image
 import torch
 import torchvision.transforms.functional as TF
 from torch.utils.data import Dataset
@@ -12,10 +10,12 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Norma
 
 from annotations import read_cirr, read_fashioniq
 from options import TRANSFORMS
-from src.errors import InputError, require_one_of
+from src.errors import require_one_of
 from src.files import PROJECT_ROOT
+from src.pictures import opened, require_affordable, require_present
 
-MODES = ("relative", "classic")
+MODES = ("classic", "relative")
+"""Pictures, which a gallery is made of, and triplets, which queries are made of."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of red, green and blue in the pictures that CLIP was trained on."""
 
@@ -53,11 +53,24 @@ def _pad(image, least_width, least_height):
     width, height = image.size
     horizontal = max(int((least_width - width) / 2), 0)
     vertical = max(int((least_height - height) / 2), 0)
+    require_affordable(width + 2 * horizontal, height + 2 * vertical)
     return TF.pad(image, [horizontal, vertical, horizontal, vertical], 0, "constant")
 
 
 def _to_rgb(image):
     return image.convert("RGB")
+
+
+class _Affordable:
+    """Lets a picture through unless it is so long and thin that its shorter side resized to `dim` fills the memory."""
+
+    def __init__(self, dim):
+        self.dim = dim
+
+    def __call__(self, image):
+        shorter, longer = sorted(image.size)
+        require_affordable(self.dim, self.dim * longer // shorter)
+        return image
 
 
 class Preprocess(Compose):
@@ -69,7 +82,7 @@ class Preprocess(Compose):
     def __init__(self, facts, dim, *padding):
         self.facts = facts
         resized = Resize(dim, interpolation=InterpolationMode.BICUBIC), CenterCrop(dim)
-        super().__init__([*padding, *resized, _to_rgb, ToTensor(), Normalize(MEAN, STD)])
+        super().__init__([*padding, _Affordable(dim), *resized, _to_rgb, ToTensor(), Normalize(MEAN, STD)])
 
     def pixels(self, image):
         """The first half: a PIL picture to bytes [dim, dim, 3]."""
@@ -119,14 +132,16 @@ class _PicturesAndTriplets(Dataset):
     decoded, decoded_keys = None, ()
     """A RowStore of what `preprocess.pixels` gave, and the key in it of each of `image_names`; see image_cache."""
 
-    def __init__(self, splits, mode, preprocess, opens):
+    def __init__(self, splits, mode, preprocess, skipping, opens):
         """`opens`: whether pictures will be opened, so that all of the splits' have to be there."""
         self.mode, self.preprocess = mode, preprocess
+        if skipping is not None:
+            splits = [skipping.usable(split, preprocess) for split in splits]
         self.triplets = [triplet for split in splits for triplet in split.triplets]
         self.image_names = [name for split in splits for name in split.pictures]
         self._paths = {name: path for split in splits for name, path in split.pictures.items()}
         if opens:
-            _require_pictures(self._paths.values())
+            require_present(self._paths.values())
 
     def path(self, image_name):
         """The file of a picture."""
@@ -149,7 +164,7 @@ class _PicturesAndTriplets(Dataset):
 
     def pixels(self, number):
         """Bytes [dim, dim, 3] of the picture of this number, as `preprocess` leaves them before it normalises."""
-        return _opened(self.path(self.image_names[number]), self.preprocess.pixels)
+        return opened(self.path(self.image_names[number]), self.preprocess.pixels)
 
     def triplet_names(self):
         """(reference name, target name, caption or captions) of each training triplet."""
@@ -163,7 +178,7 @@ class _PicturesAndTriplets(Dataset):
         return pictures
 
     def _image(self, image_name):
-        return _opened(self.path(image_name), self.preprocess)
+        return opened(self.path(image_name), self.preprocess)
 
 
 class FashionIQDataset(_PicturesAndTriplets):
@@ -176,10 +191,10 @@ class FashionIQDataset(_PicturesAndTriplets):
 
     fields = ("candidate", "target", "captions")
 
-    def __init__(self, split, dress_types, mode, preprocess, data_path=PROJECT_ROOT):
+    def __init__(self, split, dress_types, mode, preprocess, data_path=PROJECT_ROOT, skipping=None):
         require_one_of(mode, MODES, "mode")
         splits = [read_fashioniq(data_path, dress_type, split) for dress_type in dress_types]
-        super().__init__(splits, mode, preprocess, opens=mode == "classic" or split != "val")
+        super().__init__(splits, mode, preprocess, skipping, opens=mode == "classic" or split != "val")
         self.split, self.dress_types = split, list(dress_types)
 
     def _item(self, triplet):
@@ -201,9 +216,10 @@ class CIRRDataset(_PicturesAndTriplets):
 
     fields = ("reference", "target_hard", "caption")
 
-    def __init__(self, split, mode, preprocess, data_path=PROJECT_ROOT):
+    def __init__(self, split, mode, preprocess, data_path=PROJECT_ROOT, skipping=None):
         require_one_of(mode, MODES, "mode")
-        super().__init__([read_cirr(data_path, split)], mode, preprocess, opens=mode == "classic" or split == "train")
+        opens = mode == "classic" or split == "train"
+        super().__init__([read_cirr(data_path, split)], mode, preprocess, skipping, opens)
         self.split = split
 
     def _item(self, triplet):
@@ -264,21 +280,3 @@ def joined_captions(first, second):
 def cleaned_caption(caption):
     """A FashionIQ caption without the punctuation its annotators put around it."""
     return caption.strip(".?, ")
-
-
-def _require_pictures(paths):
-    paths = dict.fromkeys(paths)
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        others = f" (and {len(missing) - 1} more of {len(paths)})" if len(missing) > 1 else ""
-        raise InputError(f"{missing[0]}: no such picture{others}")
-
-
-def _opened(path, preprocess):
-    try:
-        with PIL.Image.open(path) as image:
-            return preprocess(image)
-    # What Pillow raises for a broken picture depends on its format.
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError) as error:
-        fault = " ".join(str(error).replace(str(path), "the file").split())
-        raise InputError(f"{path}: cannot be read as a picture ({fault})") from None

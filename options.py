@@ -23,6 +23,7 @@ def add_common_options(parser):
     group.add_argument("--seed", type=count_or_zero, default=0, help="decides every random draw")
     group.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture loading processes")
     help_text = "auto: fp16 autocast when training on CUDA, fp32 everywhere else"
+    add_skip_missing_option(group)
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help=help_text)
 
     group = parser.add_argument_group(
@@ -34,6 +35,11 @@ def add_common_options(parser):
     group.add_argument(
         "--comet-offline", action="store_true", help="log to an archive instead, in the run folder or OUTPUT_PATH/comet"
     )
+
+
+def add_skip_missing_option(parser):
+    help_text = "go on without missing and unreadable pictures and what names them; marks results as not comparable"
+    parser.add_argument("--skip-missing", action="store_true", help=help_text)
 
 
 def add_image_cache_option(parser):

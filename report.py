@@ -7,7 +7,7 @@ The page, report.html in the run folder, opens offline. A run of stage 2 brings 
 
 from pathlib import Path
 
-from options import add_feature_cache_options, feature_cache_folder
+from options import add_feature_cache_options, add_skip_missing_option, feature_cache_folder
 from src.options import Parser, count_or_zero, usable_cores
 
 
@@ -16,6 +16,7 @@ def parse_arguments(argv=None):
     parser.add_argument("--run-folder", type=Path, required=True, help="a folder below models/, of either stage")
     parser.add_argument("--output", type=Path, help="the page (default: report.html in the run folder)")
     parser.add_argument("--data-path", type=Path, help="folder that holds the data set (default: the run's)")
+    add_skip_missing_option(parser)
     parser.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture loading processes")
     add_feature_cache_options(parser)
     return parser.parse_args(argv)
@@ -29,6 +30,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from data_utils import make_transform
+from skipping import NOT_COMPARABLE, Skipping
 from src.errors import InputError, one_line_errors
 from src.files import read_json, replacing
 from src.page import curves, page, picture, table, wall_row
@@ -134,6 +136,18 @@ def describe(options, validation):
     return f"{options['dataset']}: {', '.join(sizes)}. CLIP {options['clip_model_name']}, {options['transform']}."
 
 
+def not_comparable(runs, skipping):
+    """A sentence for each run, and for this page, that went on without some pictures (--skip-missing)."""
+    remarks = [(run.folder.name, _remark(run.folder)) for run in runs]
+    remarks.append(("this page", skipping.remarks.get(NOT_COMPARABLE)))
+    return "\n".join(f"Not comparable: {name} was made {remark}." for name, remark in remarks if remark)
+
+
+def _remark(folder):
+    rows = pd.read_csv(folder / "train_metrics.csv")
+    return rows[NOT_COMPARABLE].dropna().iloc[-1] if NOT_COMPARABLE in rows else None
+
+
 def wall_rule(validation):
     each = " of each category" if len(validation.sets) > 1 else ""
     return WALL_RULE.format(each=each, rows=WALL_ROWS // len(validation.sets))
@@ -183,14 +197,16 @@ def main(argv=None):
     data_path = args.data_path or Path(options["data_path"])
     args.output_path = Path(options["output_path"])
     cache_folder = feature_cache_folder(args)
-    before, after = (
-        Validation(benchmark, preprocess, data_path, Encoder(clip_model, ENCODERS, cache_folder, args.num_workers))
-        for clip_model in (untrained, tuned)
-    )
+    skipping = Skipping(args.skip_missing, args.num_workers)
+    encoders = [Encoder(clip_model, ENCODERS, cache_folder, args.num_workers) for clip_model in (untrained, tuned)]
+    before, after = (Validation(benchmark, preprocess, data_path, encoder, skipping) for encoder in encoders)
+    warning = not_comparable(runs, skipping)
 
     rungs = climb(before, after, combine)
     header, rows = ladder_cells(rungs, benchmark.headline)
     print_ladder(header, rows)
+    if warning:
+        print(warning)
 
     sections = [
         ("Ladder", "Recall on validation pictures, which no stage trained on, in percent.", table(header, rows)),
@@ -199,7 +215,8 @@ def main(argv=None):
     ]
     output = args.output or args.run_folder / "report.html"
     with replacing(output) as unfinished:
-        unfinished.write_text(page(args.run_folder.name, describe(options, after), sections), encoding="utf-8")
+        introduction = " ".join([describe(options, after), *warning.splitlines()])
+        unfinished.write_text(page(args.run_folder.name, introduction, sections), encoding="utf-8")
     print(output)
 
 

@@ -203,15 +203,14 @@ class Training:
             save_model(name, epoch, self.stage.trained, self.run.folder, self.facts | {"metrics": metrics})
 
 
-def open_run(args, name, project_name):
+def open_run(args, name, project_name, remarks):
     """The Run that a training command's options ask for, new or resumed, and the state to go on from, None for none.
 
     A run that was stopped before its first epoch had ended has none.
     """
+    told = project_name, comet_options(args), hyper_parameters(args), remarks
     if args.resume is None:
-        models_path = args.output_path / "models"
-        return start_run(models_path, name, project_name, comet_options(args), hyper_parameters(args)), None
+        return start_run(args.output_path / "models", name, *told), None
     path = args.resume / STATE_FILE
     state = read_checkpoint(path, STATE_KEYS) if path.is_file() else None
-    run_state = state["run"] if state else None
-    return resume_run(args.resume, run_state, project_name, comet_options(args), hyper_parameters(args)), state
+    return resume_run(args.resume, state["run"] if state else None, *told), state

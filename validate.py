@@ -37,6 +37,7 @@ import torch
 
 from annotations import DRESS_TYPES, GROUP_SIZE
 from data_utils import (
+    MODES,
     CIRRDataset,
     FashionIQDataset,
     cleaned_caption,
@@ -44,6 +45,7 @@ from data_utils import (
     make_transform,
     training_variants,
 )
+from skipping import Skipping
 from src.errors import InputError, one_line_errors
 from src.retrieval import Gallery, rank_targets, rank_targets_among, recall_at
 from utils import (
@@ -153,8 +155,8 @@ class CIRR:
     compute_recalls = staticmethod(compute_cirr_val_metrics)
 
     @staticmethod
-    def training_set(preprocess, data_path):
-        return CIRRDataset("train", "relative", preprocess, data_path)
+    def training_set(preprocess, data_path, skipping=None):
+        return CIRRDataset("train", "relative", preprocess, data_path, skipping)
 
     @staticmethod
     def training_captions(captions, draws):
@@ -167,9 +169,9 @@ class CIRR:
         return [caption]
 
     @staticmethod
-    def validation_sets(preprocess, data_path):
+    def validation_sets(preprocess, data_path, skipping=None):
         """{category: (gallery, queries)}"""
-        return {"val": [CIRRDataset("val", mode, preprocess, data_path) for mode in ("classic", "relative")]}
+        return {"val": [CIRRDataset("val", mode, preprocess, data_path, skipping) for mode in MODES]}
 
     @classmethod
     def metrics(cls, recalls):
@@ -213,8 +215,8 @@ class FashionIQ:
     compute_recalls = staticmethod(compute_fiq_val_metrics)
 
     @staticmethod
-    def training_set(preprocess, data_path):
-        return FashionIQDataset("train", DRESS_TYPES, "relative", preprocess, data_path)
+    def training_set(preprocess, data_path, skipping=None):
+        return FashionIQDataset("train", DRESS_TYPES, "relative", preprocess, data_path, skipping)
 
     @staticmethod
     def training_captions(captions, draws):
@@ -227,13 +229,11 @@ class FashionIQ:
         return training_variants(captions)
 
     @staticmethod
-    def validation_sets(preprocess, data_path):
+    def validation_sets(preprocess, data_path, skipping=None):
         """{category: (gallery, queries)}"""
         return {
-            dress_type: [
-                FashionIQDataset("val", [dress_type], mode, preprocess, data_path) for mode in ("classic", "relative")
-            ]
-            for dress_type in DRESS_TYPES
+            kind: [FashionIQDataset("val", [kind], mode, preprocess, data_path, skipping) for mode in MODES]
+            for kind in DRESS_TYPES
         }
 
     @staticmethod
@@ -271,9 +271,9 @@ class Validation:
     Raises InputError when its annotations are faulty or pictures are missing.
     """
 
-    def __init__(self, benchmark, preprocess, data_path, encoder):
+    def __init__(self, benchmark, preprocess, data_path, encoder, skipping=None):
         self.benchmark = benchmark
-        self.sets = benchmark.validation_sets(preprocess, data_path)
+        self.sets = benchmark.validation_sets(preprocess, data_path, skipping)
         self.encoder = encoder
         self._known = {}
 
@@ -334,15 +334,17 @@ def main(argv=None):
     benchmark = BENCHMARKS[args.dataset]
     preprocess = make_transform(args.transform, args.target_ratio, clip_model.visual.input_resolution)
     encoder = Encoder(clip_model, ENCODERS, feature_cache_folder(args), args.num_workers)
-    validation = Validation(benchmark, preprocess, args.data_path, encoder)
+    skipping = Skipping(args.skip_missing, args.num_workers)
+    validation = Validation(benchmark, preprocess, args.data_path, encoder, skipping)
 
     experiment = start_experiment(f"{args.dataset} validation", comet_options(args), args.output_path / "comet")
     with autocast(args.precision):
         recalls = benchmark.printed(validation.recalls(combining_function))
     for name, recall in recalls.items():
-        print(f"{name} = {recall}")
+        print(f"{name} = {recall}{skipping.mark}")
     with experiment.validate():
         experiment.log_metrics(recalls)
+    experiment.log_others(skipping.remarks)
     experiment.end()
 
 

@@ -32,7 +32,9 @@ def write_large_pictures(folder, world, triplets):
     names = list(dict.fromkeys(name for triplet in chosen for name in (triplet["reference"], triplet["target_hard"])))
     paths = {name: f"./train/{name}.png" for name in names}
     write_json(folder / captions, chosen)
-    write_json(folder / "cirr_dataset" / "cirr" / "image_splits" / "split.rc2.train.json", paths)
+    # The other members of a group have to be listed, but are never opened: one picture does for all of them.
+    members = dict.fromkeys((name for triplet in chosen for name in triplet["img_set"]["members"]), paths[names[0]])
+    write_json(folder / "cirr_dataset" / "cirr" / "image_splits" / "split.rc2.train.json", members | paths)
     rng = np.random.default_rng(0)
     (folder / "cirr_dataset" / "train").mkdir(parents=True, exist_ok=True)
     for path in tqdm(paths.values(), desc="drawing pictures", leave=False):

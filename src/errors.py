@@ -14,6 +14,12 @@ def shown(text):
     return text if text.isprintable() else ascii(text)
 
 
+def first_ten(names):
+    """The first ten of `names`, and how many more there are."""
+    others = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(shown(str(name)) for name in names[:10]) + others
+
+
 def require_one_of(value, allowed, what):
     if value not in allowed:
         raise InputError(f"{value!r} is no {what}: it must be one of {', '.join(allowed)}")

@@ -4,7 +4,7 @@ import base64
 import io
 from html import escape
 
-import PIL.Image
+from src.pictures import opened
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c1e21; max-width: 1160px; margin: 2rem auto; padding: 0 1rem }
@@ -44,8 +44,7 @@ def table(header, rows):
 
 def picture(path, is_target=False, size=208):
     """An <img> that carries a small copy of the picture at `path`."""
-    with PIL.Image.open(path) as original:
-        small = original.convert("RGB")
+    small = opened(path, lambda original: original.convert("RGB"))
     small.thumbnail((size, size))
     jpeg = io.BytesIO()
     small.save(jpeg, "JPEG", quality=85)

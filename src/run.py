@@ -11,14 +11,16 @@ TABLES = ("train_metrics", "validation_metrics")
 class Run:
     """What one training run leaves behind, written as it happens."""
 
-    def __init__(self, folder, experiment, hyper_parameters):
-        """`folder` exists and is the run's own; `hyper_parameters` are plain values."""
+    def __init__(self, folder, experiment, hyper_parameters, remarks=None):
+        """`folder` exists and is the run's own; values are plain; `remarks` {name: text} go beside every result."""
         self.folder = folder
         self.experiment = experiment
+        self.remarks = remarks or {}
         self._rows = {table: [] for table in TABLES}
         self._best = {}
         write_json(folder / "training_hyperparameters.json", hyper_parameters, sort_keys=True, indent=4)
         experiment.log_parameters(hyper_parameters)
+        experiment.log_others(self.remarks)
 
     def log_step(self, step, loss):
         self.experiment.log_metric("step_loss", loss, step=step)
@@ -32,7 +34,9 @@ class Run:
         with self.experiment.validate():
             self.experiment.log_metrics(metrics, epoch=epoch)
         self._add_row("validation_metrics", {"epoch": epoch, **metrics})
-        print(f"epoch {epoch}: " + "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()), flush=True)
+        recalls = [f"{name} {value:.2f}" for name, value in metrics.items()]
+        remarks = [f"({name}: {remark})" for name, remark in self.remarks.items()]
+        print(f"epoch {epoch}: " + "  ".join(recalls + remarks), flush=True)
 
     def improves(self, name, value):
         """Whether `value` is the highest given under `name` so far."""
@@ -58,7 +62,7 @@ class Run:
         self.experiment.end()
 
     def _add_row(self, table, row):
-        self._rows[table].append(row)
+        self._rows[table].append(row | self.remarks)
         self._write(table)
 
     def _write(self, table):
@@ -66,18 +70,19 @@ class Run:
             pd.DataFrame(self._rows[table]).to_csv(unfinished, index=False)
 
 
-def start_run(models_path, name, project_name, comet_options, hyper_parameters):
+def start_run(models_path, name, project_name, comet_options, hyper_parameters, remarks=None):
     """A Run in a new folder of `models_path`, with its experiment in Comet's project `project_name`."""
     folder = create_run_folder(models_path, name)
-    return Run(folder, start_experiment(project_name, comet_options, offline_directory=folder), hyper_parameters)
+    experiment = start_experiment(project_name, comet_options, offline_directory=folder)
+    return Run(folder, experiment, hyper_parameters, remarks)
 
 
-def resume_run(folder, state, project_name, comet_options, hyper_parameters):
+def resume_run(folder, state, project_name, comet_options, hyper_parameters, remarks=None):
     """The Run in `folder` as it was when it gave `state`, and its experiment; `state` None is before anything."""
     remove_unfinished(folder)
     state = state or {"rows": dict.fromkeys(TABLES, ()), "best": {}, "experiment": None}
     experiment = start_experiment(project_name, comet_options, folder, state["experiment"])
-    run = Run(folder, experiment, hyper_parameters)
+    run = Run(folder, experiment, hyper_parameters, remarks)
     run.restore(state)
     return run
 

@@ -108,6 +108,13 @@ def test_reference_and_target_are_members(role, split, triplets, broken_world):
     )
 
 
+def test_a_name_may_be_in_any_script(broken_world):
+    name = "été-\N{WOMAN}\N{ZERO WIDTH JOINER}\N{AIRPLANE}"
+    changed(broken_world / CIRR_LISTING.format("val"), lambda paths: paths.update({name: f"./dev/{name}.png"}))
+    read = read_cirr(broken_world, "val")
+    assert read.pictures[name] == broken_world / "cirr_dataset" / "dev" / f"{name}.png"
+
+
 def test_all_faults_of_a_kind_are_counted_and_ten_named(broken_world):
     path = broken_world / CIRR_CAPTIONS.format("val")
 

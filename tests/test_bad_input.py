@@ -1,5 +1,6 @@
 """Unusable input: one line on stderr that names the culprit, exit status 2, and nothing written."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -138,6 +139,22 @@ def test_a_missing_picture_stops_a_training_before_it_starts(command, split, wor
     line = refused(command, "--data-path", data)
     assert f"/{split}/" in line
     assert "no such picture" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "split"),
+    [(FINE_TUNE, "train"), (FINE_TUNE, "val"), (TRAIN, "train"), (TRAIN, "val"), (VALIDATE, "val"), (SUBMIT, "test1")],
+)
+def test_contradictory_annotations_stop_a_command_before_it_encodes_anything(command, split, world, tmp_path, refused):
+    data = tmp_path / "data"
+    shutil.copytree(world / "cirr_dataset", data / "cirr_dataset")
+    captions = data / "cirr_dataset" / "cirr" / "captions" / f"cap.rc2.{split}.json"
+    triplets = json.loads(captions.read_text())
+    triplets[7]["reference"] = "gone"
+    captions.write_text(json.dumps(triplets))
+    line = refused(command, "--data-path", data)
+    fault = f"1 of {len(triplets)} triplets with a reference that split.rc2.{split}.json does not list: gone"
+    assert line == f"error: {captions}: {fault}"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
