@@ -18,7 +18,10 @@ NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Split(NamedTuple):
-    """A split as annotated. The published files of both datasets keep every rule that is checked here."""
+    """A split as annotated.
+
+    The published files keep every rule that is checked here; only CIRR's training captions were not at hand to try.
+    """
 
     path: Path
     """Of the captions file."""
