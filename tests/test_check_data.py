@@ -94,6 +94,14 @@ def deep_colour():
     return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
 
 
+def sixteen_bits_a_pixel():
+    """A bitmap of 5, 6 and 5 bits a channel."""
+    numbers = (0, 4), (66, 4), (40, 4), (1, 4), (1, 4), (1, 2), (16, 2), (3, 4), (4, 4), (0, 16)
+    header = b"".join(number.to_bytes(width, "little") for number, width in ((70, 4), *numbers))
+    masks = b"".join(mask.to_bytes(4, "little") for mask in (0xF800, 0x7E0, 0x1F))
+    return b"BM" + header + masks + b"\x12\x34\0\0"
+
+
 def without_pixels():
     """A picture whose header announces no columns."""
     content = bytearray(saved(plain(), "TGA"))
@@ -114,6 +122,7 @@ ODD = {
     "16-bit grey": (lambda: saved(PIL.Image.fromarray(np.array([[0, 40000]], np.uint16)), "PNG"), ["16-bit"]),
     "16-bit colour": (deep_colour, ["16-bit"]),
     "32-bit float": (lambda: saved(plain("F"), "TIFF"), ["16-bit"]),
+    "16 bits a pixel": (sixteen_bits_a_pixel, []),
     "EXIF-rotated": (rotated, ["EXIF-rotated"]),
     "animated GIF": (
         lambda: saved(plain("P"), "GIF", save_all=True, append_images=[plain("P")]),
