@@ -1,26 +1,19 @@
 """check_data.py on copies of the toy world in which one thing is wrong."""
 
-import io
 import json
-import os
 import re
 import subprocess
 import sys
-import zlib
-from pathlib import Path
 
-import numpy as np
-import PIL.Image
 import pytest
 
 import check_data
 from annotations import FASHIONIQ_SPLITS, read_cirr, read_fashioniq
 from data_findings import is_blank
 from data_utils import cleaned_caption
-from src.errors import InputError
 from src.files import PROJECT_ROOT, read_json, write_json
-from src.picture_kinds import look_at, look_at_all
 from tests.conftest import SHARED
+from tests.odd_pictures import BROKEN, ODD
 
 DATASETS = "CIRR", "FashionIQ"
 
@@ -66,77 +59,6 @@ def split_of(dataset, data_path, split="val"):
 def listing_of(split):
     """The image split beside a captions file."""
     return split.path.parents[1] / "image_splits" / split.path.name.replace("cap.", "split.")
-
-
-def saved(image, form, **options):
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
-def plain(mode="RGB", size=(8, 6)):
-    return PIL.Image.effect_noise(size, 80).convert(mode)
-
-
-def rotated():
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6
-    return saved(plain(), "JPEG", exif=exif)
-
-
-def deep_colour():
-    """A PNG of 16 bits a channel in colour, which Pillow reads but does not write."""
-    header = b"\0\0\0\1\0\0\0\1\x10\2\0\0\0"
-    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(b"\0" + b"\x12\x34" * 3)), (b"IEND", b"")
-    framed = (
-        len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big") for kind, body in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
-
-
-def without_pixels():
-    """A picture whose header announces no columns."""
-    content = bytearray(saved(plain(), "TGA"))
-    content[12:14] = b"\0\0"
-    return bytes(content)
-
-
-def bomb():
-    """A bitmap whose header announces 20,000 x 20,000 pixels."""
-    content = bytearray(saved(plain(), "BMP"))
-    content[18:26] = (20000).to_bytes(4, "little") * 2
-    return bytes(content)
-
-
-ODD = {
-    "palette": (lambda: saved(plain("P"), "PNG"), ["palette"]),
-    "CMYK": (lambda: saved(plain("CMYK"), "JPEG"), ["CMYK"]),
-    "16-bit grey": (lambda: saved(PIL.Image.fromarray(np.array([[0, 40000]], np.uint16)), "PNG"), ["16-bit"]),
-    "16-bit colour": (deep_colour, ["16-bit"]),
-    "32-bit float": (lambda: saved(plain("F"), "TIFF"), ["16-bit"]),
-    "EXIF-rotated": (rotated, ["EXIF-rotated"]),
-    "animated GIF": (
-        lambda: saved(plain("P"), "GIF", save_all=True, append_images=[plain("P")]),
-        ["animated", "palette"],
-    ),
-    "animated WebP": (lambda: saved(plain(), "WEBP", save_all=True, append_images=[plain()]), ["animated"]),
-    "TIFF of two pages": (lambda: saved(plain(), "TIFF", save_all=True, append_images=[plain()]), ["animated"]),
-    "grey": (lambda: saved(plain("L"), "PNG"), []),
-    "alpha": (lambda: saved(plain("RGBA"), "PNG"), []),
-    "grey and alpha": (lambda: saved(plain("LA"), "PNG"), []),
-    "one bit": (lambda: saved(plain("1"), "PNG"), []),
-    "1 x 1": (lambda: saved(plain(size=(1, 1)), "PNG"), []),
-    "1 x 1000": (lambda: saved(plain(size=(1, 1000)), "JPEG"), []),
-}
-BROKEN = {
-    "missing": (None, ""),
-    "zero-sized": (lambda: b"", ""),
-    "no picture": (lambda: b"no picture", "cannot identify image file the file"),
-    "torn": (lambda: saved(plain(size=(90, 90)), "PNG")[:2000], "truncated"),
-    "no pixels": (without_pixels, "cannot identify image file the file"),
-    "bomb": (bomb, "decompression bomb"),
-    "XML": (lambda: b"<svg/>", "cannot identify image file the file"),
-}
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -299,44 +221,6 @@ def test_every_data_set_found_and_splits_that_are_not_there(broken_world, capsys
     assert (fashioniq["dataset"], list(fashioniq["sizes"])) == ("FashionIQ", ["train", "val"])
     assert cirr["sizes"]["val"] == {"pictures": 30, "triplets": 24}
     assert cirr["folder"] == str(broken_world / "cirr_dataset")
-
-
-def test_worker_processes_see_what_one_process_sees(broken_world):
-    paths = list(read_cirr(broken_world, "train").pictures.values())
-    paths[1].write_bytes(b"no picture")
-    paths[2].unlink()
-    paths[30].write_bytes(saved(plain("P"), "PNG"))
-    alone = look_at_all(paths, 0)
-    assert look_at_all(paths, 2) == alone
-    assert list(alone) == paths
-    assert [alone[paths[n]].kinds for n in (0, 1, 2, 30)] == [(), ("unreadable",), ("missing",), ("palette",)]
-
-
-class Deadly(type(Path())):
-    """A picture that ends whoever looks at it, as the kernel does when memory runs out."""
-
-    def is_file(self):
-        os._exit(9)
-
-
-def test_a_dead_worker_is_an_error_that_names_where(tmp_path):
-    with pytest.raises(InputError, match=r"heavy\.png: .* ended the process"):
-        look_at_all([Deadly(tmp_path / "heavy.png")], 1)
-
-
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM", "TGA", "ICO"])
-def test_no_damage_is_too_much(form, tmp_path):
-    whole, rng = saved(plain(size=(40, 30)), form), np.random.default_rng(0)
-    picture = tmp_path / "picture"
-    for number in range(60):
-        damaged = bytearray(whole[: rng.integers(1, len(whole))] if number % 2 else whole)
-        for place in rng.integers(0, len(damaged), size=4):
-            damaged[place] = rng.integers(0, 256)
-        picture.write_bytes(damaged)
-        look = look_at(picture)
-        assert ("unreadable" in look.kinds) == bool(look.fault)
-        assert "\n" not in look.fault
-        assert "BytesIO" not in look.fault
 
 
 @pytest.mark.parametrize(

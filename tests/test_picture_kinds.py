@@ -1,0 +1,50 @@
+"""Looking at picture files one by one: in worker processes, and however damaged they are."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from annotations import read_cirr
+from src.errors import InputError
+from src.picture_kinds import look_at, look_at_all
+from tests.odd_pictures import plain, saved
+
+
+def test_worker_processes_see_what_one_process_sees(broken_world):
+    paths = list(read_cirr(broken_world, "train").pictures.values())
+    paths[1].write_bytes(b"no picture")
+    paths[2].unlink()
+    paths[30].write_bytes(saved(plain("P"), "PNG"))
+    alone = look_at_all(paths, 0)
+    assert look_at_all(paths, 2) == alone
+    assert list(alone) == paths
+    assert [alone[paths[n]].kinds for n in (0, 1, 2, 30)] == [(), ("unreadable",), ("missing",), ("palette",)]
+
+
+class Deadly(type(Path())):
+    """A picture that ends whoever looks at it, as the kernel does when memory runs out."""
+
+    def is_file(self):
+        os._exit(9)
+
+
+def test_a_dead_worker_is_an_error_that_names_where(tmp_path):
+    with pytest.raises(InputError, match=r"heavy\.png: .* ended the process"):
+        look_at_all([Deadly(tmp_path / "heavy.png")], 1)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM", "TGA", "ICO"])
+def test_no_damage_is_too_much(form, tmp_path):
+    whole, rng = saved(plain(size=(40, 30)), form), np.random.default_rng(0)
+    picture = tmp_path / "picture"
+    for number in range(60):
+        damaged = bytearray(whole[: rng.integers(1, len(whole))] if number % 2 else whole)
+        for place in rng.integers(0, len(damaged), size=4):
+            damaged[place] = rng.integers(0, 256)
+        picture.write_bytes(damaged)
+        look = look_at(picture)
+        assert ("unreadable" in look.kinds) == bool(look.fault)
+        assert "\n" not in look.fault
+        assert "BytesIO" not in look.fault
