@@ -80,7 +80,6 @@ class Training:
 
         self.facts = facts or {}
         self.next_epoch = 0
-        self.stopping = Stopping(self._last_words)
 
     def train(self):
         """The epochs that are left, and a validation behind every so many of them.
@@ -90,13 +89,14 @@ class Training:
         if self.plan.save_training:
             self._require_space()
         try:
-            with self.stopping:
+            # Not an attribute, which would be a cycle of references: the loader's workers would end seconds late.
+            with Stopping(self._last_words) as stopping:
                 for epoch in range(self.next_epoch, self.plan.num_epochs):
-                    self._train_and_judge(epoch)
+                    self._train_and_judge(epoch, stopping)
         finally:
             self.run.end()
 
-    def _train_and_judge(self, epoch):
+    def _train_and_judge(self, epoch, stopping):
         self.run.log_training(epoch, self.train_epoch(epoch))
         if epoch % self.plan.validation_frequency == 0:
             metrics = self.validate()
@@ -105,7 +105,7 @@ class Training:
                 self._save_weights(epoch, metrics)
         self.next_epoch = epoch + 1
         if self.plan.save_training:
-            with self.stopping.finishing():
+            with stopping.finishing():
                 write_checkpoint(self.run.folder / STATE_FILE, self.state())
 
     def train_epoch(self, epoch):

@@ -177,8 +177,8 @@ def deaths():
 @pytest.mark.parametrize(
     ("command", "dataset", "extra", "workers"),
     [
-        ("clip_fine_tune", "CIRR", (), "0"),
-        ("clip_fine_tune", "FashionIQ", ("--save-best",), "2"),
+        ("clip_fine_tune", "CIRR", (), "2"),
+        ("clip_fine_tune", "FashionIQ", ("--save-best", "--encoder", "image"), "0"),
         ("combiner_train", "CIRR", ("--save-best",), "0"),
         ("combiner_train", "FashionIQ", (), "0"),
     ],
@@ -198,7 +198,7 @@ def test_killed_often_and_resumed_is_the_same_to_the_bit(
         if statuses[-1] != -signal.SIGKILL:
             break
     assert statuses[-1] == 0, forks.said()
-    assert len(statuses) > 5, statuses
+    assert len(statuses) > 5, statuses  # twenty kills at least over both stages and data sets
     assert_same(only_run(tmp_path), expected)
     left_over = [path for path in only_run(tmp_path).rglob(".*") if path.is_file()]
     assert left_over == []
