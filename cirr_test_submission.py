@@ -19,7 +19,7 @@ from src.options import Parser
 
 def parse_arguments(argv=None):
     parser = Parser("Write the two submission files for CIRR's evaluation server.")
-    parser.add_argument("--submission-name", default=time_stamp(), help="end of both files' names (default: the time)")
+    parser.add_argument("--submission-name", default=time_stamp(), help="end of both files' names")
     add_clip_options(parser)
     add_combiner_options(parser)
     add_feature_cache_options(parser)

@@ -23,7 +23,9 @@ from src.options import Parser, any_case, positive
 def parse_arguments(argv=None):
     parser = Parser("Stage 1: fine-tune CLIP on the training triplets of CIRR or FashionIQ.")
     add_dataset_option(parser)
-    parser.add_argument("--encoder", type=any_case("both", "text", "image"), default="both", help="what learns")
+    parser.add_argument(
+        "--encoder", type=any_case("both", "text", "image"), default="both", help="or text, image: what learns"
+    )
     parser.add_argument("--learning-rate", type=positive, default=2e-6, help="of AdamW")
     add_training_options(parser, batch_size=512, validation_frequency=1)
     add_clip_options(parser, tuned=False)
