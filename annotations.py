@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from src.errors import InputError, first_ten, require_one_of
+from src.errors import InputError, first_ten, repeated, require_one_of
 from src.files import read_json
 
 DRESS_TYPES = ("dress", "toptee", "shirt")
@@ -49,8 +49,8 @@ def read_cirr(data_path, split):
     _require_listed(path, listing, pictures, endpoints, groups)
     _require_members(path, endpoints, groups)
     if split == "test1":
-        repeated = _repeated([triplet["pairid"] for triplet in triplets])
-        refuse(path, repeated, len(triplets), "triplets with the pair id of another")
+        pair_ids = [triplet["pairid"] for triplet in triplets]
+        refuse(path, repeated(pair_ids), len(triplets), "triplets with the pair id of another")
     return Split(path, triplets, pictures, endpoints if split == "train" else groups)
 
 
@@ -101,7 +101,7 @@ def _fashioniq_pictures(listing, folder):
     refuse(listing, _entries(faulty), len(names), "entries that are no name")
     outside = [name for name in names if not _stays_inside(name) or len(_parts(name)) > 1]
     refuse(listing, outside, len(names), "names that are none of a file in the dataset's folder")
-    refuse(listing, _repeated(names), len(names), "names listed again")
+    refuse(listing, repeated(names), len(names), "names listed again")
     return _require_any(listing, {name: folder / f"{name}.jpg" for name in names}, "pictures")
 
 
@@ -151,12 +151,6 @@ def _require_members(path, endpoints, groups):
         pairs = zip(endpoints, groups, strict=True)
         outside = [names[number] for names, members in pairs if len(names) > number and names[number] not in members]
         refuse(path, outside, len(endpoints), f"triplets with a {role} that is no member of their group")
-
-
-def _repeated(values):
-    """Those that an equal one stands before."""
-    seen = set()
-    return [value for value in values if value in seen or seen.add(value)]
 
 
 def _entries(numbers):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from annotations import CIRR_SPLITS, DRESS_TYPES, FASHIONIQ_SPLITS, dataset_folder, read_cirr, read_fashioniq
-from data_findings import FAULT, LEVELS, NAMED, annotation_findings, picture_findings, pictures_of
-from src.errors import InputError, one_line_errors
+from data_findings import FAULT, LEVELS, annotation_findings, picture_findings, pictures_of
+from src.errors import NAMED, InputError, one_line_errors
 from src.files import PROJECT_ROOT, write_json
 from src.options import Parser, any_case, count_or_zero, usable_cores
 from src.picture_kinds import look_at_all

@@ -1,15 +1,15 @@
 """What may be wrong with a data set: its annotations and its pictures, weighed by what they do to a result."""
 
 from itertools import chain, combinations
+from operator import itemgetter
 from typing import NamedTuple
 
 import PIL.Image
 
-from src.errors import shown
+from src.errors import NAMED, repeated, shown
 from src.picture_kinds import FAULTS, ODDITIES
 
 LEVELS = FAULT, WARNING, NOTE = "fault", "warning", "note"
-NAMED = 10
 REFUSED = "listed, so a command that needs it refuses"
 TRANSFORMED = {
     "animated": (NOTE, "several frames: the first is taken"),
@@ -47,7 +47,8 @@ def annotation_findings(splits):
     blank = [entry for entry, caption in captions if is_blank(caption)]
     findings.append(Finding(WARNING, "blank captions", blank, len(captions), "nothing but punctuation and blanks"))
     triplets = list(_triplet_keys(splits))
-    findings.append(Finding(NOTE, "repeated triplets", _later_ones(triplets), len(triplets), "all counted"))
+    later = [entry for entry, _ in repeated(triplets, key=itemgetter(1))]
+    findings.append(Finding(NOTE, "repeated triplets", later, len(triplets), "all counted"))
     return findings
 
 
@@ -119,16 +120,10 @@ def _triplets(splits):
                 yield split, number, triplet
 
 
-def _later_ones(entries):
-    """The names in `entries` (name, key) whose key stood before."""
-    seen = set()
-    return [name for name, key in entries if key in seen or seen.add(key)]
-
-
 def _faults(looks, folder):
     for kind in FAULTS:
         found = [(_below(folder, path), look.fault) for path, look in looks.items() if kind in look.kinds]
-        names = [f"{name}: {shown(fault)}" if fault else name for name, fault in found]
+        names = [f"{name}: {fault}" if fault else name for name, fault in found]
         yield Finding(FAULT, kind, names, len(looks), REFUSED)
 
 

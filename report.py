@@ -66,6 +66,8 @@ class Rung(NamedTuple):
 
 def read_run(folder):
     """The run in `folder`; raises InputError when there is none, or it saved no weights."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, where a run is expected")
     options = read_json(folder / "training_hyperparameters.json", dict)
     weights_name = "combiner" if "combiner_lr" in options else "tuned_clip"
     best = next(iter(BENCHMARKS[options["dataset"]].best_weights(weights_name)))

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import torch
 
-from src.errors import InputError
+from src.errors import InputError, in_a_line
 from src.files import replacing
 from src.weights import read_content
 
@@ -17,7 +17,7 @@ def write_checkpoint(path, content):
         try:
             torch.save(content, unfinished)
         except RuntimeError as error:  # what torch's writer makes of a failed write
-            needed = f"cannot be written, it needs {size_of(content) / 1e9:.3f} GB ({str(error).splitlines()[0]})"
+            needed = f"cannot be written, it needs {size_of(content) / 1e9:.3f} GB ({in_a_line(error)})"
             raise OSError(errno.ENOSPC, needed, str(path)) from None
 
 
@@ -43,7 +43,7 @@ def random_states():
     kind, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # alike in all processes of a job
         "numpy": [kind, keys.tolist(), *rest],
         "python": random.getstate(),
     }
@@ -52,8 +52,8 @@ def random_states():
 def restore_random_states(states):
     """Set every global random generator to where `random_states` found it."""
     torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if torch.cuda.is_available() and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"])
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, np.array(keys, np.uint32), *rest))
     random.setstate(states["python"])

@@ -3,10 +3,11 @@
 import contextlib
 import json
 import os
+import shutil
 from datetime import datetime
 from pathlib import Path
 
-from src.errors import InputError, shown
+from src.errors import InputError, repeated, shown
 
 PROJECT_ROOT = Path(__file__).absolute().parent.parent
 
@@ -49,6 +50,13 @@ def _sync(path, flags):
         os.close(descriptor)
 
 
+def require_space(folder, size, needs):
+    """Raise InputError, which begins with `needs`, unless the disk of `folder` has `size` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise InputError(f"{needs}, its disk has {free / 1e9:.2f} GB free")
+
+
 def write_json(path, content, **options):
     """Write `content` to `path` as JSON; `options` are json.dumps's."""
     with replacing(path) as unfinished:
@@ -78,9 +86,8 @@ def read_json(path, kind):
 def _without_repetition(pairs):
     content = dict(pairs)
     if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {shown(repeated)} stands twice in one object")
+        again = repeated([name for name, _ in pairs])[0]
+        raise ValueError(f"the key {shown(again)} stands twice in one object")
     return content
 
 

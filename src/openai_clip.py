@@ -2,8 +2,8 @@
 
 import warnings
 
-from src.errors import InputError
-from src.weights import in_a_line, load_weights, read_weights
+from src.errors import InputError, in_a_line
+from src.weights import load_weights, read_weights
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it reads versions through pkg_resources, which says it is deprecated
@@ -25,7 +25,8 @@ def load_named_clip(name):
             warnings.simplefilter("ignore")  # the archives are TorchScript, which torch says is deprecated
             return clip.load(name, device="cpu")[0].float()
     except (OSError, RuntimeError) as error:
-        raise InputError(f"{name}: cannot be downloaded ({error}); a file of CLIP weights will do too") from None
+        fault = f"cannot be downloaded ({in_a_line(error)}); a file of CLIP weights will do too"
+        raise InputError(f"{name}: {fault}") from None
 
 
 def load_clip_file(path):
@@ -34,8 +35,7 @@ def load_clip_file(path):
     try:
         clip_model = build_model(dict(weights)).float()
     except Exception as error:  # what build_model raises for the weights of something else may be anything
-        fault = f"{type(error).__name__}: {in_a_line(error)}"
-        raise InputError(f"{path}: not the weights of a CLIP ({fault})") from None
+        raise InputError(f"{path}: not the weights of a CLIP ({in_a_line(error)})") from None
     load_weights(clip_model, weights, path)  # again: build_model rounded them
     return clip_model
 

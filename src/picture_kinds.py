@@ -12,7 +12,7 @@ from typing import NamedTuple
 import PIL.Image
 from tqdm import tqdm
 
-from src.errors import InputError
+from src.errors import InputError, in_a_line
 
 FAULTS = ("missing", "zero-sized", "unreadable")
 ORIENTATION = 0x0112
@@ -47,8 +47,7 @@ def look_at(path):
             _decode(file)
         # What Pillow raises depends on format and damage; whatever it is, it is this file's fault.
         except Exception as error:
-            fault = " ".join(str(error).replace(repr(file), "the file").split())
-            return Look(("unreadable",), digest, fault or type(error).__name__)
+            return Look(("unreadable",), digest, in_a_line(error, repr(file)))
         return Look(_oddities(io.BytesIO(content)), digest)
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from src.errors import one_line_errors
+from src.errors import InputError, one_line_errors
 from src.files import replacing, write_json
 from src.openai_clip import small_clip
 from src.options import Parser, count_or_zero
@@ -246,6 +246,9 @@ def main(argv=None):
     parser.add_argument("folder", type=Path, help="receives cirr_dataset/, fashionIQ_dataset/ and small_clip.pt")
     parser.add_argument("--seed", type=count_or_zero, default=0, help="decides every garment, picture and caption")
     args = parser.parse_args(argv)
+    if args.folder.is_file():
+        raise InputError(f"{args.folder}: is a file, the toy world needs a folder")
+    args.folder.mkdir(parents=True, exist_ok=True)  # now, before the bar of its first pictures stands in the way
     write_world(args.folder, PICTURES, QUERIES, args.seed)
     print(args.folder)
 

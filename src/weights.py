@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from src.errors import InputError
+from src.errors import InputError, in_a_line
 
 
 def read_weights(path, name):
@@ -75,12 +75,6 @@ def read_content(path):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch's readers raise for a torn file may be anything
         raise InputError(f"{path}: cannot be read as weights ({in_a_line(error)})") from None
-
-
-def in_a_line(error):
-    """What an exception says, shortened to a part of a line."""
-    said = "".join(letter if letter.isprintable() else " " for letter in str(error))
-    return " ".join(said.split())[:120] or type(error).__name__
 
 
 def _is_torchscript(path):

@@ -114,7 +114,12 @@ def test_a_real_browser_shows_the_page(finished, capsys, tmp_path):
 def test_a_run_without_weights(tmp_path, capsys):
     options = '{"dataset": "CIRR", "combiner_lr": 1}'
     (tmp_path / "training_hyperparameters.json").write_text(options)
-    for folder, fault in ((tmp_path, "has no weights"), (tmp_path / "nowhere", "no such file")):
+    (tmp_path / "empty").mkdir()
+    for folder, fault in (
+        (tmp_path, "has no weights"),
+        (tmp_path / "empty", "empty/training_hyperparameters.json: no such file"),
+        (tmp_path / "nowhere", f"error: {tmp_path}/nowhere: no such folder, where a run is expected"),
+    ):
         with pytest.raises(SystemExit) as exit:
             report.main(["--run-folder", str(folder)])
         assert exit.value.code == 2

@@ -88,3 +88,13 @@ def test_the_command(tmp_path, capsys, monkeypatch):
         "fashionIQ_dataset",
         "small_clip.pt",
     }
+
+
+@pytest.mark.parametrize(("place", "fault"), [("file", "is a file"), ("file/toy", "Not a directory")])
+def test_a_place_that_is_no_folder(place, fault, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as exit:
+        toy.main([str(tmp_path / place)])
+    assert exit.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / place}: {fault}")
