@@ -2,14 +2,31 @@
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+QUERIES_AT_ONCE = 4096
+"""Queries whose logits are in memory at a time: those of a large batch alone would fill a card."""
 
 
-def contrastive_loss(predicted_features, target_features, scale=100):
+def contrastive_loss(predicted_features, target_features, scale=100, first=0):
     """Mean cross-entropy of each query against all targets of its batch, query to target only.
 
-    Both [batch, dim], normalised; row i of one belongs to row i of the other. CLIP's own logit_scale is not used.
+    Predicted [queries, dim] and target features [batch, dim], normalised; the target of query i is row `first` + i.
+    CLIP's own logit_scale is not used.
     """
-    # Half precision cannot tell the best targets apart at a scale of 100: fp32 also under autocast.
+    labels = torch.arange(first, first + len(predicted_features), device=predicted_features.device)
+    # Half precision cannot tell the best targets apart at a scale of 100: at least fp32, also under autocast.
     with torch.autocast(predicted_features.device.type, enabled=False):
-        logits = scale * predicted_features.float() @ target_features.float().T
-        return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+        predicted, targets = (
+            features.to(torch.promote_types(features.dtype, torch.float32))
+            for features in (predicted_features, target_features)
+        )
+        if len(predicted) <= QUERIES_AT_ONCE:
+            return F.cross_entropy(scale * predicted @ targets.T, labels)
+        pieces = zip(predicted.split(QUERIES_AT_ONCE), labels.split(QUERIES_AT_ONCE), strict=True)
+        sums = [checkpoint(_sum, scale, piece, targets, own, use_reentrant=False) for piece, own in pieces]
+        return torch.stack(sums).sum() / len(predicted)
+
+
+def _sum(scale, predicted, targets, labels):
+    return F.cross_entropy(scale * predicted @ targets.T, labels, reduction="sum")
