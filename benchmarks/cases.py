@@ -47,6 +47,11 @@ class World(NamedTuple):
         """How much to measure."""
         return quick if self.quick else whole
 
+    @property
+    def workers(self):
+        """Processes that load pictures; starting them takes longer than next to nothing does."""
+        return self.size(usable_cores(), 0)
+
     def model(self, name):
         return self.clip_model if self.quick else clip_of_size(name)
 
@@ -64,9 +69,11 @@ class _Unvalidated(NamedTuple):
     benchmark: type
 
 
-def training_without_run(stage, optimizer, loader, precision="auto"):
-    plan = TrainingPlan(1, 1, precision, 0, False, False)
-    return Training(stage, optimizer, loader, _Unvalidated(CIRR), _Unkept(), plan)
+def training_without_run(stage, optimizer, batch_size, loader=None, precision="auto"):
+    plan = TrainingPlan(1, batch_size, 1, precision, 0, False, False)
+    training = Training(stage, optimizer, loader, _Unvalidated(CIRR), plan)
+    training.run = _Unkept()
+    return training
 
 
 # ---- stage 2 ----
@@ -89,6 +96,7 @@ class _EpochsOf:
 
     def __init__(self, world, data_path, triplets):
         self.clip_model = world.clip_model
+        self.workers = world.workers
         self.training_set = CIRRDataset("train", "relative", _preprocess(self.clip_model), data_path)
         del self.training_set.triplets[triplets:]
         self.triplets = len(self.training_set)
@@ -97,17 +105,17 @@ class _EpochsOf:
         self.optimizer = torch.optim.Adam(self.combiner.parameters(), lr=2e-5)
 
         rows = TripletRows(self.training_set)
-        encoder = Encoder(self.clip_model, ENCODERS, num_workers=usable_cores())
+        encoder = Encoder(self.clip_model, ENCODERS, num_workers=world.workers)
         self.stage = CombinerTraining(
             self.clip_model, self.combiner, *encode_triplets(rows, CIRR.caption_variants, encoder)
         )
         loader = training_loader(rows, self.batch_size, num_workers=0, seed=0)
         fused = torch.optim.Adam(self.combiner.parameters(), lr=2e-5, fused=True)
-        self.training = training_without_run(self.stage, fused, loader)
+        self.training = training_without_run(self.stage, fused, self.batch_size, loader)
         self.batches = [self.stage.inputs(*pictures, texts=texts) for *pictures, texts in loader]
 
     def plain(self):
-        loader = plain.triplet_loader(self.training_set, self.batch_size, usable_cores())
+        loader = plain.triplet_loader(self.training_set, self.batch_size, self.workers)
         plain.combiner_epoch(loader, self.clip_model, self.combiner, self.optimizer)
 
     def ours(self):
@@ -129,7 +137,7 @@ def second_start(world):
         turns = iter(range(100))
 
         def start(turn):
-            encoder = Encoder(world.clip_model, ENCODERS, Path(folder) / str(turn), usable_cores())
+            encoder = Encoder(world.clip_model, ENCODERS, Path(folder) / str(turn), world.workers)
             encode_triplets(triplets, CIRR.caption_variants, encoder)
 
         used = []
@@ -262,7 +270,7 @@ def fine_tuning_steps(world):
             stage.clip_model.to(memory_format=torch.channels_last)
             *images, rows, captions = inputs
             batch = stage.inputs(torch.cat(images), *rows, texts=captions)
-            training_without_run(stage, optimizer, None, precision).train_step(batch)
+            training_without_run(stage, optimizer, len(captions), precision=precision).train_step(batch)
 
         ways = {"plain": published} | {precision: partial(ours, precision) for precision in precisions}
         measured = alternate(ways, world.size(2, 1))
@@ -280,7 +288,7 @@ def image_cache(world):
     )
     numbers = list(range(min(128, len(from_files))))
     with tempfile.TemporaryDirectory() as folder:
-        cache_images([cached], folder, usable_cores())
+        cache_images([cached], folder, world.workers)
         ways = {"plain": lambda: from_files.images(numbers), "ours": lambda: cached.images(numbers)}
         measured = alternate(ways, world.size(3, 1))
         assert torch.equal(measured["plain"].result, measured["ours"].result)

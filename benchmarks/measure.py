@@ -56,20 +56,25 @@ def has_fast_bf16():
     return not cpu.is_file() or any(flag in cpu.read_text() for flag in ("avx512_bf16", "amx_bf16", " bf16 "))
 
 
-def _measure(way):
-    gc.collect()
-    before = _reset_peak()
+def timed(way):
+    """Seconds that `way()` took, and what it gave."""
     started = time.perf_counter()
     result = way()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
-    peak = _peak()
+    return time.perf_counter() - started, result
+
+
+def _measure(way):
+    gc.collect()
+    before = held_memory()
+    seconds, result = timed(way)
+    peak = peak_memory()
     return seconds, None if peak is None else max(0, peak - before), result
 
 
-def _reset_peak():
-    """Start a new peak of this process's memory, and give the memory held now; None where the system cannot."""
+def held_memory():
+    """The memory held now, where a new peak begins; None where the system does not say."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
@@ -77,10 +82,11 @@ def _reset_peak():
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return None
-    return _peak()
+    return peak_memory()
 
 
-def _peak():
+def peak_memory():
+    """The most memory held since the last peak began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")

@@ -1,0 +1,117 @@
+"""The memory of a step of stage 1 over the batch size: the whole batch at once, and --clip-bs pictures at a time.
+
+    python -m benchmarks.memory
+
+Writes memory.json and memory.png to this folder, or to --output. A CLIP of random weights, fp32; memory beyond the
+model and the optimizer's state, gradients included.
+"""
+
+from pathlib import Path
+
+from src.options import Parser, count
+
+
+def parse_arguments(argv=None):
+    parser = Parser("Measure the memory and the time of a step of stage 1, the whole batch at once and in pieces.")
+    parser.add_argument("--model", default="ViT-B/32", help="whose size the random CLIP has")
+    parser.add_argument("--clip-bs", type=count, default=8, help="pictures or captions at once, of the batch in pieces")
+    parser.add_argument("--whole", type=count, nargs="+", default=[8, 32, 128], help="batch sizes of both ways")
+    parser.add_argument("--pieces", type=count, nargs="*", default=[512], help="batch sizes in pieces alone")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="receives the results")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import torch
+
+from benchmarks.cases import training_without_run
+from benchmarks.measure import held_memory, machine, peak_memory, timed
+from benchmarks.worlds import SIZES, clip_of_size
+from clip_fine_tune import FineTuning
+from src.checkpoint import size_of
+from src.errors import one_line_errors, require_one_of
+from src.files import write_json
+
+CAPTION = "is the same kind of dress but shorter, in a darker colour and without the sleeves"
+
+
+class Step(NamedTuple):
+    """What a step cost: seconds, and peak bytes beyond model and optimizer, and of the whole process."""
+
+    batch_size: int
+    seconds: float
+    extra_bytes: int
+    process_bytes: int
+
+
+def measured(model, batch_size, clip_bs):
+    """The Step of a process that does nothing else, on random pictures with captions of ordinary length."""
+    clip_model = clip_of_size(model)
+    before = held_memory()
+    stage = FineTuning(clip_model, "both", None, clip_bs)
+    learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=2e-6, eps=1e-7, fused=True)
+    for parameter in learning:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # its state is there from now on
+    optimizer.zero_grad()
+
+    images = torch.randn(2 * batch_size, 3, *[clip_model.visual.input_resolution] * 2)
+    batch = stage.inputs(images, *torch.arange(2 * batch_size).view(2, batch_size), texts=[CAPTION] * batch_size)
+    training = training_without_run(stage, optimizer, batch_size)
+    seconds, _ = timed(lambda: training.train_step(batch))
+    peak = peak_memory()
+    return Step(batch_size, seconds, peak - before - 2 * sum(map(size_of, learning)), peak)
+
+
+def in_a_process_of_its_own(*arguments):
+    """`measured`, where nothing that another measurement left can be mistaken for free memory."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measured, *arguments).result()
+
+
+def draw(points, args, path):
+    """Both ways' peak memory over the batch size, both axes logarithmic."""
+    figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
+    for way, label in (("whole", "whole batch at once"), ("pieces", f"--clip-bs {args.clip_bs}")):
+        sizes, _, peaks, _ = zip(*points[way], strict=True)
+        panel.loglog(sizes, [peak / 1e9 for peak in peaks], marker="o", label=label, base=2)
+    panel.set(xlabel="triplets in a batch", ylabel="GB beyond model and optimizer")
+    panel.set_title(f"A step of stage 1, {args.model}, fp32")
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.grid(True, which="major", alpha=0.3)
+    panel.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+@one_line_errors
+def main(argv=None):
+    args = parse_arguments(argv)
+    require_one_of(args.model, SIZES, "size")
+    points = {"whole": [], "pieces": []}
+    for batch_size in (*args.whole, *args.pieces):
+        ways = {"whole": None, "pieces": args.clip_bs} if batch_size in args.whole else {"pieces": args.clip_bs}
+        for way, clip_bs in ways.items():
+            step = in_a_process_of_its_own(args.model, batch_size, clip_bs)
+            points[way].append(step)
+            memory = (
+                f"{step.extra_bytes / 1e9:.2f} GB beyond model and optimizer, {step.process_bytes / 1e9:.2f} GB in all"
+            )
+            print(f"batch {batch_size}, {way}: {step.seconds:.1f} s, {memory}", flush=True)
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    write_json(args.output / "memory.json", {"machine": machine(), "model": args.model, "points": points}, indent=1)
+    draw(points, args, args.output / "memory.png")
+
+
+if __name__ == "__main__":
+    main()

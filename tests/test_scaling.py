@@ -1,0 +1,32 @@
+"""What benchmarks/scaling.py says of many cards, checked by hand."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.scaling import Cost, exchanged, line, table
+from src.files import PROJECT_ROOT
+
+LINKS = SimpleNamespace(tflops=100, node_link=200, network=20, cards_per_node=8)
+
+
+def test_bytes_of_a_step():
+    """Two processes, 8 triplets, 4 numbers a feature, 10 weights: half of 4 bytes, 3 times 8 · 4 and twice 10."""
+    assert exchanged(8, 2, 4, 10) == (192, 40)
+    assert exchanged(8, 1, 4, 10) == (0, 0)
+
+
+def test_efficiency_follows_from_triplets_per_card():
+    cost = Cost(weights=10**9, dim=4, resolution=10, operations=1e12, seconds=3.0)
+    alone, node, nodes = (line("any", cost, 64, cards, LINKS) for cards in (1, 8, 64))
+    assert alone["computing"] == pytest.approx(0.64)
+    assert alone["efficiency"] == 1
+    assert (node["computing"], node["exchanging"]) == pytest.approx((0.08, 7 / 200), rel=1e-4)
+    assert (nodes["computing"], nodes["exchanging"]) == pytest.approx((0.01, 8 * 63 / 64 / 20), rel=1e-4)
+    assert node["here"] == 24
+    assert alone["pictures"] == 2 * 64 * 3 * 100 * 4
+    assert "| any | 64 | 8 | 8 |" in table([node])
+
+
+def test_readme_carries_the_table():
+    assert (PROJECT_ROOT / "benchmarks" / "scaling.md").read_text().strip() in (PROJECT_ROOT / "README.md").read_text()
