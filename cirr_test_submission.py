@@ -4,27 +4,18 @@
         --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from options import (
-    add_clip_options,
-    add_combiner_options,
-    add_common_options,
-    add_feature_cache_options,
-    comet_options,
-    feature_cache_folder,
-)
+from options import add_judging_options, comet_options, feature_cache_folder, parse_judging
 from src.comet import start_experiment
 from src.files import PROJECT_ROOT, time_stamp, write_json
-from src.options import Parser
+from src.options import Parser, part_of_a_file_name
 
 
 def parse_arguments(argv=None):
     parser = Parser("Write the two submission files for CIRR's evaluation server.")
-    parser.add_argument("--submission-name", default=time_stamp(), help="end of both files' names")
-    add_clip_options(parser)
-    add_combiner_options(parser)
-    add_feature_cache_options(parser)
-    add_common_options(parser)
-    return parser.parse_args(argv)
+    help_text = "end of both files' names (default: the time)"
+    parser.add_argument("--submission-name", type=part_of_a_file_name, help=help_text)
+    add_judging_options(parser)
+    return parse_judging(parser, argv)
 
 
 if __name__ == "__main__":
@@ -34,7 +25,8 @@ from pathlib import Path
 
 from data_utils import CIRRDataset, make_transform
 from skipping import Skipping
-from src.errors import InputError, one_line_errors
+from src.distributed import is_first, joining
+from src.errors import one_line_errors
 from src.retrieval import Gallery, best_candidates, best_rows
 from utils import ENCODERS, Encoder, agree_with_checkpoints, autocast, load_clip, load_combining_function
 from validate import columns, other_members, predict_features
@@ -67,7 +59,8 @@ def generate_cirr_test_submissions(
     written = []
     for metric, content in (("recall", answers), ("recall_subset", group_answers)):
         written.append(folder / f"{metric}_submission_{file_name}.json")
-        write_json(written[-1], {"version": "rc2", "metric": metric, **content}, sort_keys=True)
+        if is_first():
+            write_json(written[-1], {"version": "rc2", "metric": metric, **content}, sort_keys=True)
     return written
 
 
@@ -86,10 +79,9 @@ def answer_queries(queries, gallery, encoder, combining_function):
 
 
 @one_line_errors
+@joining
 def main(argv=None):
     args = parse_arguments(argv)
-    if Path(args.submission_name).name != args.submission_name:
-        raise InputError(f"--submission-name {args.submission_name}: must be a part of a file name, without slashes")
     agree_with_checkpoints(args)
     clip_model = load_clip(args.clip_model_name, args.clip_model_path)
     combining_function = load_combining_function(
@@ -103,7 +95,7 @@ def main(argv=None):
     with autocast(args.precision):
         written = generate_cirr_test_submissions(
             combining_function,
-            args.submission_name,
+            args.submission_name or time_stamp(),
             clip_model,
             preprocess,
             args.data_path,

@@ -42,9 +42,10 @@ from torch import nn
 from combiner import Combiner
 from data_utils import TripletRows, make_transform
 from skipping import Skipping
+from src.distributed import joining
 from src.errors import one_line_errors
 from src.weights import weights_digest
-from training import Training, open_run, training_loader
+from training import Training, start_or_resume, training_loader
 from utils import ENCODERS, Encoder, agree_with_checkpoints, autocast, checkpoint_facts, device, load_clip, model_label
 from validate import BENCHMARKS, Validation
 
@@ -95,6 +96,7 @@ def encode_triplets(triplets, caption_variants, encoder):
 
 
 @one_line_errors
+@joining
 def main(argv=None):
     args = parse_arguments(argv)
     agree_with_checkpoints(args)
@@ -118,11 +120,9 @@ def main(argv=None):
 
     dimensions = {"projection_dim": args.projection_dim, "hidden_dim": args.hidden_dim}
     facts = checkpoint_facts(args) | dimensions | {"clip_weights": weights_digest(clip_model.state_dict())}
+    training = Training(stage, optimizer, loader, validation, training_plan(args), facts | skipping.remarks)
     name = f"combiner_trained_on_{benchmark.short_name}_{model_label(args.clip_model_name)}"
-    run, state = open_run(args, name, f"{args.dataset} combiner training", skipping.remarks)
-    training = Training(stage, optimizer, loader, validation, run, training_plan(args), facts | skipping.remarks)
-    training.go_on_from(state)
-    training.train()
+    training.train(start_or_resume(training, args, name, f"{args.dataset} combiner training", skipping.remarks))
 
 
 if __name__ == "__main__":

@@ -234,8 +234,11 @@ class CIRRDataset(_PicturesAndTriplets):
 class TripletRows(Dataset):
     """The training triplets as rows of their pictures. Its items are batches, each asked for with a list of numbers.
 
-    An item: reference rows [batch], target rows [batch], and the captions as they are annotated.
+    An item: reference rows [share], target rows [share], and the captions of the whole batch as they are annotated.
     """
+
+    share = slice(None)
+    """Which triplets of each batch are this process's."""
 
     def __init__(self, training_set):
         self.pictures = training_set.pictures()
@@ -250,7 +253,7 @@ class TripletRows(Dataset):
         return len(self.captions)
 
     def __getitem__(self, numbers):
-        references, targets = self.rows[:, numbers]
+        references, targets = self.rows[:, numbers[self.share]]
         return references, targets, [self.captions[number] for number in numbers]
 
 

@@ -1,27 +1,11 @@
 """Pictures decoded, padded, resized and cropped once, for every later epoch and process (--image-cache)."""
 
-import shutil
 from pathlib import Path
 
-import torch
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
-
-from src.errors import InputError
+from src import distributed
+from src.files import require_space
+from src.pictures import each_in_workers
 from src.row_store import RowStore, file_key
-
-
-class _Pixels(Dataset):
-    """Some of a dataset's pictures as bytes."""
-
-    def __init__(self, dataset, numbers):
-        self.dataset, self.numbers = dataset, numbers
-
-    def __len__(self):
-        return len(self.numbers)
-
-    def __getitem__(self, index):
-        return self.dataset.pixels(self.numbers[index])
 
 
 def cache_images(datasets, folder, num_workers):
@@ -30,16 +14,21 @@ def cache_images(datasets, folder, num_workers):
     It keeps bytes [dim, dim, 3] a picture, in files mapped into memory. All datasets share one preprocessing. Prints
     what it will add beforehand; raises InputError when the disk lacks the space or a picture cannot be read.
     """
+    with distributed.in_turn():  # the first process decodes, on each machine whose disk has not got it by then
+        _cache_images(datasets, folder, num_workers)
+
+
+def _cache_images(datasets, folder, num_workers):
     preprocess = datasets[0].preprocess
     store = RowStore(folder, preprocess.facts, mapped=True)
     missing, seen = {}, set()
     for dataset in datasets:
         dataset.decoded_keys = [file_key(dataset.path(name)) for name in dataset.image_names]
-        new = {key: number for number, key in enumerate(dataset.decoded_keys) if key not in store and key not in seen}
-        missing[dataset] = new
+        lacking = {dataset.decoded_keys[number]: number for number in store.missing(dataset.decoded_keys)}
+        missing[dataset] = new = {key: number for key, number in lacking.items() if key not in seen}
         seen |= new.keys()
 
-    _require_space(folder, len(seen), len(seen) * 3 * preprocess.facts["resolution"] ** 2)
+    _announce(folder, len(seen), len(seen) * 3 * preprocess.facts["resolution"] ** 2)
     for dataset, numbers in missing.items():
         if numbers:
             store.add(list(numbers), _decoded(dataset, list(numbers.values()), num_workers))
@@ -47,23 +36,15 @@ def cache_images(datasets, folder, num_workers):
         dataset.decoded = store
 
 
-def _require_space(folder, pictures, size):
+def _announce(folder, pictures, size):
+    """Print what will be added, if anything; raises InputError when the disk lacks the space."""
     if not pictures:
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
     needed = f"{size / 1e9:.2f} GB for {pictures} pictures"
-    if size > free:
-        raise InputError(f"--image-cache {folder}: needs {needed}, its disk has {free / 1e9:.2f} GB free")
+    require_space(folder, size, f"--image-cache {folder}: needs {needed}")
     print(f"--image-cache {folder}: decoding once, {needed}", flush=True)
 
 
 def _decoded(dataset, numbers, num_workers):
-    loader = DataLoader(
-        _Pixels(dataset, numbers),
-        batch_size=32,
-        num_workers=num_workers,
-        generator=torch.Generator(),  # its own, so that workers draw no seed from the training's
-    )
-    for pixels in tqdm(loader, desc="decoding", leave=False, dynamic_ncols=True):
-        yield pixels.numpy()
+    return (pixels.numpy() for pixels in each_in_workers(dataset.pixels, numbers, num_workers, "decoding"))

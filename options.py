@@ -20,7 +20,7 @@ def add_common_options(parser):
     group.add_argument(
         "--output-path", type=Path, default=PROJECT_ROOT, help="receives models/, submission/ and features/"
     )
-    group.add_argument("--seed", type=count_or_zero, default=0, help="decides every random draw")
+    group.add_argument("--seed", type=count_or_zero, default=0, help="decides every random draw of a training")
     group.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture loading processes")
     help_text = "auto: fp16 autocast when training on CUDA, fp32 everywhere else"
     add_skip_missing_option(group)
@@ -86,7 +86,8 @@ def add_training_options(parser, batch_size, validation_frequency):
 
 
 MAY_CHANGE = {
-    *("num_epochs", "num_workers", "data_path", "output_path", "feature_cache", "no_feature_cache", "image_cache"),
+    *("num_epochs", "clip_bs", "num_workers", "data_path", "output_path"),
+    *("feature_cache", "no_feature_cache", "image_cache"),
     *("api_key", "workspace", "experiment_name", "comet_offline", "resume"),
 }
 """Options that do not decide a run's results: --resume takes other ones."""
@@ -107,6 +108,8 @@ def parse_training(parser, argv):
 
 def _take_over(args, paths):
     """Give `args` the options of the run to resume where the command says nothing; `paths` names those of type Path."""
+    if not args.resume.is_dir():
+        raise InputError(f"--resume {args.resume}: no such folder")
     path = args.resume / "training_hyperparameters.json"
     options = read_json(path, dict)
     foreign = sorted(options.keys() ^ hyper_parameters(args).keys())
@@ -130,6 +133,7 @@ class TrainingPlan(NamedTuple):
     """What the loop of both stages is told by a command's options."""
 
     num_epochs: int
+    batch_size: int
     validation_frequency: int
     precision: str
     seed: int
@@ -164,3 +168,19 @@ def add_combiner_options(parser, trained=True):
         help_text = "sum, combiner, or image or text alone (default: combiner with --combiner-path, else sum)"
         group.add_argument("--combining-function", type=names, help=help_text)
         group.add_argument("--combiner-path", type=Path, help="checkpoint of stage 2")
+
+
+def add_judging_options(parser):
+    """What the commands share that judge a CLIP with the sum or a Combiner."""
+    add_clip_options(parser)
+    add_combiner_options(parser)
+    add_feature_cache_options(parser)
+    add_common_options(parser)
+
+
+def parse_judging(parser, argv):
+    """The options of a judging command; ends the process as a wrong flag does."""
+    args = parser.parse_args(argv)
+    if args.combiner_path is None and args.given & {"projection_dim", "hidden_dim"}:
+        parser.error("--projection-dim and --hidden-dim are a Combiner's: they need --combiner-path")
+    return args

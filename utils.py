@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from combiner import Combiner
 from data_utils import training_variants
+from src import distributed
 from src.checkpoint import write_checkpoint
 from src.errors import InputError
 from src.openai_clip import MODEL_NAMES, load_clip_file, load_named_clip, read_clip_weights, tokenize
@@ -53,7 +54,8 @@ def load_clip(clip_model_name, clip_model_path=None):
     archive or a stage-1 checkpoint. Raises InputError when either cannot be loaded.
     """
     if clip_model_name in MODEL_NAMES:
-        clip_model = load_named_clip(clip_model_name)
+        with distributed.in_turn():  # the first one downloads it
+            clip_model = load_named_clip(clip_model_name)
     elif Path(clip_model_name).is_file():
         clip_model = load_clip_file(clip_model_name)
     else:
@@ -217,7 +219,10 @@ ENCODERS = ("image", "text")
 
 
 class Encoder:
-    """CLIP's two encoders. What a frozen one gives is never computed twice, nor again by a process with its folder."""
+    """CLIP's two encoders. What a frozen one gives is never computed twice, nor again by a process with its folder.
+
+    Processes of one job share the work out, and all have all of its features; the first one keeps the folder.
+    """
 
     def __init__(self, clip_model, frozen=(), cache_folder=None, num_workers=0, batch_size=32):
         """`frozen` lists those of ENCODERS whose weights will not change; without a folder, memory keeps all."""
@@ -230,39 +235,42 @@ class Encoder:
 
     def pictures(self, dataset):
         """Features [images, dim] of a dataset in mode "classic", fp32 and not normalised."""
-        if "image" not in self.frozen:
-            return self._encode_pictures(dataset)
 
         def encode(numbers):
-            return self._encode_pictures(Subset(dataset, numbers))
+            pictures = Subset(dataset, numbers)
+            return extract_index_features(pictures, self.clip_model, self.num_workers, self.batch_size)[0]
 
+        if "image" not in self.frozen:
+            return distributed.shared_out(range(len(dataset)), encode)
         keys = [file_key(dataset.path(name)) for name in dataset.image_names]
         return self._kept("image", dataset.preprocess.facts, keys, encode)
 
     def captions(self, captions):
         """Features [captions, dim], fp32 and not normalised."""
-        if "text" not in self.frozen:
-            return self._encode_captions(captions)
 
         def encode(numbers):
-            return self._encode_captions([captions[number] for number in numbers])
+            return extract_caption_features([captions[number] for number in numbers], self.clip_model, self.batch_size)
 
+        if "text" not in self.frozen:
+            return distributed.shared_out(range(len(captions)), encode)
         return self._kept("text", {}, captions, encode)
 
-    def _encode_pictures(self, dataset):
-        return extract_index_features(dataset, self.clip_model, self.num_workers, self.batch_size)[0]
-
-    def _encode_captions(self, captions):
-        return extract_caption_features(captions, self.clip_model, self.batch_size)
-
     def _kept(self, encoder, facts, keys, encode):
+        store = self._store(encoder, facts) if distributed.is_first() else None
+        missing = distributed.broadcast(store and store.missing(keys))
+        new = distributed.shared_out(missing, encode) if missing else None
+        if store is not None and missing:
+            store.add([keys[position] for position in missing], [new.cpu().numpy()])
+        rows = distributed.broadcast(store and torch.from_numpy(store.read(keys)))
+        return rows.to(device)
+
+    def _store(self, encoder, facts):
         facts = {"encoder": encoder, "precision": _current_precision(), "device": device.type, **facts}
         if self.cache_folder is not None:
             facts["weights"] = self._weights(encoder)
         if str(facts) not in self._stores:
             self._stores[str(facts)] = RowStore(self.cache_folder, facts)
-        rows = self._stores[str(facts)].rows(keys, lambda numbers: encode(numbers).cpu().numpy())
-        return torch.from_numpy(rows).to(device)
+        return self._stores[str(facts)]
 
     def _weights(self, encoder):
         if encoder not in self._digests:

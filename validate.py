@@ -4,15 +4,7 @@
         --combining-function combiner --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from options import (
-    add_clip_options,
-    add_combiner_options,
-    add_common_options,
-    add_dataset_option,
-    add_feature_cache_options,
-    comet_options,
-    feature_cache_folder,
-)
+from options import add_dataset_option, add_judging_options, comet_options, feature_cache_folder, parse_judging
 from src.comet import start_experiment
 from src.options import Parser
 
@@ -20,11 +12,8 @@ from src.options import Parser
 def parse_arguments(argv=None):
     parser = Parser("Print the recalls of a CLIP, with the sum or a Combiner, on a validation split.")
     add_dataset_option(parser, required=True)
-    add_clip_options(parser)
-    add_combiner_options(parser)
-    add_feature_cache_options(parser)
-    add_common_options(parser)
-    return parser.parse_args(argv)
+    add_judging_options(parser)
+    return parse_judging(parser, argv)
 
 
 if __name__ == "__main__":
@@ -46,6 +35,7 @@ from data_utils import (
     training_variants,
 )
 from skipping import Skipping
+from src.distributed import joining
 from src.errors import InputError, one_line_errors
 from src.retrieval import Gallery, rank_targets, rank_targets_among, recall_at
 from utils import (
@@ -323,6 +313,7 @@ class Validation:
 
 
 @one_line_errors
+@joining
 def main(argv=None):
     args = parse_arguments(argv)
     agree_with_checkpoints(args)

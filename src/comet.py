@@ -7,6 +7,7 @@ import threading
 import urllib.request
 from typing import NamedTuple
 
+from src.errors import in_a_line
 from src.files import PROJECT_ROOT
 
 COMET_URL = "https://www.comet.com/clientlib/"
@@ -27,17 +28,21 @@ def start_experiment(project_name, options, offline_directory, experiment_key=No
     """Start a Comet experiment, or go on with that of `experiment_key`, and log this project's code to it.
 
     Online when key and workspace are known from `options` or Comet's environment or configuration file; an archive in
-    `offline_directory` if `options.offline` or Comet cannot be reached; else a disabled one, which takes every call.
+    `offline_directory` if `options.offline` or Comet cannot be reached; else a disabled one, which takes every call, as
+    do those of all but the first process of a job.
     """
     os.environ.setdefault("COMET_ERROR_TRACKING_ENABLE", "false")
     os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")
     import comet_ml  # late: it takes a second
+
+    from src import distributed  # late too: --help does not wait for torch
 
     options = options._replace(
         api_key=options.api_key or comet_ml.get_config("comet.api_key"),
         workspace=options.workspace or comet_ml.get_config("comet.workspace"),
     )
     mode = "offline" if options.offline else "online" if options.api_key and options.workspace else "disabled"
+    mode = mode if distributed.is_first() else "disabled"
     if mode == "online" and not _answers(comet_ml.get_config("comet.url_override") or COMET_URL):
         print(f"Comet cannot be reached: logging to an archive in {offline_directory}", file=sys.stderr)
         mode = "offline"
@@ -45,7 +50,7 @@ def start_experiment(project_name, options, offline_directory, experiment_key=No
         key = None if mode == "disabled" else experiment_key
         experiment = _start_comet(mode, project_name, options, offline_directory, key)
     except comet_ml.exceptions.CometException as error:
-        print(f"Comet cannot be logged to: {error}", file=sys.stderr)
+        print(f"Comet cannot be logged to: {in_a_line(error)}", file=sys.stderr)
         experiment = _start_comet("disabled", project_name, options, offline_directory, None)
     for file in sorted(PROJECT_ROOT.glob("*.py")) + sorted(PROJECT_ROOT.glob("src/*.py")):
         experiment.log_code(file_name=str(file))

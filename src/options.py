@@ -5,6 +5,7 @@ import difflib
 import math
 import os
 import sys
+import time
 from pathlib import Path
 
 
@@ -40,7 +41,10 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message):
-        print(f"error: {message} ({self.prog} --help lists the options)", file=sys.stderr)
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(5)  # the first of torchrun's processes says it for all, unless another one ends before
+        else:
+            print(f"error: {message} ({self.prog} --help lists the options)", file=sys.stderr, flush=True)
         raise SystemExit(2)
 
 
@@ -81,9 +85,17 @@ def positive(text):
     return number
 
 
+def part_of_a_file_name(text):
+    """An option type: what can stand in a file's name, so no path."""
+    if Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part of a file name, which has no slashes")
+    return text
+
+
 def usable_cores():
-    """Cores this process may run on, which on a shared machine are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may run on: of a shared machine not all, of torchrun's processes on it each its part."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def hyper_parameters(args):

@@ -2,13 +2,15 @@
 
 import struct
 import warnings
+from functools import partial
 
 import PIL.Image
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from src.errors import InputError, first_ten
+from src import distributed
+from src.errors import InputError, first_ten, in_a_line
 
 
 def opened(path, preprocess):
@@ -22,8 +24,7 @@ def opened(path, preprocess):
                 return preprocess(image)
     # What Pillow raises for a broken picture depends on its format.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError) as error:
-        fault = " ".join(str(error).replace(str(path), "the file").split())
-        raise InputError(f"{path}: cannot be read as a picture ({fault})") from None
+        raise InputError(f"{path}: cannot be read as a picture ({in_a_line(error, path)})") from None
 
 
 def require_affordable(width, height):
@@ -46,29 +47,46 @@ def require_present(paths):
 
 def unusable(paths, preprocess, num_workers):
     """Those of `paths` that are missing or that `preprocess` cannot take, after trying each."""
-    attempts = DataLoader(
-        _Attempts(paths, preprocess),
+    attempt = partial(_can_be_opened, preprocess=preprocess)
+
+    def try_each(numbers):
+        some = [paths[number] for number in numbers]
+        return torch.cat(list(each_in_workers(attempt, some, num_workers, "trying every picture"))).to(torch.uint8)
+
+    succeeded = distributed.shared_out(range(len(paths)), try_each).tolist()
+    return [path for path, success in zip(paths, succeeded, strict=True) if not success]
+
+
+def _can_be_opened(path, preprocess):
+    try:
+        opened(path, preprocess)
+    except InputError:
+        return False
+    return True
+
+
+def each_in_workers(function, items, num_workers, description):
+    """Yield what `function` gives for each of `items`, collated to batches of 32, in their order and with a bar.
+
+    Worker processes call it, this one where there are none; what it raises, it raises here.
+    """
+    loader = DataLoader(
+        _Each(function, items),
         batch_size=32,
         num_workers=num_workers,
         generator=torch.Generator(),  # its own, so that workers draw no seed from the training's
     )
-    bar = tqdm(attempts, desc="trying every picture", leave=False, dynamic_ncols=True)
-    succeeded = [success for batch in bar for success in batch.tolist()]
-    return [path for path, success in zip(paths, succeeded, strict=True) if not success]
+    yield from tqdm(loader, desc=description, leave=False, dynamic_ncols=True)
 
 
-class _Attempts(Dataset):
-    """Whether each of some pictures can be opened."""
+class _Each(Dataset):
+    """What `function` gives for each of `items`."""
 
-    def __init__(self, paths, preprocess):
-        self.paths, self.preprocess = paths, preprocess
+    def __init__(self, function, items):
+        self.function, self.items = function, items
 
     def __len__(self):
-        return len(self.paths)
+        return len(self.items)
 
     def __getitem__(self, index):
-        try:
-            opened(self.paths[index], self.preprocess)
-        except InputError:
-            return False
-        return True
+        return self.function(self.items[index])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.errors import InputError
+from src.errors import InputError, in_a_line
 from src.files import read_json, replacing, write_json
 
 
@@ -33,15 +33,13 @@ class RowStore:
     def __contains__(self, key):
         return key in self._places
 
-    def rows(self, keys, compute):
-        """Rows [keys, ...] under `keys`; `compute(positions)` gives those, as one array, that are not kept yet."""
-        missing = {}
+    def missing(self, keys):
+        """Positions in `keys` of those that are not kept yet, each key once."""
+        first = {}
         for position, key in enumerate(keys):
             if key not in self:
-                missing.setdefault(key, position)
-        if missing:
-            self.add(list(missing), [compute(list(missing.values()))])
-        return self.read(keys)
+                first.setdefault(key, position)
+        return list(first.values())
 
     def add(self, keys, batches):
         """Keep rows under `keys`, from arrays that are together as long."""
@@ -83,7 +81,7 @@ class RowStore:
             index = read_json(index_path, dict)
             array = np.lib.format.open_memmap(path, mode="r")
         except (InputError, OSError, ValueError, SyntaxError) as error:
-            fault = str(error)
+            fault = in_a_line(error, index_path)
         else:
             array = array if self.mapped else np.array(array)
             fault = self._fault(index, array)

@@ -1,7 +1,11 @@
-"""A run: its folder, its hyper-parameters, its two CSVs, its Comet experiment."""
+"""A run: its folder, its hyper-parameters, its two CSVs, its Comet experiment.
+
+Of the processes of one job only the first writes and logs.
+"""
 
 import pandas as pd
 
+from src import distributed
 from src.comet import start_experiment
 from src.files import remove_unfinished, replacing, time_stamp, write_json
 
@@ -18,7 +22,8 @@ class Run:
         self.remarks = remarks or {}
         self._rows = {table: [] for table in TABLES}
         self._best = {}
-        write_json(folder / "training_hyperparameters.json", hyper_parameters, sort_keys=True, indent=4)
+        if distributed.is_first():
+            write_json(folder / "training_hyperparameters.json", hyper_parameters, sort_keys=True, indent=4)
         experiment.log_parameters(hyper_parameters)
         experiment.log_others(self.remarks)
 
@@ -66,20 +71,23 @@ class Run:
         self._write(table)
 
     def _write(self, table):
+        if not distributed.is_first():
+            return
         with replacing(self.folder / f"{table}.csv") as unfinished:
             pd.DataFrame(self._rows[table]).to_csv(unfinished, index=False)
 
 
 def start_run(models_path, name, project_name, comet_options, hyper_parameters, remarks=None):
     """A Run in a new folder of `models_path`, with its experiment in Comet's project `project_name`."""
-    folder = create_run_folder(models_path, name)
+    folder = distributed.broadcast(create_run_folder(models_path, name) if distributed.is_first() else None)
     experiment = start_experiment(project_name, comet_options, offline_directory=folder)
     return Run(folder, experiment, hyper_parameters, remarks)
 
 
 def resume_run(folder, state, project_name, comet_options, hyper_parameters, remarks=None):
     """The Run in `folder` as it was when it gave `state`, and its experiment; `state` None is before anything."""
-    remove_unfinished(folder)
+    if distributed.is_first():
+        remove_unfinished(folder)
     state = state or {"rows": dict.fromkeys(TABLES, ()), "best": {}, "experiment": None}
     experiment = start_experiment(project_name, comet_options, folder, state["experiment"])
     run = Run(folder, experiment, hyper_parameters, remarks)

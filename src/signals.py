@@ -3,34 +3,36 @@
 import contextlib
 import os
 import signal
-import sys
 import threading
+
+from src import distributed
+from src.errors import Stopped
 
 
 class Stopping:
-    """Turns SIGINT and SIGTERM into SystemExit with status 130 and 143 while it is entered; says so on stderr.
+    """Turns SIGINT and SIGTERM into Stopped with status 130 and 143 while it is entered.
 
     Inside of `finishing()` they wait for its end. A second signal of the same kind kills as usual.
     """
 
     def __init__(self, last_words):
-        """`last_words()` gives what stderr is told behind the signal's name."""
+        """`last_words()` gives what is told behind the signal's name."""
         self.last_words = last_words
         self._before = {}
         self._owner = os.getpid()
         self._busy = False
-        self._waiting = self._came = None
+        self._waiting = None
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # Python handles signals nowhere else
             self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, failure, *_):
         for number, handler in self._before.items():
-            signal.signal(number, handler)
-        if self._came is not None:
-            print(f"stopped by {signal.Signals(self._came).name}: {self.last_words()}", file=sys.stderr, flush=True)
+            # torchrun sends SIGTERM to all when one process fails: none may be cut off before it has said why.
+            awaited = failure is not None and number == signal.SIGTERM and distributed.processes() > 1
+            signal.signal(number, signal.SIG_IGN if awaited else handler)
 
     @contextlib.contextmanager
     def finishing(self):
@@ -53,5 +55,4 @@ class Stopping:
             self._end(number)
 
     def _end(self, number):
-        self._came = number
-        raise SystemExit(128 + number)
+        raise Stopped(128 + number, f"stopped by {signal.Signals(number).name}: {self.last_words()}")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import utils
 from src.toy import write_world
+from tests.forks import Forks, only_run
 
 GOLDEN = Path(__file__).parent / "golden"
 # The reference's own checkpoints and the pictures they were trained on are too large for this repository.
@@ -78,8 +80,11 @@ def options(world, tmp_path):
 def run_folder(tmp_path):
     """The one run folder of tmp_path."""
 
-    def only():
-        (folder,) = (tmp_path / "models").iterdir()
-        return folder
+    return partial(only_run, tmp_path)
 
-    return only
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory):
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.end()

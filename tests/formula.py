@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from combiner import Combiner
+
 
 def sines(shape, scale, offset):
     """A tensor whose flat entry i is scale * sin(0.37 * (i + 1) + offset)."""
@@ -15,3 +17,11 @@ def fill_with_sines(module, scale):
     """Fill the tensors of a module's state dict, the j-th with offset j."""
     weights = {key: sines(tensor.shape, scale, j) for j, (key, tensor) in enumerate(module.state_dict().items())}
     module.load_state_dict(weights)
+
+
+def combiner_without_luck(*dimensions):
+    """A Combiner without dropout, its weights from the formula."""
+    combiner = Combiner(*dimensions)
+    combiner.dropout.p = combiner.dynamic_scalar[2].p = 0
+    fill_with_sines(combiner, 0.05)
+    return combiner

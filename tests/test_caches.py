@@ -10,7 +10,6 @@ import torch
 
 import clip_fine_tune
 import combiner_train
-import image_cache
 import validate
 from annotations import DRESS_TYPES
 from data_utils import CIRRDataset, FashionIQDataset, make_transform
@@ -226,7 +225,7 @@ def test_a_picture_is_decoded_once(own_world, tmp_path, monkeypatch, capsys):
 def test_a_disk_without_space_is_refused_beforehand(world, tmp_path, monkeypatch):
     gallery = gallery_of(world, dim=64)
     free = shutil.disk_usage(tmp_path)._replace(free=30 * 64 * 64 * 3 - 1)
-    monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda folder: free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
     with pytest.raises(InputError, match=r"--image-cache .*: needs 0.00 GB for 30 pictures, its disk has 0.00 GB free"):
         cache_images([gallery], tmp_path / "cache", num_workers=0)
     assert list((tmp_path / "cache").rglob("*.npy")) == []

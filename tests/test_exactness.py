@@ -115,7 +115,7 @@ def test_a_step_of_stage_1_is_the_plain_one(world, device):
         optimizer = torch.optim.AdamW(learning, lr=1e-3, eps=1e-7, fused=ours)
         if ours:
             clip_model.to(memory_format=torch.channels_last)
-            training = training_without_run(stage, optimizer, None)
+            training = training_without_run(stage, optimizer, len(captions))
             loss = training.train_step(stage.inputs(images, references, targets, texts=captions)).item()
         else:
             loss = plain.fine_tuning_step(
@@ -129,7 +129,11 @@ def test_a_step_of_stage_1_is_the_plain_one(world, device):
 
 
 @pytest.mark.parametrize(
-    "command", ["clip_fine_tune", "combiner_train", "validate", "cirr_test_submission", "report", "benchmarks.__main__"]
+    "command",
+    [
+        *("clip_fine_tune", "combiner_train", "validate", "cirr_test_submission", "report"),
+        *("benchmarks.__main__", "benchmarks.memory", "benchmarks.scaling"),
+    ],
 )
 @pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--no-such-flag", 2)])
 def test_flags_are_answered_before_torch_is_imported(command, flag, status):

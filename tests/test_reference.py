@@ -1,4 +1,4 @@
-"""What the reference implementation computed on real pictures, with its own checkpoints."""
+"""What the reference implementation computed on real pictures, with its own checkpoints: in one process, and in two."""
 
 import json
 import shutil
@@ -6,14 +6,18 @@ import shutil
 import pandas as pd
 import pytest
 
-import cirr_test_submission
-import clip_fine_tune
-import combiner_train
-import validate
-from combiner import Combiner
-from tests.formula import fill_with_sines
-
 pytestmark = pytest.mark.usefixtures("shared")
+
+
+@pytest.fixture(params=[1, 2])
+def finish(request, forks):
+    """Run a command to its end; give what it printed."""
+
+    def run(command, *arguments, **order):
+        assert forks.run(command, arguments, processes=request.param, **order) == 0, forks.said()
+        return forks.said(stream="stdout")
+
+    return run
 
 
 @pytest.fixture
@@ -27,19 +31,19 @@ def checkpoints(shared, tmp_path):
 
 @pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
 @pytest.mark.parametrize("function", ["sum", "combiner"])
-def test_validate_prints_the_references_numbers(dataset, function, golden, checkpoints, shared, capsys):
+def test_validate_prints_the_references_numbers(dataset, function, golden, checkpoints, shared, finish):
     data = ["--data-path", str(shared / "data" / "emoji_cir")]
-    validate.main(["--dataset", dataset, "--combining-function", function, *checkpoints[function], *data])
-    printed = [line.split(" = ") for line in capsys.readouterr().out.splitlines()]
+    said = finish("validate", "--dataset", dataset, "--combining-function", function, *checkpoints[function], *data)
+    printed = [line.split(" = ") for line in said.splitlines()]
     expected = golden("validation")["results"][f"{dataset} {function}"]
     assert [name for name, _ in printed] == list(expected)
     for name, value in printed:
         assert float(value) == pytest.approx(expected[name], abs=1e-4), name
 
 
-def test_submission_is_the_references(checkpoints, shared, tmp_path):
+def test_submission_is_the_references(checkpoints, shared, finish, tmp_path):
     data = ["--data-path", str(shared / "data" / "emoji_cir")]
-    cirr_test_submission.main(["--submission-name", "golden", *checkpoints["combiner"], *data])
+    finish("cirr_test_submission", "--submission-name", "golden", *checkpoints["combiner"], *data)
     for metric in ("recall", "recall_subset"):
         name = f"{metric}_submission_golden.json"
         ours, theirs = (
@@ -80,21 +84,14 @@ RECIPE = ["--num-epochs", "5", "--batch-size", "48", "--validation-frequency", "
 
 
 @pytest.mark.parametrize("encoder", ["both", "text", "image"])
-def test_fine_tuning_follows_the_reference(encoder, golden, shared, cut_data, run_folder, tmp_path):
+def test_fine_tuning_follows_the_reference(encoder, golden, shared, cut_data, run_folder, finish, tmp_path):
     recipe = ["--dataset", "CIRR", "--encoder", encoder, "--learning-rate", "1e-3", *RECIPE]
-    tiny_clip = ["--clip-model-name", str(shared / "golden" / "tiny_clip.pt")]
-    clip_fine_tune.main([*recipe, *tiny_clip, *cut_data, "--output-path", str(tmp_path)])
+    tiny_clip = ["--clip-model-name", shared / "golden" / "tiny_clip.pt"]
+    finish("clip_fine_tune", *recipe, *tiny_clip, *cut_data, "--output-path", tmp_path)
     assert_followed(run_folder(), golden("training")[f"clip_fine_tune_{encoder}"])
 
 
-def test_combiner_training_follows_the_reference(golden, checkpoints, cut_data, run_folder, monkeypatch):
-    def combiner_without_luck(*dimensions):
-        combiner = Combiner(*dimensions)
-        combiner.dropout.p = combiner.dynamic_scalar[2].p = 0
-        fill_with_sines(combiner, 0.05)
-        return combiner
-
-    monkeypatch.setattr(combiner_train, "Combiner", combiner_without_luck)
+def test_combiner_training_follows_the_reference(golden, checkpoints, cut_data, run_folder, finish):
     recipe = ["--projection-dim", "64", "--hidden-dim", "128", "--combiner-lr", "1e-3", *RECIPE]
-    combiner_train.main([*recipe, *checkpoints["sum"], *cut_data])
+    finish("combiner_train", *recipe, *checkpoints["sum"], *cut_data, without_luck=True)
     assert_followed(run_folder(), golden("training")["combiner_train_no_dropout"])

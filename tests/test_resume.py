@@ -6,8 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -16,7 +14,7 @@ import torch
 import clip_fine_tune
 import combiner_train
 from data_utils import CIRRDataset
-from src.files import PROJECT_ROOT
+from tests.forks import finished_runs, only_run
 from training import STATE_FILE
 
 EPOCHS = 6
@@ -26,101 +24,6 @@ STAGES = {
     "combiner_train": [*COMMON, "--combiner-lr", "1e-3", "--projection-dim", "64", "--hidden-dim", "64"],
 }
 MAIN = {"clip_fine_tune": clip_fine_tune.main, "combiner_train": combiner_train.main}
-
-# A process that imports everything once and then forks: one child for each order it reads. It tells how each ended.
-# A child kills itself with SIGKILL at the n-th file operation in its run folder ("operations"), or in the middle of
-# writing its n-th state ("writes"); it has no file above so many bytes ("limit").
-SERVER = """
-import glob, itertools, json, os, resource, signal, sys, threading, time
-import clip_fine_tune, combiner_train, comet_ml, torch
-torch.set_num_threads(1)
-
-def die(): os.kill(os.getpid(), signal.SIGKILL)
-
-def die_at_operation(n):
-    operations = itertools.count(1)
-    def hook(event, arguments):
-        if event in ("open", "os.rename") and "/models/" in str(arguments[0]) and next(operations) == n:
-            die()
-    sys.addaudithook(hook)
-
-def die_while_writing(n, output):
-    seen = set()
-    def watch():
-        while True:
-            for path in glob.glob(output + "/models/*/.training_state.pt.*"):
-                try:
-                    status = os.stat(path)
-                except OSError:
-                    continue
-                seen.add(status.st_ino)
-                if len(seen) >= n and status.st_size > 100_000:
-                    die()
-            time.sleep(0.0005)
-    threading.Thread(target=watch, daemon=True).start()
-
-def child(order):
-    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-    os.dup2(os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    if "operations" in order: die_at_operation(order["operations"])
-    if "writes" in order: die_while_writing(order["writes"], order["output"])
-    if "limit" in order: resource.setrlimit(resource.RLIMIT_FSIZE, (order["limit"], resource.RLIM_INFINITY))
-    {"clip_fine_tune": clip_fine_tune, "combiner_train": combiner_train}[order["command"]].main(order["arguments"])
-
-for line in sys.stdin:
-    pid = os.fork()
-    if pid == 0:
-        status = 0
-        try:
-            child(json.loads(line))
-        except SystemExit as end:
-            status = end.code
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            status = 1
-        sys.stderr.flush()
-        os._exit(status)
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
-
-
-class Forks:
-    """Commands as processes of their own, started without the seconds that importing torch takes."""
-
-    def __init__(self, folder):
-        self.log = folder / "stderr"
-        self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def start(self, command, arguments, **order):
-        """Start a command; gives its process."""
-        order |= {"command": command, "arguments": [str(argument) for argument in arguments], "log": str(self.log)}
-        self.server.stdin.write(json.dumps(order) + "\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
-
-    def wait(self):
-        """The status that the command ended with, minus the signal's number where one killed it."""
-        return int(self.server.stdout.readline())
-
-    def run(self, command, arguments, **order):
-        """The status that a command ends with."""
-        self.start(command, arguments, **order)
-        return self.wait()
-
-    def said(self):
-        return self.log.read_text()
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory):
-    forks = Forks(tmp_path_factory.mktemp("forks"))
-    yield forks
-    forks.server.stdin.close()
-    forks.server.wait()
 
 
 def contents(folder):
@@ -141,25 +44,10 @@ def assert_same(folder, expected):
         assert all(torch.equal(tensor, expected_weights[name][key][part]) for part, tensor in saved[key].items()), name
 
 
-def only_run(folder):
-    (run,) = (folder / "models").iterdir()
-    return run
-
-
 @pytest.fixture(scope="module")
 def whole_run(forks, world, tmp_path_factory):
     """The folder of a run that nobody disturbed: (command, dataset, saving best) → folder."""
-    finished = {}
-
-    def folder_of(command, dataset, *extra):
-        if (command, dataset, extra) not in finished:
-            output = tmp_path_factory.mktemp("whole")
-            flags = flags_of(command, dataset, world, output, *extra)
-            assert forks.run(command, flags) == 0, forks.said()
-            finished[command, dataset, extra] = only_run(output)
-        return finished[command, dataset, extra]
-
-    return folder_of
+    return finished_runs(forks, flags_of, world, tmp_path_factory.mktemp)
 
 
 def flags_of(command, dataset, world, output, *extra):
@@ -250,8 +138,9 @@ def test_contradicting_flags_are_named(finished, refused):
     assert "no such file" in refused("clip_fine_tune", "--resume", finished.parent)
 
 
-def test_other_data_and_fewer_epochs_are_refused(world, refused, tmp_path):
+def test_other_data_and_fewer_epochs_are_refused_and_leave_the_run_alone(world, refused, tmp_path):
     run = flags_and_folder("clip_fine_tune", world, tmp_path, "--num-epochs", "2")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert "the run has finished 2 already" in refused("clip_fine_tune", "--resume", run, "--num-epochs", "1")
     other = shutil.copytree(world, tmp_path / "other")
     captions = other / "cirr_dataset" / "cirr" / "captions" / "cap.rc2.train.json"
@@ -259,6 +148,7 @@ def test_other_data_and_fewer_epochs_are_refused(world, refused, tmp_path):
     assert "of 48 training triplets, there are 47 now" in refused(
         "clip_fine_tune", "--resume", run, "--num-epochs", "3", "--data-path", other
     )
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_run_that_saved_nothing_cannot_go_on(world, refused, tmp_path):
@@ -271,11 +161,11 @@ def test_a_run_that_saved_nothing_cannot_go_on(world, refused, tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_a_run_that_can_go_on(number, status, forks, whole_run, world, tmp_path):
     expected = whole_run("clip_fine_tune", "CIRR")
-    process = forks.start("clip_fine_tune", flags_of("clip_fine_tune", "CIRR", world, tmp_path))
+    (process,) = forks.start("clip_fine_tune", flags_of("clip_fine_tune", "CIRR", world, tmp_path))
     while not list(tmp_path.glob(f"models/*/{STATE_FILE}")):
         time.sleep(0.01)
     os.kill(process, number)
-    assert forks.wait() == status, forks.said()
+    assert forks.wait() == [status], forks.said()
     last = forks.said().splitlines()[-1]
     assert f"stopped by {number.name}: --resume {only_run(tmp_path)} goes on from" in last
     assert forks.run("clip_fine_tune", ["--resume", only_run(tmp_path)]) == 0, forks.said()

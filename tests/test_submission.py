@@ -54,5 +54,12 @@ def test_a_name_is_no_path(options, capsys, tmp_path):
     with pytest.raises(SystemExit) as exit:
         cirr_test_submission.main(["--submission-name", "../mine", *options])
     assert exit.value.code == 2
-    assert "--submission-name ../mine" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--submission-name: '../mine' is not a part of a file name, which has no slashes" in line
     assert not (tmp_path / "submission").exists()
+
+
+def test_help_says_the_time_and_not_which(capsys):
+    with pytest.raises(SystemExit):
+        cirr_test_submission.main(["--help"])
+    assert "end of both files' names (default: the time)" in " ".join(capsys.readouterr().out.split())

@@ -119,8 +119,9 @@ def test_the_best_weights_are_kept_by_each_mean(dataset, stage_1, stage_2, optio
             assert saved["epoch"] == validation[metric].idxmax(), (file, metric)
 
 
-def test_nothing_is_saved_unless_asked(options, run_folder):
+def test_nothing_is_saved_unless_asked(options, run_folder, capsys):
     fine_tune("CIRR", options, "--save-best", "--num-epochs", "1")
+    assert "--save-best: saves nothing without --save-training\n" in capsys.readouterr().err
     assert sorted(path.name for path in run_folder().iterdir()) == [
         "train_metrics.csv",
         "training_hyperparameters.json",

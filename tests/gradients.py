@@ -1,0 +1,68 @@
+"""The gradients of one step by any number of processes: a command for tests/forks.py."""
+
+from pathlib import Path
+
+import clip.model
+import torch
+from torch import nn
+
+from benchmarks.cases import training_without_run
+from clip_fine_tune import FineTuning
+from combiner import Combiner
+from combiner_train import CombinerTraining
+from src import distributed
+from src.openai_clip import random_clip
+from utils import device
+
+BATCH = 13
+RESNET = (32, 64, (1, 1, 1, 1), 8, None, 77, 49408, 64, 1, 1)
+TRANSFORMER = (32, 64, 1, 64, 16, 77, 49408, 64, 1, 1)
+
+
+def main(arguments):
+    """Write {name: gradient} to a path: of "combiner", "resnet" or "transformer", --clip-bs, --precision or fp64."""
+    path, model, clip_bs, precision = arguments
+    distributed.joining(lambda _: gradients(path, model, None if clip_bs == "None" else int(clip_bs), precision))(None)
+
+
+def gradients(path, model, clip_bs, precision):
+    torch.manual_seed(0)
+    stage = combiner_stage() if model == "combiner" else clip_stage(model, clip_bs, precision)
+    optimizer = torch.optim.SGD(stage.trained.parameters(), lr=0)
+    training = training_without_run(
+        stage.train(), optimizer, BATCH, precision="auto" if precision == "fp64" else precision
+    )
+    training.scaler = torch.amp.GradScaler(device.type, init_scale=64, enabled=training.scaler.is_enabled())
+    loss = training.train_step(share_of_batch(model))
+    assert precision != "fp16" or training.scaler.get_scale() == 64  # nothing has overflown
+    found = {name: value.grad for name, value in stage.trained.named_parameters() if value.grad is not None}
+    if distributed.is_first():
+        torch.save(found | {"loss": loss}, Path(path))
+
+
+def combiner_stage():
+    return CombinerTraining(random_clip(*TRANSFORMER), Combiner(32, 24, 40).double(), None, None, [])
+
+
+def clip_stage(model, clip_bs, precision):
+    clip_model = random_clip(*(RESNET if model == "resnet" else TRANSFORMER)).eval()
+    if precision == "fp64":
+        clip_model.double()
+        clip.model.LayerNorm.forward = nn.LayerNorm.forward  # clip's own always computes in fp32
+    for name, weights in clip_model.named_parameters():
+        if name.endswith("bn3.weight"):  # zeros would leave a block without gradients
+            nn.init.ones_(weights)
+    return FineTuning(clip_model, "both", clip_bs=clip_bs)
+
+
+def share_of_batch(model):
+    """This process's part of a batch that is always the same, as the stage takes it."""
+    draws = torch.Generator().manual_seed(1)
+    rows = distributed.share(BATCH)
+    if model == "combiner":
+        return tuple(torch.randn(3, BATCH, 32, generator=draws, dtype=torch.double)[:, rows])
+    images = torch.randn(20, 3, 64, 64, generator=draws, dtype=torch.double)
+    references, targets = torch.randint(20, (2, BATCH), generator=draws)[:, rows]
+    tokens = torch.randint(1, 49000, (BATCH, 9), generator=draws)
+    tokens[:, -1] = 49407
+    return images, references, targets, tokens[rows]

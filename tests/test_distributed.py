@@ -1,0 +1,222 @@
+"""Any number of processes, and any --clip-bs, come to the same results."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+import torch.distributed
+
+import validate
+from src.files import PROJECT_ROOT
+from src.losses import contrastive_loss
+from tests.forks import finished_runs, only_run
+from training import STATE_FILE
+
+# 14 is a multiple of neither 4 nor 8.
+RECIPE = ["--num-epochs", "5", "--batch-size", "14", "--validation-frequency", "1", "--seed", "2", "--save-training"]
+STAGES = {
+    "clip_fine_tune": ["--learning-rate", "1e-3"],
+    "combiner_train": ["--combiner-lr", "1e-3", "--projection-dim", "64", "--hidden-dim", "64"],
+}
+
+
+def flags_of(command, dataset, world, output, *extra):
+    paths = ["--data-path", world, "--clip-model-name", world / "small_clip.pt", "--num-workers", "0"]
+    return ["--dataset", dataset, *paths, "--output-path", output, *RECIPE, *STAGES[command], *extra]
+
+
+@pytest.fixture(scope="module")
+def alone(forks, world, tmp_path_factory):
+    """The folder of a run of one process that takes whole batches: (command, dataset, flags) → folder."""
+    return finished_runs(forks, flags_of, world, tmp_path_factory.mktemp)
+
+
+def assert_alike(run, expected):
+    ours, theirs = (pd.read_csv(folder / "train_metrics.csv") for folder in (run, expected))
+    assert len(ours) >= 3
+    pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4, atol=0)
+    assert (run / "validation_metrics.csv").read_text() == (expected / "validation_metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "dataset", "processes", "extra"),
+    [
+        ("clip_fine_tune", "CIRR", 1, ["--clip-bs", "8"]),
+        ("clip_fine_tune", "CIRR", 4, []),
+        ("clip_fine_tune", "FashionIQ", 2, ["--clip-bs", "4"]),
+        ("combiner_train", "CIRR", 4, ["--clip-bs", "8"]),
+        ("combiner_train", "FashionIQ", 2, ["--clip-bs", "1"]),
+    ],
+)
+def test_any_number_of_processes_and_pieces_train_alike(
+    command, dataset, processes, extra, forks, alone, world, tmp_path
+):
+    expected = alone(command, dataset)
+    flags = flags_of(command, dataset, world, tmp_path, *extra)
+    assert forks.run(command, flags, processes=processes) == 0, forks.said()
+    assert_alike(only_run(tmp_path), expected)
+
+
+@pytest.mark.parametrize("encoder", ["text", "image"])
+def test_one_encoder_learns_alike(encoder, forks, alone, world, tmp_path):
+    short = ["--encoder", encoder, "--num-epochs", "3"]
+    expected = alone("clip_fine_tune", "CIRR", *short)
+    pieces = [*short, "--clip-bs", "5", "--image-cache", tmp_path / "pixels"]
+    flags = flags_of("clip_fine_tune", "CIRR", world, tmp_path, *pieces)
+    assert forks.run("clip_fine_tune", flags, processes=2) == 0, forks.said()
+    assert_alike(only_run(tmp_path), expected)
+
+
+@pytest.fixture(scope="module")
+def whole_gradients(forks, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gradients")
+    for model in ("combiner", "resnet", "transformer"):
+        assert forks.run("gradients", [folder / model, model, None, "fp64"]) == 0, forks.said()
+    return {path.name: torch.load(path, weights_only=True) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("model", ["combiner", "resnet", "transformer"])
+@pytest.mark.parametrize(("processes", "clip_bs"), [(1, 1), (2, None), (4, 8)])
+def test_gradients_of_a_step_are_those_of_the_whole_batch(model, processes, clip_bs, forks, whole_gradients, tmp_path):
+    """In float64, the Combiner's dropout included, 13 triplets."""
+    assert forks.run("gradients", [tmp_path / "found", model, clip_bs, "fp64"], processes=processes) == 0, forks.said()
+    found, expected = torch.load(tmp_path / "found", weights_only=True), whole_gradients[model]
+    assert found.keys() == expected.keys()
+    largest = max(gradient.norm() for gradient in expected.values())
+    for name, gradient in expected.items():
+        # The bias of keys has none but for rounding: softmax does not see it.
+        assert (found[name] - gradient).norm() <= 1e-6 * gradient.norm() + 1e-14 * largest, name
+
+
+@pytest.mark.parametrize(("precision", "model"), [("bf16", "transformer"), ("fp16", "resnet")])
+def test_half_precision_gradients_in_pieces_are_no_worse(precision, model, forks, tmp_path):
+    """Both kinds of autocast, fp16 with a GradScaler: no further from fp32 than the whole batch's are."""
+    ways = {
+        "exact": (1, None, "fp32"),
+        "whole": (1, None, precision),
+        "pieces": (1, 1, precision),
+        "two": (2, 2, precision),
+    }
+    found = {}
+    for way, (processes, *how) in ways.items():
+        assert forks.run("gradients", [tmp_path / way, model, *how], processes=processes) == 0, forks.said()
+        found[way] = torch.load(tmp_path / way, weights_only=True)
+    norm = sum(gradient.square().sum() for gradient in found["exact"].values())
+    whole, pieces, two = (
+        sum((found[way][name] - exact).square().sum() for name, exact in found["exact"].items()) / norm
+        for way in ("whole", "pieces", "two")
+    )
+    assert 0 < whole < 1
+    assert max(pieces, two) < 1.5 * whole
+
+
+def test_a_loss_in_pieces_is_the_whole_one(monkeypatch, device):
+    features = torch.nn.functional.normalize(torch.randn(2, 10, 4, device=device), dim=-1)
+    results = []
+    for at_once in (10, 4):
+        monkeypatch.setattr("src.losses.QUERIES_AT_ONCE", at_once)
+        predicted, targets = features.clone().requires_grad_()
+        loss = contrastive_loss(predicted[2:9], targets, first=2)
+        results.append((loss, *torch.autograd.grad(loss, (predicted, targets))))
+    for whole, pieces in zip(*results, strict=True):
+        torch.testing.assert_close(pieces, whole)
+    rows = 100 * features[0] @ features[1].T
+    by_hand = torch.stack([rows[row].logsumexp(0) - rows[row, row] for row in range(2, 9)]).mean()
+    torch.testing.assert_close(results[0][0], by_hand)
+
+
+def test_a_batch_with_no_triplet_for_a_process_is_refused_once(forks, world, tmp_path):
+    flags = flags_of("clip_fine_tune", "CIRR", world, tmp_path, "--batch-size", "3")
+    assert forks.run("clip_fine_tune", flags, processes=4) == 2
+    said = [line for number in range(4) for line in forks.said(number).splitlines()]
+    assert said == ["error: --batch-size 3: has no triplet for some of 4 processes"]
+
+
+def test_a_failure_of_one_process_ends_all_with_its_message(forks, broken_world, world, tmp_path):
+    torn = broken_world / "cirr_dataset" / "dev"
+    torn = sorted(torn.iterdir())[-1]
+    torn.write_bytes(torn.read_bytes()[:100])
+    paths = ["--data-path", broken_world, "--clip-model-name", world / "small_clip.pt", "--output-path", tmp_path]
+    assert forks.run("validate", ["--dataset", "CIRR", *paths, "--num-workers", "0"], processes=2) == 2
+    said = [line for number in range(2) for line in forks.said(number).splitlines() if "error" in line]
+    assert len(said) == 1
+    assert f"error: {torn}: cannot be read as a picture" in said[0]
+
+
+def test_one_process_writes_and_speaks(forks, world, tmp_path):
+    flags = flags_of("combiner_train", "CIRR", world, tmp_path, "--comet-offline", "--num-epochs", "1")
+    assert forks.run("combiner_train", flags, processes=2) == 0, forks.said()
+    assert len(list(only_run(tmp_path).glob("*.zip"))) == 1
+    assert len(re.findall("^epoch 0:", forks.said(stream="stdout"), re.MULTILINE)) == 1
+    assert forks.said(1) == forks.said(1, "stdout") == ""
+    assert len(list((tmp_path / "features").rglob("*.npy"))) == 4  # pictures and captions, of training and validation
+
+
+@pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
+def test_judging_is_shared_out_and_its_features_are_kept(dataset, forks, world, tmp_path, capsys):
+    flags = ["--dataset", dataset, "--data-path", world, "--clip-model-name", world / "small_clip.pt"]
+    flags += ["--output-path", tmp_path, "--num-workers", "0"]
+    assert forks.run("validate", flags, processes=4) == 0, forks.said()
+    printed = forks.said(stream="stdout")
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").rglob("*.npy")}
+    validate.main([str(flag) for flag in flags])
+    assert capsys.readouterr().out == printed
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "features").rglob("*.npy")} == kept
+    validate.main([str(flag) for flag in flags] + ["--no-feature-cache"])
+    assert capsys.readouterr().out == printed
+    assert not torch.distributed.is_initialized()
+
+
+def test_more_processes_than_pictures(forks, broken_world, world, tmp_path):
+    """Every process has something to encode, even where there is less than that."""
+    flags = ["--data-path", world, "--clip-model-name", world / "small_clip.pt", "--num-workers", "0"]
+    for processes, folder in ((1, "one"), (4, "four")):
+        order = [*flags, "--output-path", tmp_path / folder, "--submission-name", "a"]
+        assert forks.run("cirr_test_submission", order, processes=processes) == 0, forks.said()
+    one, four = ((tmp_path / folder / "submission" / "CIRR").iterdir() for folder in ("one", "four"))
+    assert [path.read_bytes() for path in sorted(one)] == [path.read_bytes() for path in sorted(four)]
+
+
+@pytest.mark.parametrize(("command", "dataset"), [("clip_fine_tune", "CIRR"), ("combiner_train", "FashionIQ")])
+def test_resume_with_another_number_of_processes(command, dataset, forks, alone, world, tmp_path):
+    flags = flags_of(command, dataset, world, tmp_path, "--num-epochs", "1")
+    assert forks.run(command, flags, processes=4) == 0, forks.said()
+    for processes, epochs in ((2, 3), (1, 5)):
+        flags = ["--resume", only_run(tmp_path), "--num-epochs", epochs]
+        assert forks.run(command, flags, processes=processes) == 0, forks.said()
+    assert_alike(only_run(tmp_path), alone(command, dataset))
+
+
+def children_of(pid):
+    found = subprocess.run(["pgrep", "-P", str(pid)], check=True, capture_output=True, text=True)
+    return [int(child) for child in found.stdout.split()]
+
+
+def test_a_killed_process_ends_the_job_which_goes_on_with_fewer(forks, alone, world, tmp_path):
+    flags = flags_of("clip_fine_tune", "CIRR", world, tmp_path, "--num-epochs", "500")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "clip_fine_tune.py", *map(str, flags)]
+    with (
+        (tmp_path / "stderr").open("w") as stderr,
+        subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL, stderr=stderr) as job,
+    ):
+        while not list(tmp_path.glob(f"models/*/{STATE_FILE}")):
+            assert job.poll() is None, (tmp_path / "stderr").read_text()
+            time.sleep(0.05)
+        os.kill(children_of(job.pid)[1], signal.SIGKILL)
+        killed = time.monotonic()
+        assert job.wait(timeout=60) != 0
+    said = (tmp_path / "stderr").read_text()
+    assert time.monotonic() - killed < 60
+    run = only_run(tmp_path)
+    way_on = rf"--resume {run} goes on from \d+ finished"
+    assert re.search(rf"(another process of this job has ended, .*; |stopped by SIGTERM: ){way_on}", said), said
+    epochs = ["--num-epochs", len(pd.read_csv(run / "train_metrics.csv")) + 2]
+    assert forks.run("clip_fine_tune", ["--resume", run, *epochs]) == 0, forks.said()
+    assert_alike(run, alone("clip_fine_tune", "CIRR", *epochs))
