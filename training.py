@@ -5,10 +5,10 @@ import sys
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
-from tqdm import tqdm
 
 from options import comet_options
 from src import distributed
+from src.bars import Bar
 from src.checkpoint import random_states, read_checkpoint, restore_random_states, size_of, write_checkpoint
 from src.errors import InputError
 from src.files import require_space
@@ -124,7 +124,7 @@ class Training:
         """One pass over the triplets; gives its mean loss."""
         results = {"images_in_epoch": 0, "accumulated_train_loss": 0.0}
         self.stage.train()
-        with tqdm(self.loader, dynamic_ncols=True) as bar:
+        with Bar(self.loader) as bar:
             for step, (*pictures, captions) in enumerate(bar, start=epoch * len(self.loader)):
                 texts = self.benchmark.training_captions(captions, self.draws)[self.loader.dataset.share]
                 loss = self.train_step(self.stage.inputs(*pictures, texts=texts))

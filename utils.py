@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Subset, default_collate
-from tqdm import tqdm
 
 from combiner import Combiner
 from data_utils import training_variants
 from src import distributed
+from src.bars import Bar
 from src.checkpoint import write_checkpoint
 from src.errors import InputError
 from src.openai_clip import MODEL_NAMES, load_clip_file, load_named_clip, read_clip_weights, tokenize
@@ -74,8 +74,10 @@ def load_combining_function(name, combiner_path, clip_model, projection_dim=None
     """
     name = name or ("sum" if combiner_path is None else "combiner")
     if name != "combiner":
-        if combiner_path is not None:
-            print(f"--combining-function {name}: {combiner_path} is not used", file=sys.stderr)
+        combiners = {"--combiner-path": combiner_path, "--projection-dim": projection_dim, "--hidden-dim": hidden_dim}
+        for flag, value in combiners.items():
+            if value is not None:
+                print(f"--combining-function {name}: {flag} {value} is not used", file=sys.stderr)
         return {"sum": element_wise_sum, "image": image_only, "text": text_only}[name]
     if combiner_path is None:
         raise InputError("--combining-function combiner needs --combiner-path, a checkpoint of stage 2")
@@ -192,7 +194,7 @@ def extract_caption_features(captions, clip_model, batch_size=32):
     tokens = _tokens(captions, clip_model)
     order = _ends(tokens).argsort(stable=True)  # alike in length: little is padded
     features = []
-    for rows in tqdm(order.split(batch_size), desc="captions", leave=False, dynamic_ncols=True):
+    for rows in Bar(order.split(batch_size), desc="captions", leave=False):
         features.append(clip_model.encode_text(_trimmed(tokens[rows])).float())
     return torch.cat(features)[order.argsort()]
 
@@ -209,7 +211,7 @@ def extract_index_features(dataset, clip_model, num_workers=0, batch_size=32):
         generator=torch.Generator(),  # its own, so that workers draw no seed from the training's
     )
     features, names = [], []
-    for batch_names, images in tqdm(loader, desc="gallery", leave=False, dynamic_ncols=True):
+    for batch_names, images in Bar(loader, desc="gallery", leave=False):
         features.append(clip_model.encode_image(to_device(images)).float())
         names.extend(batch_names)
     return torch.cat(features), names

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
+from src.bars import Bar
 from src.files import read_json, write_json
 from src.openai_clip import random_clip
 from utils import device
@@ -38,7 +38,7 @@ def write_large_pictures(folder, world, triplets):
     write_json(folder / "cirr_dataset" / "cirr" / "image_splits" / "split.rc2.train.json", members | paths)
     rng = np.random.default_rng(0)
     (folder / "cirr_dataset" / "train").mkdir(parents=True, exist_ok=True)
-    for path in tqdm(paths.values(), desc="drawing pictures", leave=False):
+    for path in Bar(paths.values(), desc="drawing pictures", leave=False):
         _photograph(rng).save(folder / "cirr_dataset" / path)
 
 

@@ -10,8 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 import PIL.Image
-from tqdm import tqdm
 
+from src.bars import Bar
 from src.errors import InputError, in_a_line
 
 FAULTS = ("missing", "zero-sized", "unreadable")
@@ -61,7 +61,7 @@ def look_at_all(paths, num_workers):
         else:
             done = map(look_at, paths)
         try:
-            for look in tqdm(done, "decoding", total=len(paths), unit=" pictures", leave=False, dynamic_ncols=True):
+            for look in Bar(done, "decoding", total=len(paths), unit=" pictures", leave=False):
                 looks[paths[len(looks)]] = look
         except BrokenProcessPool:
             fault = "it or a picture soon after it ended the process that decoded it, perhaps for want of memory"

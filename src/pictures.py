@@ -7,9 +7,9 @@ from functools import partial
 import PIL.Image
 import torch
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from src import distributed
+from src.bars import Bar
 from src.errors import InputError, first_ten, in_a_line
 
 
@@ -76,7 +76,7 @@ def each_in_workers(function, items, num_workers, description):
         num_workers=num_workers,
         generator=torch.Generator(),  # its own, so that workers draw no seed from the training's
     )
-    yield from tqdm(loader, desc=description, leave=False, dynamic_ncols=True)
+    yield from Bar(loader, desc=description, leave=False)
 
 
 class _Each(Dataset):

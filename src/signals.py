@@ -12,7 +12,8 @@ from src.errors import Stopped
 class Stopping:
     """Turns SIGINT and SIGTERM into Stopped with status 130 and 143 while it is entered.
 
-    Inside of `finishing()` they wait for its end. A second signal of the same kind kills as usual.
+    Inside of `finishing()` they wait for its end. A second signal of the same kind kills as usual, but for torchrun's
+    processes: it repeats a Ctrl-C to each, tells all when one has failed, and kills those that take too long.
     """
 
     def __init__(self, last_words):
@@ -21,7 +22,7 @@ class Stopping:
         self._before = {}
         self._owner = os.getpid()
         self._busy = False
-        self._waiting = None
+        self._came = None
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # Python handles signals nowhere else
@@ -30,9 +31,8 @@ class Stopping:
 
     def __exit__(self, failure, *_):
         for number, handler in self._before.items():
-            # torchrun sends SIGTERM to all when one process fails: none may be cut off before it has said why.
-            awaited = failure is not None and number == signal.SIGTERM and distributed.processes() > 1
-            signal.signal(number, signal.SIG_IGN if awaited else handler)
+            # A failed process may not be cut off before it has said why.
+            signal.signal(number, handler if failure is None else self._again(handler))
 
     @contextlib.contextmanager
     def finishing(self):
@@ -42,17 +42,21 @@ class Stopping:
             yield
         finally:
             self._busy = False
-        if self._waiting is not None:
-            self._end(self._waiting)
+        if self._came is not None:  # in the meantime, or before, in a destructor, from which nothing can be raised
+            self._end()
 
     def _stop(self, number, _frame):
         if os.getpid() != self._owner:  # a worker, which inherits this: its parent is told too, and ends it
             raise KeyboardInterrupt
-        signal.signal(number, signal.SIG_DFL)
-        if self._busy:
-            self._waiting = number
-        else:
-            self._end(number)
+        signal.signal(number, self._again(signal.SIG_DFL))
+        self._came = signal.Signals(number)
+        if not self._busy:
+            self._end()
 
-    def _end(self, number):
-        raise Stopped(128 + number, f"stopped by {signal.Signals(number).name}: {self.last_words()}")
+    @staticmethod
+    def _again(handler):
+        """What a signal meets that comes after this: `handler`, or nothing where torchrun looks to the end itself."""
+        return signal.SIG_IGN if distributed.processes() > 1 else handler
+
+    def _end(self):
+        raise Stopped(128 + self._came, f"stopped by {self._came.name}: {self.last_words()}")

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from tqdm import tqdm
 
+from src.bars import Bar
 from src.errors import InputError, one_line_errors
 from src.files import replacing, write_json
 from src.openai_clip import small_clip
@@ -213,7 +213,7 @@ def _numbers(garments, rng):
 
 
 def _save_pictures(paths, garments, rng):
-    for path, garment in zip(tqdm(paths, desc=str(paths[0].parent), leave=False), garments, strict=True):
+    for path, garment in zip(Bar(paths, desc=str(paths[0].parent), leave=False), garments, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         draw(garment, rng).save(path)
 
