@@ -4,7 +4,7 @@
         --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from options import add_judging_options, comet_options, feature_cache_folder, parse_judging
+from options import add_judging_options, comet_options, feature_cache_folder
 from src.comet import start_experiment
 from src.files import PROJECT_ROOT, time_stamp, write_json
 from src.options import Parser, part_of_a_file_name
@@ -15,7 +15,7 @@ def parse_arguments(argv=None):
     help_text = "end of both files' names (default: the time)"
     parser.add_argument("--submission-name", type=part_of_a_file_name, help=help_text)
     add_judging_options(parser)
-    return parse_judging(parser, argv)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -176,11 +176,3 @@ def add_judging_options(parser):
     add_combiner_options(parser)
     add_feature_cache_options(parser)
     add_common_options(parser)
-
-
-def parse_judging(parser, argv):
-    """The options of a judging command; ends the process as a wrong flag does."""
-    args = parser.parse_args(argv)
-    if args.combiner_path is None and args.given & {"projection_dim", "hidden_dim"}:
-        parser.error("--projection-dim and --hidden-dim are a Combiner's: they need --combiner-path")
-    return args

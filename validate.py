@@ -4,7 +4,7 @@
         --combining-function combiner --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from options import add_dataset_option, add_judging_options, comet_options, feature_cache_folder, parse_judging
+from options import add_dataset_option, add_judging_options, comet_options, feature_cache_folder
 from src.comet import start_experiment
 from src.options import Parser
 
@@ -13,7 +13,7 @@ def parse_arguments(argv=None):
     parser = Parser("Print the recalls of a CLIP, with the sum or a Combiner, on a validation split.")
     add_dataset_option(parser, required=True)
     add_judging_options(parser)
-    return parse_judging(parser, argv)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

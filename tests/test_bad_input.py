@@ -78,8 +78,6 @@ def test_options_of_every_command(command, extra, said, refused):
         (VALIDATE, ["--combining-function", "product"], ["product", "sum", "combiner"]),
         (VALIDATE, ["--combining-function", "combiner"], ["needs --combiner-path"]),
         (SUBMIT, ["--combining-function", "combiner"], ["needs --combiner-path"]),
-        (VALIDATE, ["--projection-dim", "8"], ["--projection-dim", "need --combiner-path"]),
-        (SUBMIT, ["--hidden-dim", "8"], ["--hidden-dim", "need --combiner-path"]),
         (SUBMIT, ["--submission-name", "a/b"], ["--submission-name: 'a/b' is not a part of a file name"]),
         (FINE_TUNE, ["--resume", "/nowhere"], ["--resume /nowhere: no such folder"]),
         (TRAIN, ["--resume", "/nowhere"], ["--resume /nowhere: no such folder"]),

@@ -164,6 +164,8 @@ def test_combining_functions(small_clip, tmp_path, device):
 def test_an_unused_combiner_is_mentioned(small_clip, capsys, tmp_path):
     assert load_combining_function("sum", tmp_path / "combiner.pt", small_clip) is element_wise_sum
     assert "combiner.pt is not used" in capsys.readouterr().err
+    assert load_combining_function(None, None, small_clip, hidden_dim=8) is element_wise_sum
+    assert capsys.readouterr().err == "--combining-function sum: --hidden-dim 8 is not used\n"
 
 
 class Touch:
