@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import signal
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from src.errors import InputError, Stopped
+
+PATIENCE = timedelta(hours=6)
+"""How long a process waits for another, which may decode or download for all. One that ended is noticed without it."""
 
 
 def processes():
@@ -56,13 +60,13 @@ def joining(main):
 
 def _join():
     if not torch.cuda.is_available():
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=PATIENCE)
         return
     number, cards = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if number >= cards:
         raise InputError(f"--nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}: this machine has {cards} GPUs")
     torch.cuda.set_device(number)
-    dist.init_process_group("cpu:gloo,cuda:nccl")
+    dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE)
 
 
 @contextlib.contextmanager
@@ -110,7 +114,7 @@ def in_turn():
 
 
 def _wait():
-    dist.all_reduce(torch.zeros(1))  # on the CPU, where waiting long is no fault
+    dist.all_reduce(torch.zeros(1))  # on the CPU: a card would compute while it waits
 
 
 # ---- what is shared ----

@@ -41,11 +41,16 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message):
-        if os.environ.get("RANK", "0") != "0":
-            time.sleep(5)  # the first of torchrun's processes says it for all, unless another one ends before
+        if _told_by_torchrun("RANK", 0) != 0:
+            time.sleep(5)  # the first of its processes says it for all, unless another one ends before
         else:
             print(f"error: {message} ({self.prog} --help lists the options)", file=sys.stderr, flush=True)
         raise SystemExit(2)
+
+
+def _told_by_torchrun(name, otherwise):
+    """A number that torchrun gives this process; `otherwise` where something else started it."""
+    return int(os.environ[name]) if "TORCHELASTIC_RUN_ID" in os.environ else otherwise
 
 
 def any_case(*names):
@@ -95,7 +100,7 @@ def part_of_a_file_name(text):
 def usable_cores():
     """Cores this process may run on: of a shared machine not all, of torchrun's processes on it each its part."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, cores // _told_by_torchrun("LOCAL_WORLD_SIZE", 1))
 
 
 def hyper_parameters(args):
