@@ -17,6 +17,7 @@ def parse_arguments(argv=None):
     parser.add_argument("--clip-bs", type=count, default=8, help="pictures or captions at once, of the batch in pieces")
     parser.add_argument("--whole", type=count, nargs="+", default=[8, 32, 128], help="batch sizes of both ways")
     parser.add_argument("--pieces", type=count, nargs="*", default=[512], help="batch sizes in pieces alone")
+    parser.add_argument("--repeats", type=count, default=3, help="of every step, the ways in turn")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="receives the results")
     return parser.parse_args(argv)
 
@@ -26,6 +27,7 @@ if __name__ == "__main__":
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from statistics import median
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -43,7 +45,7 @@ CAPTION = "is the same kind of dress but shorter, in a darker colour and without
 
 
 class Step(NamedTuple):
-    """What a step cost: seconds, and peak bytes beyond model and optimizer, and of the whole process."""
+    """What a step cost: median seconds, and peak bytes beyond model and optimizer, and of the whole process."""
 
     batch_size: int
     seconds: float
@@ -77,6 +79,19 @@ def in_a_process_of_its_own(*arguments):
         return pool.submit(measured, *arguments).result()
 
 
+def in_turn(ways, model, batch_size, repeats):
+    """{way: Step} of `ways` {way: --clip-bs}, the most memory that any of its `repeats` took."""
+    steps = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way, clip_bs in ways.items():
+            steps[way].append(in_a_process_of_its_own(model, batch_size, clip_bs))
+    columns = {way: list(zip(*some, strict=True)) for way, some in steps.items()}
+    return {
+        way: Step(batch_size, median(seconds), max(extra), max(whole))
+        for way, (_, seconds, extra, whole) in columns.items()
+    }
+
+
 def draw(points, args, path):
     """Both ways' peak memory over the batch size, both axes logarithmic."""
     figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
@@ -100,13 +115,11 @@ def main(argv=None):
     points = {"whole": [], "pieces": []}
     for batch_size in (*args.whole, *args.pieces):
         ways = {"whole": None, "pieces": args.clip_bs} if batch_size in args.whole else {"pieces": args.clip_bs}
-        for way, clip_bs in ways.items():
-            step = in_a_process_of_its_own(args.model, batch_size, clip_bs)
+        for way, step in in_turn(ways, args.model, batch_size, args.repeats).items():
             points[way].append(step)
-            memory = (
-                f"{step.extra_bytes / 1e9:.2f} GB beyond model and optimizer, {step.process_bytes / 1e9:.2f} GB in all"
-            )
-            print(f"batch {batch_size}, {way}: {step.seconds:.1f} s, {memory}", flush=True)
+            extra, whole = (size / 1e9 for size in (step.extra_bytes, step.process_bytes))
+            print(f"batch {batch_size}, {way}: {step.seconds:.1f} s, {extra:.2f} GB beyond model and optimizer", end="")
+            print(f", {whole:.2f} GB in all", flush=True)
 
     args.output.mkdir(parents=True, exist_ok=True)
     write_json(args.output / "memory.json", {"machine": machine(), "model": args.model, "points": points}, indent=1)
