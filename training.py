@@ -10,13 +10,14 @@ from options import comet_options
 from src import distributed
 from src.bars import Bar
 from src.checkpoint import random_states, read_checkpoint, restore_random_states, size_of, write_checkpoint
-from src.errors import InputError
+from src.errors import InputError, lost_worker
 from src.files import require_space
 from src.losses import contrastive_loss
 from src.options import hyper_parameters
 from src.run import resume_run, start_run
 from src.signals import Stopping
 from src.weights import load_weights
+from src.workers import start_worker
 from utils import (
     autocast,
     autocast_dtype,
@@ -47,6 +48,7 @@ def training_loader(triplets, batch_size, num_workers, seed):
         persistent_workers=num_workers > 0,
         pin_memory=device.type == "cuda",
         collate_fn=_as_it_is,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),  # its own, so that workers draw no seed from the model's
     )
 
@@ -105,6 +107,11 @@ class Training:
             with Stopping(self._last_words) as stopping, distributed.naming_lost_processes(self._last_words):
                 for epoch in range(self.next_epoch, self.plan.num_epochs):
                     self._train_and_judge(epoch, stopping)
+        except RuntimeError as error:
+            fault = lost_worker(error)
+            if fault is None:
+                raise
+            raise InputError(f"{fault} {self._last_words()}") from None
         finally:
             self.run.end()
 

@@ -18,6 +18,7 @@ from src.openai_clip import MODEL_NAMES, load_clip_file, load_named_clip, read_c
 from src.options import plain
 from src.row_store import RowStore, file_key
 from src.weights import load_weights, read_facts, read_weights, weights_digest
+from src.workers import start_worker
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -208,6 +209,7 @@ def extract_index_features(dataset, clip_model, num_workers=0, batch_size=32):
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
         collate_fn=collate_fn,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),  # its own, so that workers draw no seed from the training's
     )
     features, names = [], []

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from src.errors import InputError, Stopped
+from src.workers import end_with_parent
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for another, which may decode or download for all. One that ended is noticed without it."""
@@ -59,6 +60,7 @@ def joining(main):
 
 
 def _join():
+    end_with_parent(signal.SIGTERM)  # torchrun itself may be killed
     if not torch.cuda.is_available():
         dist.init_process_group("gloo", timeout=PATIENCE)
         return

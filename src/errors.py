@@ -59,6 +59,14 @@ def require_one_of(value, allowed, what):
         raise InputError(f"{value!r} is no {what}: it must be one of {', '.join(allowed)}")
 
 
+def lost_worker(error):
+    """What a DataLoader raises for a worker that died, as a line; None for any other exception."""
+    if not str(error).startswith("DataLoader worker"):
+        return None
+    said = " ".join(str(error).split())
+    return said if "Terminated" in said else f"{said} Fewer --num-workers, or 0, take less memory."
+
+
 def one_line_errors(main):
     """Let `main(argv)` end an unusable input with one line on stderr and exit status 2, without a traceback.
 
@@ -77,9 +85,9 @@ def one_line_errors(main):
             # A DataLoader worker sends its whole traceback as the message: the last line is what it raised.
             fault = str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.{InputError.__name__}: ")
         except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
+            fault = lost_worker(error)
+            if fault is None:
                 raise
-            fault = f"{' '.join(str(error).split())} Fewer --num-workers, or 0, take less memory."
         except OSError as error:
             if error.filename is None:
                 raise

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import signal
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +12,7 @@ import PIL.Image
 
 from src.bars import Bar
 from src.errors import InputError, in_a_line
+from src.workers import start_worker
 
 FAULTS = ("missing", "zero-sized", "unreadable")
 ORIENTATION = 0x0112
@@ -56,7 +56,7 @@ def look_at_all(paths, num_workers):
     looks = {}
     with contextlib.ExitStack() as stack:
         if num_workers:
-            pool = stack.enter_context(ProcessPoolExecutor(num_workers, initializer=_leave_interrupts_to_parent))
+            pool = stack.enter_context(ProcessPoolExecutor(num_workers, initializer=start_worker))
             done = pool.map(look_at, paths, chunksize=CHUNK)
         else:
             done = map(look_at, paths)
@@ -67,10 +67,6 @@ def look_at_all(paths, num_workers):
             fault = "it or a picture soon after it ended the process that decoded it, perhaps for want of memory"
             raise InputError(f"{paths[len(looks)]}: {fault}") from None
     return looks
-
-
-def _leave_interrupts_to_parent():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _decode(file):

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from src import distributed
 from src.bars import Bar
 from src.errors import InputError, first_ten, in_a_line
+from src.workers import start_worker
 
 
 def opened(path, preprocess):
@@ -74,6 +75,7 @@ def each_in_workers(function, items, num_workers, description):
         _Each(function, items),
         batch_size=32,
         num_workers=num_workers,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),  # its own, so that workers draw no seed from the training's
     )
     yield from Bar(loader, desc=description, leave=False)

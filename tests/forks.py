@@ -4,12 +4,15 @@ import functools
 import json
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 from src.files import PROJECT_ROOT
 
 # A process that imports everything once and then forks: as many children as each order that it reads says. It tells
 # how each ended. A child kills itself with SIGKILL at the n-th file operation in its run folder ("operations"), or in
-# the middle of writing its n-th state ("writes"); it has no file above so many bytes ("limit").
+# the middle of writing its n-th state ("writes"); it has no file above so many bytes ("limit"); it leads a group of
+# processes ("group").
 SERVER = """
 import glob, itertools, json, os, resource, signal, sys, threading, time
 import cirr_test_submission, clip_fine_tune, combiner_train, comet_ml, torch, validate
@@ -56,6 +59,7 @@ def child(order, number):
         os.environ |= {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1"}
         os.environ |= {name: str(value) for name, value in numbers.items()}
+    if "group" in order: os.setpgid(0, 0)
     if "operations" in order: die_at_operation(order["operations"])
     if "writes" in order: die_while_writing(order["writes"], order["output"])
     if "limit" in order: resource.setrlimit(resource.RLIMIT_FSIZE, (order["limit"], resource.RLIM_INFINITY))
@@ -125,6 +129,26 @@ class Forks:
     def end(self):
         self.server.stdin.close()
         self.server.wait()
+
+
+def children_of(pid):
+    """The processes that a process has started."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], check=True, capture_output=True, text=True)
+    return [int(child) for child in found.stdout.split()]
+
+
+def wait_for_end(pids):
+    """Return once none of these processes works any more; an orphan may stay as a zombie."""
+    for _ in range(1000):
+        if not any(map(_works, pids)):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"of {pids} some still work")
+
+
+def _works(pid):
+    status = Path(f"/proc/{pid}/stat")
+    return status.is_file() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def only_run(folder):

@@ -1,5 +1,6 @@
 """Any number of processes, and any --clip-bs, come to the same results."""
 
+import contextlib
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ import torch.distributed
 import validate
 from src.files import PROJECT_ROOT
 from src.losses import contrastive_loss
-from tests.forks import finished_runs, only_run
+from tests.forks import children_of, finished_runs, only_run, wait_for_end
 from training import STATE_FILE
 
 # 14 is a multiple of neither 4 nor 8.
@@ -193,30 +194,42 @@ def test_resume_with_another_number_of_processes(command, dataset, forks, alone,
     assert_alike(only_run(tmp_path), alone(command, dataset))
 
 
-def children_of(pid):
-    found = subprocess.run(["pgrep", "-P", str(pid)], check=True, capture_output=True, text=True)
-    return [int(child) for child in found.stdout.split()]
-
-
-def test_a_killed_process_ends_the_job_which_goes_on_with_fewer(forks, alone, world, tmp_path):
-    flags = flags_of("clip_fine_tune", "CIRR", world, tmp_path, "--num-epochs", "500")
+@contextlib.contextmanager
+def torchrun_job(world, output):
+    """Two processes with a worker each, on their way through more epochs than will be, as torchrun starts them."""
+    flags = flags_of("clip_fine_tune", "CIRR", world, output, "--num-epochs", "500", "--num-workers", "1")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, "clip_fine_tune.py", *map(str, flags)]
     with (
-        (tmp_path / "stderr").open("w") as stderr,
+        (output / "stderr").open("w") as stderr,
         subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL, stderr=stderr) as job,
     ):
-        while not list(tmp_path.glob(f"models/*/{STATE_FILE}")):
-            assert job.poll() is None, (tmp_path / "stderr").read_text()
+        while not list(output.glob(f"models/*/{STATE_FILE}")):
+            assert job.poll() is None, (output / "stderr").read_text()
             time.sleep(0.05)
-        os.kill(children_of(job.pid)[1], signal.SIGKILL)
-        killed = time.monotonic()
+        yield job
+
+
+def test_a_killed_process_ends_the_job_which_goes_on_with_fewer(forks, alone, world, tmp_path):
+    with torchrun_job(world, tmp_path) as job:
+        processes = children_of(job.pid)
+        workers = [worker for process in processes for worker in children_of(process)]
+        assert len(workers) >= 2
+        os.kill(processes[1], signal.SIGKILL)
         assert job.wait(timeout=60) != 0
+    wait_for_end([*processes, *workers])
     said = (tmp_path / "stderr").read_text()
-    assert time.monotonic() - killed < 60
     run = only_run(tmp_path)
     way_on = rf"--resume {run} goes on from \d+ finished"
     assert re.search(rf"(another process of this job has ended, .*; |stopped by SIGTERM: ){way_on}", said), said
-    epochs = ["--num-epochs", len(pd.read_csv(run / "train_metrics.csv")) + 2]
+    epochs = ["--num-workers", "0", "--num-epochs", len(pd.read_csv(run / "train_metrics.csv")) + 2]
     assert forks.run("clip_fine_tune", ["--resume", run, *epochs]) == 0, forks.said()
     assert_alike(run, alone("clip_fine_tune", "CIRR", *epochs))
+
+
+def test_a_killed_torchrun_takes_its_processes_along(world, tmp_path):
+    with torchrun_job(world, tmp_path) as job:
+        processes = children_of(job.pid)
+        job.kill()
+    wait_for_end(processes)
+    assert f"stopped by SIGTERM: --resume {only_run(tmp_path)} goes on from" in (tmp_path / "stderr").read_text()

@@ -14,7 +14,7 @@ import torch
 import clip_fine_tune
 import combiner_train
 from data_utils import CIRRDataset
-from tests.forks import finished_runs, only_run
+from tests.forks import children_of, finished_runs, only_run, wait_for_end
 from training import STATE_FILE
 
 EPOCHS = 6
@@ -172,6 +172,23 @@ def test_a_signal_stops_a_run_that_can_go_on(number, status, forks, whole_run, w
     assert_same(only_run(tmp_path), expected)
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_workers_end_with_their_process_and_not_before(number, status, forks, world, tmp_path):
+    """A signal to the whole group, as Ctrl-C is one, and a death in which nothing can be said."""
+    flags = flags_of("clip_fine_tune", "CIRR", world, tmp_path, "--num-epochs", "500", "--num-workers", "2")
+    (process,) = forks.start("clip_fine_tune", flags, group=True)
+    while not list(tmp_path.glob(f"models/*/{STATE_FILE}")):
+        time.sleep(0.01)
+    workers = children_of(process)
+    assert len(workers) >= 2
+    os.killpg(process, number)
+    assert forks.wait() == [status], forks.said()
+    wait_for_end(workers)
+    if number == signal.SIGTERM:
+        assert f"stopped by SIGTERM: --resume {only_run(tmp_path)} goes on from" in forks.said()
+        assert "DataLoader worker" not in forks.said()
+
+
 @pytest.mark.parametrize("limit", [2_000, 100_000, 14_000_000])
 def test_a_full_disk_is_named_and_leaves_the_old_files_whole(limit, forks, whole_run, world, tmp_path):
     """A limit on the size of files: the CSVs fit, then neither, then the weights but not the state."""
@@ -203,7 +220,7 @@ def test_a_dead_worker_is_named(world, refused, tmp_path, monkeypatch):
     arguments = flags_of("clip_fine_tune", "CIRR", world, tmp_path, "--num-workers", "1")
     line = refused("clip_fine_tune", *arguments)
     assert "DataLoader worker (pid" in line
-    assert "Fewer --num-workers" in line
+    assert f"Fewer --num-workers, or 0, take less memory. --resume {only_run(tmp_path)} goes on" in line
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(world, refused, tmp_path):
