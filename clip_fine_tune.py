@@ -111,8 +111,11 @@ class FineTuning(nn.Module):
 
     def _features(self, encoder, rows):
         module = _OneEncoder(self.clip_model, encoder)
-        learning = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
-        learning = {name: weight for name, weight in learning.items() if (".visual." in name) == (encoder == "image")}
+        learning = {
+            name: weight
+            for name, weight in module.named_parameters()
+            if weight.requires_grad and (".visual." in name) == (encoder == "image")
+        }
         return in_pieces(module, rows, self.clip_bs, learning)
 
 

@@ -116,7 +116,7 @@ def in_turn():
 
 
 def _wait():
-    dist.all_reduce(torch.zeros(1))  # on the CPU: a card would compute while it waits
+    dist.all_reduce(torch.zeros(1))  # on the CPU, since a card is kept busy by waiting
 
 
 # ---- what is shared ----
@@ -155,13 +155,18 @@ def shared_out(numbers, compute):
     """`compute(numbers)`, a tensor with a row for each number: each process computes a share, and all have it whole."""
     if processes() == 1 or not numbers:
         return compute(numbers)
-    # Shares of one size, the last number repeated to fill them: what is gathered must be alike in shape.
+    # Shares of one size, the last number repeated to fill them: nobody is without one, and all gather alike.
     size = -(-len(numbers) // processes())
     first = size * dist.get_rank()
     rows = compute([numbers[min(place, len(numbers) - 1)] for place in range(first, first + size)]).contiguous()
+    return torch.cat(_everyones(rows))[: len(numbers)]
+
+
+def _everyones(rows):
+    """Every process's `rows`, which must be alike in shape."""
     everyones = [torch.empty_like(rows) for _ in range(processes())]
     dist.all_gather(everyones, rows)
-    return torch.cat(everyones)[: len(numbers)]
+    return everyones
 
 
 def gathered(rows, total):
@@ -176,11 +181,9 @@ class _Gather(torch.autograd.Function):
     def forward(ctx, rows, total):
         ctx.total = total
         sizes = [rows.stop - rows.start for rows in _shares(total)]
-        padded = rows.new_zeros(max(sizes), *rows.shape[1:])  # what is gathered must be alike in shape
+        padded = rows.new_zeros(max(sizes), *rows.shape[1:])
         padded[: len(rows)] = rows
-        everyones = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(everyones, padded)
-        return torch.cat([others[:size] for others, size in zip(everyones, sizes, strict=True)])
+        return torch.cat([others[:size] for others, size in zip(_everyones(padded), sizes, strict=True)])
 
     @staticmethod
     def backward(ctx, gradient):

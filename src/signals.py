@@ -46,7 +46,7 @@ class Stopping:
             self._end()
 
     def _stop(self, number, _frame):
-        if os.getpid() != self._owner:  # a worker, which inherits this: its parent is told too, and ends it
+        if os.getpid() != self._owner:  # a worker just forked, which inherits this: its parent is told too, and ends it
             raise KeyboardInterrupt
         signal.signal(number, self._again(signal.SIG_DFL))
         self._came = signal.Signals(number)
