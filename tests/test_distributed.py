@@ -1,6 +1,7 @@
 """Any number of processes, and any --clip-bs, come to the same results."""
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -82,8 +83,14 @@ def whole_gradients(forks, tmp_path_factory):
     return {path.name: torch.load(path, weights_only=True) for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("model", ["combiner", "resnet", "transformer"])
-@pytest.mark.parametrize(("processes", "clip_bs"), [(1, 1), (2, None), (4, 8)])
+@pytest.mark.parametrize(
+    ("model", "processes", "clip_bs"),
+    [
+        *(("combiner", processes, None) for processes in (2, 4)),
+        *itertools.product(["resnet", "transformer"], [1, 2, 4], [1, 8]),
+        *itertools.product(["resnet", "transformer"], [2, 4], [None]),
+    ],
+)
 def test_gradients_of_a_step_are_those_of_the_whole_batch(model, processes, clip_bs, forks, whole_gradients, tmp_path):
     """In float64, the Combiner's dropout included, 13 triplets."""
     assert forks.run("gradients", [tmp_path / "found", model, clip_bs, "fp64"], processes=processes) == 0, forks.said()
