@@ -53,8 +53,9 @@ def redirect(path, descriptor):
 def child(order, number):
     redirect(order["folder"] + f"/stdout.{number}", 1)
     redirect(order["folder"] + f"/stderr.{number}", 2)
-    if "port" in order:
-        numbers = {"RANK": number, "LOCAL_RANK": number, "MASTER_PORT": order["port"]}
+    if order["processes"] > 1:
+        port = int(os.read(order["gate"][0], 8))
+        numbers = {"RANK": number, "LOCAL_RANK": number, "MASTER_PORT": port}
         numbers |= {"WORLD_SIZE": order["processes"], "LOCAL_WORLD_SIZE": order["processes"]}
         os.environ |= {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1"}
@@ -85,13 +86,18 @@ def fork(order, number):
 
 for line in sys.stdin:
     order = json.loads(line)
-    if order["processes"] > 1:
-        # The server keeps the job's store, as torchrun does: it outlives every process.
-        store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        order["port"] = store.port
+    order["gate"] = os.pipe()
     pids = [fork(order, number) for number in range(order["processes"])]
+    store = None
+    if order["processes"] > 1:
+        # The server keeps the job's store, as torchrun does: it outlives every process. Its threads begin behind the
+        # forks and end before the next ones: a child that is forked while one of them holds a lock would never get it.
+        store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        os.write(order["gate"][1], b"%8d" % store.port * len(pids))
     print(json.dumps(pids), flush=True)
     print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+    for end in order["gate"]: os.close(end)
+    del store
 """
 
 
