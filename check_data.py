@@ -7,15 +7,17 @@ Exit status 1 when something would change a result, 2 when the data set cannot b
 
 import os
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from annotations import CIRR_SPLITS, DRESS_TYPES, FASHIONIQ_SPLITS, dataset_folder, read_cirr, read_fashioniq
-from data_findings import FAULT, LEVELS, annotation_findings, picture_findings, pictures_of
 from src.errors import NAMED, InputError, one_line_errors
 from src.files import PROJECT_ROOT, write_json
-from src.options import Parser, any_case, count_or_zero, usable_cores
+from src.findings import FAULT, LEVELS, Finding, Splits, annotation_findings, picture_findings, pictures_of
+from src.parser import Parser, any_case, count_or_zero, usable_cores
 from src.picture_kinds import look_at_all
+from src.tasks.registry import TASKS, folders
+from src.tasks.triplets import Task
 
 WIDTH = 110
 DESCRIPTION = (
@@ -28,64 +30,40 @@ DESCRIPTION = (
 
 def parse_arguments(argv=None):
     parser = Parser(DESCRIPTION)
-    parser.add_argument(
-        "--dataset", type=any_case(*LAYOUTS), help="CIRR or FashionIQ, any case (default: all in the data path)"
-    )
-    help_text = "folder that holds cirr_dataset/ and fashionIQ_dataset/"
-    parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=help_text)
+    help_text = f"{' or '.join(TASKS)}, any case (default: all in the data path)"
+    parser.add_argument("--dataset", type=any_case(*TASKS), help=help_text)
+    parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
     parser.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture decoding processes")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="receives the findings as JSON, too")
     return parser.parse_args(argv)
 
 
-class Layout(NamedTuple):
-    """What tells a data set's annotation files from the other's."""
-
-    folder: str
-    annotations: str
-    splits: tuple
-    categories: tuple
-    read: object
-    """A function of data path, category and split."""
-
-
-def _read_cirr(data_path, _, split):
-    return read_cirr(data_path, split)
-
-
-LAYOUTS = {
-    "CIRR": Layout("cirr_dataset", "cirr", CIRR_SPLITS, ("rc2",), _read_cirr),
-    "FashionIQ": Layout("fashionIQ_dataset", ".", FASHIONIQ_SPLITS, DRESS_TYPES, read_fashioniq),
-}
-
-
-def datasets_to_check(dataset, data_path):
-    """`dataset`, or every one that `data_path` holds; raises InputError when it holds none."""
-    found = [dataset] if dataset else [name for name, layout in LAYOUTS.items() if (data_path / layout.folder).is_dir()]
+def tasks_to_check(dataset: str | None, data_path: Path) -> list[Task]:
+    """Return the task called `dataset`, or every one that `data_path` holds; raises InputError when it holds none."""
+    if dataset:
+        return [TASKS[dataset]]
+    found = [task for task in TASKS.values() if (data_path / task.folder).is_dir()]
     if not found:
-        folders = " nor ".join(f"{layout.folder}/" for layout in LAYOUTS.values())
-        raise InputError(f"{data_path}: holds neither {folders}, one of which --data-path must have")
+        raise InputError(f"{data_path}: holds none of {folders()}, one of which --data-path must have")
     return found
 
 
-def read_splits(dataset, data_path):
-    """{split: {category: Split}} of those that have annotations; raises InputError for faulty ones and for none."""
-    layout = LAYOUTS[dataset]
-    folder = dataset_folder(data_path, layout.folder) / layout.annotations
+def read_splits(task: Task, data_path: Path) -> Splits:
+    """Read the splits that have annotations; raises InputError for faulty ones and when there are none."""
+    root = task.root(data_path)
     splits = {}
-    for split in layout.splits:
-        there = [category for category in layout.categories if _has_annotations(folder, f"{category}.{split}")]
+    for split in task.splits:
+        # One file is enough to ask for the other: a missing one is the reader's to name.
+        there = [
+            category
+            for category in task.categories
+            if any(file.exists() for file in task.files(data_path, category, split))
+        ]
         if there:
-            splits[split] = {category: layout.read(data_path, category, split) for category in there}
+            splits[split] = {category: task.read(data_path, category, split) for category in there}
     if not splits:
-        raise InputError(f"{folder}: has annotations of no split in captions/ and image_splits/")
+        raise InputError(f"{root / task.annotations}: has annotations of no split in captions/ and image_splits/")
     return splits
-
-
-def _has_annotations(folder, key):
-    """Whether one of a split's two files is there; that the other is, too, is the reader's to require."""
-    files = folder / "captions" / f"cap.{key}.json", folder / "image_splits" / f"split.{key}.json"
-    return any(file.exists() for file in files)
 
 
 class Checked(NamedTuple):
@@ -100,22 +78,21 @@ class Checked(NamedTuple):
     findings: list
     """Of every kind, worst first, also those that nothing was found of."""
 
-    def facts(self):
-        """As plain values."""
-        found = [finding.facts() for finding in self.findings]
+    def plain(self) -> dict:
+        """Return it as plain values."""
+        found = [finding.plain() for finding in self.findings]
         return {**self._asdict(), "folder": str(self.folder), "findings": found}
 
 
-def check(dataset, splits, data_path, num_workers):
-    """Look at all pictures and annotations of `splits` {split: {category: Split}}."""
-    layout = LAYOUTS[dataset]
-    folder = data_path / layout.folder
+def check(task: Task, splits: Splits, data_path: Path, num_workers: int) -> Checked:
+    """Look at all pictures and annotations of `splits`."""
+    folder = data_path / task.folder
     paths = list(dict.fromkeys(path for categories in splits.values() for path in pictures_of(categories).values()))
     findings = picture_findings(splits, look_at_all(paths, num_workers), folder) + annotation_findings(splits)
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
-    files = [(category, split) for split in layout.splits for category in layout.categories]
+    files = [(category, split) for split in task.splits for category in task.categories]
     absent = [f"{category}.{split}" for category, split in files if category not in splits.get(split, ())]
-    return Checked(dataset, folder, {split: _sizes(splits[split]) for split in splits}, absent, findings)
+    return Checked(task.name, folder, {split: _sizes(splits[split]) for split in splits}, absent, findings)
 
 
 def _sizes(categories):
@@ -123,8 +100,8 @@ def _sizes(categories):
     return {"pictures": len(pictures_of(categories)), "triplets": triplets}
 
 
-def text_of(checked):
-    """What was found as lines for a terminal, with the first names of each kind, and at the end what was not found."""
+def text_of(checked: Checked) -> Iterator[str]:
+    """Yield what was found as lines for a terminal: the first names of each kind, and at the end what was not found."""
     yield f"{checked.dataset} in {checked.folder}"
     for split, size in checked.sizes.items():
         yield f"  {split:<8} {size['pictures']:>7,} pictures {size['triplets']:>7,} triplets"
@@ -142,19 +119,21 @@ def text_of(checked):
     )
 
 
-def _first_names(names):
-    """The first ten, a line each where they say more than a name."""
-    first, others = names[:NAMED], len(names) - NAMED
-    lines = first if any(" " in name for name in first) else [", ".join(first)]
-    return [_wrapped(" " * 11 + line, " " * 13) for line in lines] + [f"{'':11}and {others:,} more"] * (others > 0)
+def _first_names(names: list[str]) -> Iterator[str]:
+    """Yield the first ten names, a line each where they say more than a name."""
+    first = names[:NAMED]
+    for line in first if any(" " in name for name in first) else [", ".join(first)]:
+        yield _wrapped(" " * 11 + line, " " * 13)
+    if len(names) > NAMED:
+        yield f"{'':11}and {len(names) - NAMED:,} more"
 
 
 def _wrapped(text, indent):
     return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-def verdict(faults):
-    """The last line: what the exit status means."""
+def verdict(faults: list[Finding]) -> str:
+    """Return the last line: what the exit status means."""
     if not faults:
         return "exit status 0: nothing found would change a result"
     kinds = ", ".join(f"{len(finding.names):,} {finding.kind}" for finding in faults)
@@ -173,19 +152,19 @@ def _require_writable(file):
 @one_line_errors
 def main(argv=None):
     args = parse_arguments(argv)
-    datasets = datasets_to_check(args.dataset, args.data_path)
-    annotated = {dataset: read_splits(dataset, args.data_path) for dataset in datasets}
+    tasks = tasks_to_check(args.dataset, args.data_path)
+    annotated = [(task, read_splits(task, args.data_path)) for task in tasks]
     if args.output:
         _require_writable(args.output)
 
     checked = []
-    for dataset, splits in annotated.items():
-        checked.append(check(dataset, splits, args.data_path, args.num_workers))
+    for task, splits in annotated:
+        checked.append(check(task, splits, args.data_path, args.num_workers))
         print(*text_of(checked[-1]), "", sep="\n", flush=True)
 
     faults = [finding for one in checked for finding in one.findings if finding.level == FAULT and finding.names]
     if args.output:
-        content = {"exit_status": int(bool(faults)), "datasets": [one.facts() for one in checked]}
+        content = {"exit_status": int(bool(faults)), "datasets": [one.plain() for one in checked]}
         write_json(args.output, content, indent=1)
     print(verdict(faults))
     if faults:

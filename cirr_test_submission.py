@@ -4,10 +4,9 @@
         --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from options import add_judging_options, comet_options, feature_cache_folder
-from src.comet import start_experiment
 from src.files import PROJECT_ROOT, time_stamp, write_json
-from src.options import Parser, part_of_a_file_name
+from src.flags import add_judging_options, comet_options, retriever_options
+from src.parser import Parser, part_of_a_file_name
 
 
 def parse_arguments(argv=None):
@@ -23,91 +22,85 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
-from data_utils import CIRRDataset, make_transform
-from skipping import Skipping
+from combiner import load_combining_function
+from src.answers import Answers, answer
+from src.comet import start_experiment
 from src.distributed import is_first, joining
 from src.errors import one_line_errors
-from src.retrieval import Gallery, best_candidates, best_rows
-from utils import ENCODERS, Encoder, agree_with_checkpoints, autocast, load_clip, load_combining_function
-from validate import columns, other_members, predict_features
+from src.facts import told_by_checkpoints
+from src.registry import backbone_of
+from src.skipping import Skipping
+from src.tasks.registry import TASKS
+from utils import Encoder, Retriever, autocast, load_retriever
 
 ANSWERS, GROUP_ANSWERS = 50, 3
 
 
 def generate_cirr_test_submissions(
     combining_function,
-    file_name,
+    file_name: str,
     clip_model,
     preprocess,
-    data_path=PROJECT_ROOT,
-    output_path=PROJECT_ROOT,
-    num_workers=0,
-    feature_cache=None,
-    skipping=None,
-):
+    data_path: Path = PROJECT_ROOT,
+    output_path: Path = PROJECT_ROOT,
+    retriever: Retriever | None = None,
+) -> list[Path]:
     """Write submission/CIRR/recall_submission_<file_name>.json and recall_subset_submission_<file_name>.json.
 
-    Returns both paths. Raises InputError when annotations or pictures of test1 are faulty or missing.
+    `retriever` is what encodes with that CLIP and transform, where it is put together already. Returns both paths.
+    Raises InputError when annotations or pictures of test1 are faulty or missing.
     """
-    queries = CIRRDataset("test1", "relative", preprocess, data_path, skipping)
-    gallery_set = CIRRDataset("test1", "classic", preprocess, data_path, skipping)
-    encoder = Encoder(clip_model, ENCODERS, feature_cache, num_workers)
-    gallery = Gallery(encoder.pictures(gallery_set), gallery_set.image_names)
-    answers, group_answers = answer_queries(queries, gallery, encoder, combining_function)
+    if retriever is None:
+        retriever = Retriever(Encoder(backbone_of(clip_model)), preprocess, Skipping(enabled=False))
+    retriever = retriever.combining_by(combining_function)
+    task = TASKS["CIRR"]
+    (split,) = map(retriever.usable, task.read_all(data_path, "test1").values())
+    gallery = retriever.gallery(retriever.pictures(split.pictures))
+    caption_features = retriever.encoder.captions([task.query_text(triplet.captions) for triplet in split.triplets])
+    predicted = retriever.predict(gallery, [triplet.reference for triplet in split.triplets], caption_features)
+    answers = answer(split.triplets, gallery, predicted, task.protocol(), best=ANSWERS)
 
     folder = Path(output_path) / "submission" / "CIRR"
+    ids = [triplet.id for triplet in split.triplets]
     written = []
-    for metric, content in (("recall", answers), ("recall_subset", group_answers)):
+    for metric, content in zip(("recall", "recall_subset"), named_answers(ids, answers), strict=True):
         written.append(folder / f"{metric}_submission_{file_name}.json")
         if is_first():
             write_json(written[-1], {"version": "rc2", "metric": metric, **content}, sort_keys=True)
     return written
 
 
-def answer_queries(queries, gallery, encoder, combining_function):
-    """{pair id: the first 50 names of the gallery} and {pair id: the first 3 of the group}, without the reference."""
-    pair_ids, reference_names, captions, groups = columns(queries)
-    predicted = predict_features(gallery, reference_names, encoder.captions(captions), combining_function)
-    answers = min(ANSWERS, len(gallery.names) - 1)
-    rows = best_rows(predicted, gallery.features, answers, excluded_rows=gallery.rows(reference_names))
-    group_rows = other_members(gallery, reference_names, groups)
-    group_rows = best_candidates(predicted, gallery.features, GROUP_ANSWERS, group_rows)
-    return [
-        {str(pair_id): [gallery.names[row] for row in best] for pair_id, best in zip(pair_ids, table, strict=True)}
-        for table in (rows.tolist(), group_rows.tolist())
-    ]
+def named_answers(ids: list[str], answers: Answers) -> tuple[dict, dict]:
+    """Return {pair id: the first 50 names of the gallery} and {pair id: the first 3 of the group}."""
+    names = answers.gallery.names
+    return tuple(
+        {pair_id: [names[row] for row in rows] for pair_id, rows in zip(ids, table.tolist(), strict=True)}
+        for table in (answers.best, answers.group_best[:, :GROUP_ANSWERS])
+    )
 
 
 @one_line_errors
 @joining
 def main(argv=None):
     args = parse_arguments(argv)
-    agree_with_checkpoints(args)
-    clip_model = load_clip(args.clip_model_name, args.clip_model_path)
-    combining_function = load_combining_function(
-        args.combining_function, args.combiner_path, clip_model, args.projection_dim, args.hidden_dim
-    )
-    preprocess = make_transform(args.transform, args.target_ratio, clip_model.visual.input_resolution)
+    checkpoints = args.clip_model_path, args.combiner_path
+    vars(args).update(told_by_checkpoints(checkpoints, vars(args), args.given))
 
-    skipping = Skipping(args.skip_missing, args.num_workers)
+    retriever = load_retriever(retriever_options(args))
+    combiner = args.combining_function, args.combiner_path
+    function = load_combining_function(*combiner, retriever.backbone, args.projection_dim, args.hidden_dim)
+    name = args.submission_name or time_stamp()
 
     experiment = start_experiment("CIRR test submission", comet_options(args), args.output_path / "comet")
+    paths = args.data_path, args.output_path
     with autocast(args.precision):
         written = generate_cirr_test_submissions(
-            combining_function,
-            args.submission_name or time_stamp(),
-            clip_model,
-            preprocess,
-            args.data_path,
-            args.output_path,
-            args.num_workers,
-            feature_cache_folder(args),
-            skipping,
+            function, name, retriever.backbone, retriever.preprocess, *paths, retriever
         )
     for path in written:
-        print(f"{path}{skipping.mark}")
+        print(f"{path}{retriever.skipping.mark}")
         experiment.log_asset(str(path))
-    experiment.log_others(skipping.remarks)
+    experiment.log_others(retriever.skipping.remarks)
     experiment.end()
 
 

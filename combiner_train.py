@@ -1,35 +1,25 @@
-"""Stage 2: train the Combiner on the features of a frozen CLIP, which are extracted once (section 3.3).
+"""Stage 2: train the Combiner on the features of a frozen CLIP, which are extracted once (paper, section 3.3).
 
     python combiner_train.py --clip-model-path models/.../tuned_clip_arithmetic.pt --save-training --save-best
 
 Options of its own: --combiner-lr, and --clip-bs, the pictures or captions that CLIP encodes at a time.
 """
 
-from options import (
-    add_clip_options,
-    add_combiner_options,
-    add_common_options,
-    add_dataset_option,
-    add_feature_cache_options,
-    add_training_options,
-    feature_cache_folder,
-    parse_training,
-    training_plan,
-)
-from src.options import Parser, count, positive
+from src import flags
+from src.parser import Parser, count, positive
 
 
 def parse_arguments(argv=None):
-    parser = Parser("Stage 2: train the Combiner on the training triplets of CIRR or FashionIQ, CLIP frozen.")
-    add_dataset_option(parser, default="CIRR")
+    parser = Parser("Stage 2: train the Combiner on the training triplets of a data set, CLIP frozen.")
+    flags.add_dataset_option(parser, default="CIRR")
     parser.add_argument("--combiner-lr", type=positive, default=2e-5, help="learning rate of Adam")
     parser.add_argument("--clip-bs", type=count, default=32, help="pictures or captions that CLIP encodes at once")
-    add_training_options(parser, batch_size=1024, validation_frequency=3)
-    add_combiner_options(parser, trained=False)
-    add_clip_options(parser)
-    add_feature_cache_options(parser)
-    add_common_options(parser)
-    return parse_training(parser, argv)
+    flags.add_training_options(parser, batch_size=1024, validation_frequency=3)
+    flags.add_combiner_options(parser, trained=False)
+    flags.add_clip_options(parser)
+    flags.add_feature_cache_options(parser)
+    flags.add_common_options(parser)
+    return flags.parse_training(parser, argv)
 
 
 if __name__ == "__main__":
@@ -37,28 +27,29 @@ if __name__ == "__main__":
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from combiner import Combiner
-from data_utils import TripletRows, make_transform
-from skipping import Skipping
+from data_utils import TripletRows
 from src.distributed import joining
 from src.errors import one_line_errors
+from src.facts import told_by_checkpoints
+from src.run import COMBINER_TRAINING
+from src.tasks.registry import TASKS
+from src.tasks.triplets import Task
 from src.weights import weights_digest
-from training import Training, start_or_resume, training_loader
-from utils import ENCODERS, Encoder, agree_with_checkpoints, autocast, checkpoint_facts, device, load_clip, model_label
-from validate import BENCHMARKS, Validation
+from training import Training, load_data, train_stage
+from utils import Encoder, autocast, device, load_retriever
 
 
 class CombinerTraining(nn.Module):
-    """Stage 2 as a module: the Combiner, and the features that a frozen CLIP gives the pictures and captions."""
+    """Stage 2 as a module: the Combiner over features of pictures and texts, which do not change."""
 
-    weights_name = "combiner"
+    names = COMBINER_TRAINING
 
-    def __init__(self, clip_model, combiner, picture_features, caption_features, texts):
+    def __init__(self, combiner: Combiner, picture_features: Tensor, caption_features: Tensor, texts: list[str]):
         """`picture_features` [pictures, dim]; `caption_features` [texts, dim], a row for each of `texts`."""
         super().__init__()
-        self.clip_model = clip_model.requires_grad_(False)
         self.combiner = combiner
         self.picture_features = picture_features
         self.caption_features = caption_features
@@ -66,15 +57,11 @@ class CombinerTraining(nn.Module):
         self.combining_function = combiner.combine_features
 
     @property
-    def trained(self):
+    def trained(self) -> nn.Module:
         return self.combiner
 
-    def train(self, mode=True):
-        super().train(mode)
-        self.clip_model.eval()  # it is frozen, batch-norm statistics included
-        return self
-
-    def inputs(self, references, targets, texts):
+    def inputs(self, references: Tensor, targets: Tensor, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the batch that `forward` takes, of an item of TripletRows."""
         text_rows = torch.tensor([self.text_row[text] for text in texts])
         return (
             self.picture_features[references.to(device)],
@@ -82,16 +69,16 @@ class CombinerTraining(nn.Module):
             self.caption_features[text_rows.to(device)],
         )
 
-    def forward(self, batch):
-        """(predicted, target) features [batch, dim], normalised, of (reference, target, text) features."""
+    def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return (predicted, target) features [batch, dim], normalised, of (reference, target, text) features."""
         reference_features, target_features, text_features = batch
         predicted = self.combiner.combine_features(reference_features, text_features)
         return predicted, F.normalize(target_features, dim=-1)
 
 
-def encode_triplets(triplets, caption_variants, encoder):
-    """Features [pictures, dim] and [texts, dim] of what the triplets name, each encoded once, and the texts."""
-    texts = list(dict.fromkeys(text for captions in triplets.captions for text in caption_variants(captions)))
+def encode_triplets(triplets: TripletRows, task: Task, encoder: Encoder) -> tuple[Tensor, Tensor, list[str]]:
+    """Return features [pictures, dim] and [texts, dim] of what the triplets name, each encoded once, and the texts."""
+    texts = list(dict.fromkeys(text for captions in triplets.captions for text in task.training_texts(captions)))
     return encoder.pictures(triplets.pictures), encoder.captions(texts), texts
 
 
@@ -99,30 +86,22 @@ def encode_triplets(triplets, caption_variants, encoder):
 @joining
 def main(argv=None):
     args = parse_arguments(argv)
-    agree_with_checkpoints(args)
+    vars(args).update(told_by_checkpoints([args.clip_model_path], vars(args), args.given))
     torch.manual_seed(args.seed)
-    benchmark = BENCHMARKS[args.dataset]
-
-    clip_model = load_clip(args.clip_model_name, args.clip_model_path)
-    combiner = Combiner(clip_model.visual.output_dim, args.projection_dim, args.hidden_dim).to(device)
-
-    skipping = Skipping(args.skip_missing, args.num_workers)
-    preprocess = make_transform(args.transform, args.target_ratio, clip_model.visual.input_resolution)
-    triplets = TripletRows(benchmark.training_set(preprocess, args.data_path, skipping))
-    loader = training_loader(triplets, args.batch_size, num_workers=0, seed=args.seed)
-    encoder = Encoder(clip_model, ENCODERS, feature_cache_folder(args), args.num_workers, args.clip_bs)
-    validation = Validation(benchmark, preprocess, args.data_path, encoder, skipping)
+    task, plan = TASKS[args.dataset], flags.training_plan(args)
+    retriever = load_retriever(flags.retriever_options(args), batch_size=args.clip_bs)
+    combiner = Combiner(retriever.backbone.dimension, args.projection_dim, args.hidden_dim).to(device)
+    loader, validation = load_data(task, args.data_path, retriever, TripletRows, plan, num_workers=0)
 
     with autocast(args.precision):
-        features = encode_triplets(triplets, benchmark.caption_variants, encoder)
-    stage = CombinerTraining(clip_model, combiner, *features)
+        stage = CombinerTraining(combiner, *encode_triplets(loader.dataset, task, retriever.encoder))
     optimizer = torch.optim.Adam(combiner.parameters(), lr=args.combiner_lr, fused=True)
-
-    dimensions = {"projection_dim": args.projection_dim, "hidden_dim": args.hidden_dim}
-    facts = checkpoint_facts(args) | dimensions | {"clip_weights": weights_digest(clip_model.state_dict())}
-    training = Training(stage, optimizer, loader, validation, training_plan(args), facts | skipping.remarks)
-    name = f"combiner_trained_on_{benchmark.short_name}_{model_label(args.clip_model_name)}"
-    training.train(start_or_resume(training, args, name, f"{args.dataset} combiner training", skipping.remarks))
+    facts = {
+        "projection_dim": args.projection_dim,
+        "hidden_dim": args.hidden_dim,
+        "clip_weights": weights_digest(retriever.backbone.model.state_dict()),
+    }
+    train_stage(Training(stage, optimizer, loader, task, plan), validation, flags.run_options(args), facts)
 
 
 if __name__ == "__main__":

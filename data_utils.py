@@ -1,6 +1,7 @@
-"""Pictures and triplets: the transforms, the two datasets, and the captions of FashionIQ."""
+"""Pictures and triplets as torch takes them: the transforms, the published datasets, and the batches of training."""
 
-import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,53 +9,59 @@ import torchvision.transforms.functional as TF
 from torch.utils.data import Dataset
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from annotations import read_cirr, read_fashioniq
-from options import TRANSFORMS
+from src.backbone import OPENAI_NORMALISATION, Normalisation
 from src.errors import require_one_of
 from src.files import PROJECT_ROOT
+from src.image_cache import ImageCache
+from src.padding import TRANSFORMS
 from src.pictures import opened, require_affordable, require_present
+from src.tasks.registry import TASKS
+from src.tasks.triplets import Split, Triplet
 
+base_path = PROJECT_ROOT
+"""The folder that holds the data sets, models/ and submission/ where no option names another."""
 MODES = ("classic", "relative")
 """Pictures, which a gallery is made of, and triplets, which queries are made of."""
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of red, green and blue in the pictures that CLIP was trained on."""
 
 
-class SquarePad:
-    """Pad a picture with zeros to a square. `size`, the resolution padded for, does not change the padding."""
+# ---- transforms ----
 
-    def __init__(self, size):
-        self.size = size
+
+class _Pad:
+    """Pad a picture with zeros, as the transform called `name` does."""
+
+    def __init__(self, name: str, target_ratio: float | None = None):
+        self.least_side, _ = TRANSFORMS[name]
+        self.target_ratio = target_ratio
 
     def __call__(self, image):
         width, height = image.size
-        return _pad(image, max(width, height), max(width, height))
+        least_side = self.least_side(width, height, self.target_ratio)
+        if least_side is None:
+            return image
+        # Half the difference is rounded down on each side, so a result may be a pixel short of square, as published.
+        horizontal, vertical = (max(int((least_side - side) / 2), 0) for side in (width, height))
+        require_affordable(width + 2 * horizontal, height + 2 * vertical)
+        return TF.pad(image, [horizontal, vertical, horizontal, vertical], 0, "constant")
 
 
-class TargetPad:
+class SquarePad(_Pad):
+    """Pad a picture with zeros to a square. `size`, the resolution padded for, does not change the padding."""
+
+    def __init__(self, size: int):
+        super().__init__("squarepad")
+        self.size = size
+
+
+class TargetPad(_Pad):
     """Pad a picture with zeros until its sides' ratio is `target_ratio`; leave it alone below that (section 4.2).
 
     `size`, the resolution padded for, does not change the padding.
     """
 
-    def __init__(self, target_ratio, size):
-        self.target_ratio = target_ratio
+    def __init__(self, target_ratio: float, size: int):
+        super().__init__("targetpad", target_ratio)
         self.size = size
-
-    def __call__(self, image):
-        width, height = image.size
-        if max(width, height) / min(width, height) < self.target_ratio:
-            return image
-        least_side = max(width, height) / self.target_ratio
-        return _pad(image, least_side, least_side)
-
-
-def _pad(image, least_width, least_height):
-    width, height = image.size
-    horizontal = max(int((least_width - width) / 2), 0)
-    vertical = max(int((least_height - height) / 2), 0)
-    require_affordable(width + 2 * horizontal, height + 2 * vertical)
-    return TF.pad(image, [horizontal, vertical, horizontal, vertical], 0, "constant")
 
 
 def _to_rgb(image):
@@ -62,9 +69,9 @@ def _to_rgb(image):
 
 
 class _Affordable:
-    """Lets a picture through unless it is so long and thin that its shorter side resized to `dim` fills the memory."""
+    """Let a picture through unless it is so long and thin that its shorter side resized to `dim` fills the memory."""
 
-    def __init__(self, dim):
+    def __init__(self, dim: int):
         self.dim = dim
 
     def __call__(self, image):
@@ -74,78 +81,98 @@ class _Affordable:
 
 
 class Preprocess(Compose):
-    """CLIP's preprocessing behind some padding or none: a PIL picture to a tensor [3, dim, dim], normalised.
+    """CLIP's preprocessing behind a padding: a PIL picture to a tensor [3, dim, dim], normalised."""
 
-    `facts` are plain values that tell it from any other.
-    """
-
-    def __init__(self, facts, dim, *padding):
-        self.facts = facts
+    def __init__(self, name: str, target_ratio: float | None, dim: int, normalisation: Normalisation):
+        self.dim, self.normalisation = dim, normalisation
+        ratio = {"target_ratio": target_ratio} if TRANSFORMS[name].takes_ratio else {}
+        self.pixel_settings = {"transform": name, **ratio, "resolution": dim}
+        """Plain values that tell `pixels` from any other's."""
+        self.settings = self.pixel_settings | {"mean": list(normalisation.mean), "std": list(normalisation.std)}
+        """Plain values that tell the tensors from any other's."""
+        # The order is the published one: RGB comes behind the resize, which palettes and alpha make visible.
         resized = Resize(dim, interpolation=InterpolationMode.BICUBIC), CenterCrop(dim)
-        super().__init__([*padding, _Affordable(dim), *resized, _to_rgb, ToTensor(), Normalize(MEAN, STD)])
+        normalised = ToTensor(), Normalize(*normalisation)
+        super().__init__([_Pad(name, target_ratio), _Affordable(dim), *resized, _to_rgb, *normalised])
 
-    def pixels(self, image):
-        """The first half: a PIL picture to bytes [dim, dim, 3]."""
+    def pixels(self, image) -> np.ndarray:
+        """Do the first half of the work on a PIL picture: its bytes [dim, dim, 3], not normalised."""
         for transform in self.transforms[:-2]:
             image = transform(image)
         return np.array(image)
 
-    @staticmethod
-    def tensors(pixels):
-        """The second half, for many at once: bytes [pictures, dim, dim, 3] to tensors [pictures, 3, dim, dim].
+    def tensors(self, pixels: np.ndarray) -> torch.Tensor:
+        """Do the second half for many at once: bytes [pictures, dim, dim, 3] to tensors [pictures, 3, dim, dim].
 
-        The same operations on every value as ToTensor and Normalize, hence the same bits; in memory channels come last.
+        Every value goes through the same operations as in ToTensor and Normalize, so the bits are the same. In memory
+        channels come last.
         """
         pictures, height, width, _ = pixels.shape
         lines = torch.from_numpy(pixels).reshape(pictures * height, -1).to(torch.float32).div_(255)
-        lines.sub_(torch.tensor(MEAN).repeat(width)).div_(torch.tensor(STD).repeat(width))
+        mean, std = (torch.tensor(channels) for channels in self.normalisation)
+        lines.sub_(mean.repeat(width)).div_(std.repeat(width))
         return lines.view(pixels.shape).permute(0, 3, 1, 2)
 
 
-def clip_transform(dim):
-    """CLIP's own preprocessing: a PIL picture to a tensor [3, dim, dim], normalised with CLIP's mean and std."""
-    return Preprocess({"transform": "clip", "resolution": dim}, dim)
+def make_transform(
+    name: str, target_ratio: float | None, dim: int, normalisation: Normalisation = OPENAI_NORMALISATION
+) -> Preprocess:
+    """Make the transform called `name` for pictures of `dim` pixels; raises InputError for an unknown name."""
+    require_one_of(name, tuple(TRANSFORMS), "transform")
+    return Preprocess(name, target_ratio, dim, normalisation)
 
 
-def squarepad_transform(dim):
-    """SquarePad, then CLIP's own preprocessing."""
-    return Preprocess({"transform": "squarepad", "resolution": dim}, dim, SquarePad(dim))
+def squarepad_transform(dim: int) -> Preprocess:
+    """Make SquarePad, then CLIP's own preprocessing."""
+    return make_transform("squarepad", None, dim)
 
 
-def targetpad_transform(target_ratio, dim):
-    """TargetPad, then CLIP's own preprocessing."""
-    facts = {"transform": "targetpad", "target_ratio": target_ratio, "resolution": dim}
-    return Preprocess(facts, dim, TargetPad(target_ratio, dim))
+def targetpad_transform(target_ratio: float, dim: int) -> Preprocess:
+    """Make TargetPad, then CLIP's own preprocessing."""
+    return make_transform("targetpad", target_ratio, dim)
 
 
-def make_transform(name, target_ratio, dim):
-    """The transform called `name`, one of TRANSFORMS; raises InputError for any other."""
-    require_one_of(name, TRANSFORMS, "transform")
-    if name == "clip":
-        return clip_transform(dim)
-    return squarepad_transform(dim) if name == "squarepad" else targetpad_transform(target_ratio, dim)
+# ---- pictures ----
 
 
-class _PicturesAndTriplets(Dataset):
-    """What both datasets share: mode "classic" counts and opens pictures, mode "relative" triplets."""
+class Pictures(Dataset):
+    """Pictures by name, opened through a transform, or read from an image cache where there is one."""
 
-    decoded, decoded_keys = None, ()
-    """A RowStore of what `preprocess.pixels` gave, and the key in it of each of `image_names`; see image_cache."""
+    def __init__(self, paths: dict[str, Path], preprocess: Callable, cache: ImageCache | None = None):
+        """Raises InputError unless all files of `paths` {name: file} are there."""
+        require_present(paths.values())
+        self.paths, self.names = paths, list(paths)
+        self.preprocess, self.cache = preprocess, cache
 
-    def __init__(self, splits, mode, preprocess, skipping, opens):
-        """`opens`: whether pictures will be opened, so that all of the splits' have to be there."""
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, number):
+        return self.names[number], self.images([number])[0]
+
+    def images(self, numbers: Sequence[int]) -> torch.Tensor:
+        """Return pictures [numbers, 3, dim, dim] by their numbers in `names`."""
+        paths = [self.paths[self.names[number]] for number in numbers]
+        if self.cache is not None:
+            return self.preprocess.tensors(self.cache.pixels(paths))
+        return torch.stack([opened(path, self.preprocess) for path in paths])
+
+
+# ---- the published datasets ----
+
+
+class _PublishedDataset(Dataset):
+    """What both share: mode "classic" counts and opens pictures, mode "relative" triplets."""
+
+    def __init__(self, splits: list[Split], mode: str, preprocess: Callable, opens: bool):
+        """`opens`: whether triplets open pictures, so that all of the splits' have to be there."""
+        require_one_of(mode, MODES, "mode")
         self.mode, self.preprocess = mode, preprocess
-        if skipping is not None:
-            splits = [skipping.usable(split, preprocess) for split in splits]
         self.triplets = [triplet for split in splits for triplet in split.triplets]
-        self.image_names = [name for split in splits for name in split.pictures]
-        self._paths = {name: path for split in splits for name, path in split.pictures.items()}
-        if opens:
-            require_present(self._paths.values())
-
-    def path(self, image_name):
-        """The file of a picture."""
-        return self._paths[image_name]
+        self.paths = {name: path for split in splits for name, path in split.pictures.items()}
+        self.image_names = list(self.paths)
+        if mode == "classic" or opens:
+            require_present(self.paths.values())
 
     def __len__(self):
         return len(self.triplets if self.mode == "relative" else self.image_names)
@@ -154,34 +181,16 @@ class _PicturesAndTriplets(Dataset):
         if self.mode == "relative":
             return self._item(self.triplets[index])
         name = self.image_names[index]
-        return name, self._image(name) if self.decoded is None else self.images([index])[0]
+        return name, self._image(name)
 
-    def images(self, numbers):
-        """Pictures [numbers, 3, dim, dim] by their numbers in `image_names`."""
-        if self.decoded is None:
-            return torch.stack([self._image(self.image_names[number]) for number in numbers])
-        return self.preprocess.tensors(self.decoded.read([self.decoded_keys[number] for number in numbers]))
+    def _image(self, name):
+        return opened(self.paths[name], self.preprocess)
 
-    def pixels(self, number):
-        """Bytes [dim, dim, 3] of the picture of this number, as `preprocess` leaves them before it normalises."""
-        return opened(self.path(self.image_names[number]), self.preprocess.pixels)
-
-    def triplet_names(self):
-        """(reference name, target name, caption or captions) of each training triplet."""
-        return [tuple(triplet[field] for field in self.fields) for triplet in self.triplets]
-
-    def pictures(self):
-        """The pictures that the training triplets name, each once, as a dataset in mode "classic"."""
-        pictures = copy.copy(self)
-        pictures.mode = "classic"
-        pictures.image_names = list(dict.fromkeys(name for names in self.triplet_names() for name in names[:2]))
-        return pictures
-
-    def _image(self, image_name):
-        return opened(self.path(image_name), self.preprocess)
+    def _item(self, triplet: Triplet):
+        raise NotImplementedError
 
 
-class FashionIQDataset(_PicturesAndTriplets):
+class FashionIQDataset(_PublishedDataset):
     """FashionIQ's pictures (mode "classic") or triplets (mode "relative") of some categories.
 
     Items: classic (image name, image); relative train (reference image, target image, [caption, caption]), val
@@ -189,24 +198,21 @@ class FashionIQDataset(_PicturesAndTriplets):
     Raises InputError for an unknown split, category or mode, for faulty annotations and for missing pictures.
     """
 
-    fields = ("candidate", "target", "captions")
-
-    def __init__(self, split, dress_types, mode, preprocess, data_path=PROJECT_ROOT, skipping=None):
-        require_one_of(mode, MODES, "mode")
-        splits = [read_fashioniq(data_path, dress_type, split) for dress_type in dress_types]
-        super().__init__(splits, mode, preprocess, skipping, opens=mode == "classic" or split != "val")
+    def __init__(self, split: str, dress_types: Sequence[str], mode: str, preprocess: Callable, data_path=base_path):
+        splits = [TASKS["FashionIQ"].read(data_path, dress_type, split) for dress_type in dress_types]
+        super().__init__(splits, mode, preprocess, opens=split != "val")
         self.split, self.dress_types = split, list(dress_types)
 
     def _item(self, triplet):
-        reference, captions = triplet["candidate"], triplet["captions"]
+        captions = list(triplet.captions)
         if self.split == "train":
-            return self._image(reference), self._image(triplet["target"]), captions
+            return self._image(triplet.reference), self._image(triplet.targets[0]), captions
         if self.split == "val":
-            return reference, triplet["target"], captions
-        return reference, self._image(reference), captions
+            return triplet.reference, triplet.targets[0], captions
+        return triplet.reference, self._image(triplet.reference), captions
 
 
-class CIRRDataset(_PicturesAndTriplets):
+class CIRRDataset(_PublishedDataset):
     """CIRR's pictures (mode "classic") or triplets (mode "relative").
 
     Items: classic (image name, image); relative train (reference image, target image, caption), val (reference name,
@@ -214,40 +220,48 @@ class CIRRDataset(_PicturesAndTriplets):
     Raises InputError for an unknown split or mode, for faulty annotations and for missing pictures.
     """
 
-    fields = ("reference", "target_hard", "caption")
-
-    def __init__(self, split, mode, preprocess, data_path=PROJECT_ROOT, skipping=None):
-        require_one_of(mode, MODES, "mode")
-        opens = mode == "classic" or split == "train"
-        super().__init__([read_cirr(data_path, split)], mode, preprocess, skipping, opens)
+    def __init__(self, split: str, mode: str, preprocess: Callable, data_path=base_path):
+        task = TASKS["CIRR"]
+        super().__init__(list(task.read_all(data_path, split).values()), mode, preprocess, opens=split == "train")
         self.split = split
 
     def _item(self, triplet):
-        reference, caption, members = triplet["reference"], triplet["caption"], triplet["img_set"]["members"]
+        (caption,), members = triplet.captions, list(triplet.group)
         if self.split == "train":
-            return self._image(reference), self._image(triplet["target_hard"]), caption
+            return self._image(triplet.reference), self._image(triplet.targets[0]), caption
         if self.split == "val":
-            return reference, triplet["target_hard"], caption, members
-        return triplet["pairid"], reference, caption, members
+            return triplet.reference, triplet.targets[0], caption, members
+        return int(triplet.id), triplet.reference, caption, members
+
+
+# ---- the batches of training ----
 
 
 class TripletRows(Dataset):
-    """The training triplets as rows of their pictures. Its items are batches, each asked for with a list of numbers.
+    """Training triplets as rows of their pictures. Its items are batches, each asked for with a list of numbers.
 
-    An item: reference rows [share], target rows [share], and the captions of the whole batch as they are annotated.
+    An item: reference rows [share], target rows [share], and the captions of all triplets of the batch.
     """
 
-    share = slice(None)
-    """Which triplets of each batch are this process's."""
-
-    def __init__(self, training_set):
-        self.pictures = training_set.pictures()
-        row = {name: row for row, name in enumerate(self.pictures.image_names)}
-        triplets = training_set.triplet_names()
+    def __init__(
+        self,
+        splits: Sequence[Split],
+        preprocess: Callable,
+        cache: ImageCache | None = None,
+        share: slice = slice(None),
+    ):
+        """`share` says which triplets of each batch are this process's. Raises InputError for missing pictures."""
+        triplets = [triplet for split in splits for triplet in split.triplets]
+        paths = {name: path for split in splits for name, path in split.pictures.items()}
+        require_present(paths.values())
+        named = dict.fromkeys(name for triplet in triplets for name in (triplet.reference, triplet.targets[0]))
+        self.pictures = Pictures({name: paths[name] for name in named}, preprocess, cache)
+        self.captions = [triplet.captions for triplet in triplets]
+        self.share = share
+        row = {name: row for row, name in enumerate(named)}
         self.rows = torch.tensor(
-            [[row[reference] for reference, _, _ in triplets], [row[name] for _, name, _ in triplets]]
+            [[row[triplet.reference] for triplet in triplets], [row[triplet.targets[0]] for triplet in triplets]]
         )
-        self.captions = [captions for _, _, captions in triplets]
 
     def __len__(self):
         return len(self.captions)
@@ -267,19 +281,3 @@ class TripletImages(TripletRows):
         references, targets, captions = super().__getitem__(numbers)
         distinct, (references, targets) = torch.stack((references, targets)).unique(return_inverse=True)
         return self.pictures.images(distinct.tolist()), references, targets, captions
-
-
-def training_variants(captions):
-    """The four training captions of a FashionIQ pair: "A and b", "B and a", "A", "B" (section 4.1)."""
-    first, second = map(cleaned_caption, captions)
-    return joined_captions(first, second), joined_captions(second, first), first.capitalize(), second.capitalize()
-
-
-def joined_captions(first, second):
-    """FashionIQ's two cleaned captions as one sentence, "A and b": what validation asks, and training sometimes."""
-    return f"{first.capitalize()} and {second}"
-
-
-def cleaned_caption(caption):
-    """A FashionIQ caption without the punctuation its annotators put around it."""
-    return caption.strip(".?, ")

@@ -13,7 +13,7 @@ import time
 
 from src.errors import one_line_errors
 from src.files import PROJECT_ROOT
-from src.options import Parser, count_or_zero
+from src.parser import Parser, count_or_zero
 
 # Pictures and CLIP are so small here that opening pictures takes as long as computing: one thread for the latter leaves
 # the other cores to the workers, which halves the time.

@@ -7,8 +7,8 @@ The page, report.html in the run folder, opens offline. A run of stage 2 brings 
 
 from pathlib import Path
 
-from options import add_feature_cache_options, add_skip_missing_option, feature_cache_folder
-from src.options import Parser, count_or_zero, usable_cores
+from src.flags import RetrieverOptions, add_feature_cache_options, add_skip_missing_option, feature_cache_folder
+from src.parser import Parser, count_or_zero, usable_cores
 
 
 def parse_arguments(argv=None):
@@ -25,20 +25,23 @@ def parse_arguments(argv=None):
 if __name__ == "__main__":
     parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pandas as pd
+from torch import Tensor
 
-from data_utils import make_transform
-from skipping import NOT_COMPARABLE, Skipping
+from combiner import image_only, load_combiner, text_only
 from src.errors import InputError, one_line_errors
 from src.files import read_json, replacing
 from src.page import curves, page, picture, table, wall_row
-from src.retrieval import Gallery, best_rows, rank_targets
-from utils import ENCODERS, Encoder, element_wise_sum, image_only, load_clip, load_combining_function, text_only
-from validate import BENCHMARKS, Validation, predict_features
+from src.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
+from src.skipping import NOT_COMPARABLE
+from src.tasks.registry import TASKS
+from src.tasks.triplets import Task
+from utils import element_wise_sum, load_retriever
+from validate import Validation
 
-STAGES = {"tuned_clip": "stage 1, CLIP", "combiner": "stage 2, Combiner"}
 ANSWERS = 5
 WALL_ROWS = 6
 WALL_RULE = (
@@ -52,7 +55,7 @@ class FinishedRun(NamedTuple):
     """What a run folder holds."""
 
     folder: Path
-    weights_name: str
+    stage: StageNames
     options: dict
     weights: Path
 
@@ -64,23 +67,23 @@ class Rung(NamedTuple):
     metrics: dict
 
 
-def read_run(folder):
-    """The run in `folder`; raises InputError when there is none, or it saved no weights."""
+def read_run(folder: Path) -> FinishedRun:
+    """Read the run in `folder`; raises InputError when there is none, or it saved no weights."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, where a run is expected")
     options = read_json(folder / "training_hyperparameters.json", dict)
-    weights_name = "combiner" if "combiner_lr" in options else "tuned_clip"
-    best = next(iter(BENCHMARKS[options["dataset"]].best_weights(weights_name)))
-    numbered = folder.glob(f"saved_models/{weights_name}_[0-9]*.pt")
+    stage = next((stage for stage in STAGES if stage.option in options), FINE_TUNING)
+    best = next(iter(stage.best(TASKS[options["dataset"]])))
+    numbered = folder.glob(f"saved_models/{stage.weights}_[0-9]*.pt")
     by_epoch = sorted(numbered, key=lambda path: int(path.stem.rpartition("_")[2]))
     saved = [path for path in (*by_epoch, folder / "saved_models" / f"{best}.pt") if path.is_file()]
     if not saved:
         raise InputError(f"{folder}: has no weights, only a run with --save-training can be reported")
-    return FinishedRun(folder, weights_name, options, saved[-1])
+    return FinishedRun(folder, stage, options, saved[-1])
 
 
-def runs_behind(folder):
-    """The runs a page of `folder` is about: [stage 1], [stage 2], or both where stage 2 stands on a run of stage 1."""
+def runs_behind(folder: Path) -> list[FinishedRun]:
+    """Return the runs that a page of `folder` is about: its own, and before it the run of stage 1 that it stands on."""
     run = read_run(folder)
     tuned_clip = run.options.get("clip_model_path")
     if tuned_clip is None or not (Path(tuned_clip).parents[1] / "training_hyperparameters.json").is_file():
@@ -88,18 +91,19 @@ def runs_behind(folder):
     return [read_run(Path(tuned_clip).parents[1])._replace(weights=Path(tuned_clip)), run]
 
 
-def load_models(runs):
-    """CLIP before training, CLIP as the last run used it, and that run's Combiner (None after stage 1)."""
-    last = runs[-1]
-    untrained = load_clip(last.options["clip_model_name"])
-    if last.weights_name == "tuned_clip":
-        return untrained, load_clip(last.options["clip_model_name"], last.weights), None
-    tuned = load_clip(last.options["clip_model_name"], last.options["clip_model_path"])
-    return untrained, tuned, load_combining_function("combiner", last.weights, tuned)
+def validations(run: FinishedRun, task: Task, data_path: Path, choose: Callable) -> tuple[Validation, Validation]:
+    """Return the validation of CLIP before training, and of CLIP as the run used it.
+
+    `choose(clip_model_path)` gives the RetrieverOptions.
+    """
+    tuned = run.weights if run.stage is FINE_TUNING else run.options["clip_model_path"]
+    before = load_retriever(choose(None))
+    after = load_retriever(choose(tuned), skipping=before.skipping)
+    return Validation(task, data_path, before), Validation(task, data_path, after)
 
 
-def climb(before, after, combine):
-    """The rungs from chance to the Combiner; `before` and `after` are the same validation for the two CLIPs."""
+def climb(before: Validation, after: Validation, combine: Callable | None) -> list[Rung]:
+    """Return the rungs from chance to the Combiner; `before` and `after` are the same validation for the two CLIPs."""
     steps = {"tuned CLIP, caption alone": text_only, "tuned CLIP, picture alone": image_only}
     steps |= {"tuned CLIP, sum of both": element_wise_sum} | ({} if combine is None else {"Combiner": combine})
     return [
@@ -127,14 +131,16 @@ def draw_curves(runs, headline):
         training = pd.read_csv(run.folder / "train_metrics.csv")
         validation = pd.read_csv(run.folder / "validation_metrics.csv")
         recalls = {name: (validation["epoch"], validation[name]) for name in headline}
-        panels.append((STAGES[run.weights_name], "loss", {"loss": (training["epoch"], training["train_epoch_loss"])}))
-        panels.append((STAGES[run.weights_name], "recall, %", recalls))
+        panels.append((run.stage.title, "loss", {"loss": (training["epoch"], training["train_epoch_loss"])}))
+        panels.append((run.stage.title, "recall, %", recalls))
     return curves(panels)
 
 
-def describe(options, validation):
-    """What was judged, in a line."""
-    sizes = [f"{len(queries)} queries over {len(gallery)} pictures" for gallery, queries in validation.sets.values()]
+def describe(options: dict, validation: Validation) -> str:
+    """Return what was judged, in a line."""
+    sizes = [
+        f"{len(split.triplets)} queries over {len(split.pictures)} pictures" for split in validation.splits.values()
+    ]
     return f"{options['dataset']}: {', '.join(sizes)}. CLIP {options['clip_model_name']}, {options['transform']}."
 
 
@@ -150,40 +156,36 @@ def _remark(folder):
     return rows[NOT_COMPARABLE].dropna().iloc[-1] if NOT_COMPARABLE in rows else None
 
 
-def wall_rule(validation):
-    each = " of each category" if len(validation.sets) > 1 else ""
-    return WALL_RULE.format(each=each, rows=WALL_ROWS // len(validation.sets))
+def wall_rule(validation: Validation) -> str:
+    """Return which queries the wall shows."""
+    each = " of each category" if len(validation.splits) > 1 else ""
+    return WALL_RULE.format(each=each, rows=WALL_ROWS // len(validation.splits))
 
 
-def wall(validation, combining_function):
-    """Rows of queries by WALL_RULE, as HTML."""
+def wall(validation: Validation, combining_function: Callable[[Tensor, Tensor], Tensor]) -> str:
+    """Return rows of queries by WALL_RULE, as HTML."""
+    rows = WALL_ROWS // len(validation.splits)
     return "".join(
-        row
-        for category in validation.sets
-        for row in _wall_of(category, validation, combining_function, WALL_ROWS // len(validation.sets))
+        row for category in validation.splits for row in _wall_of(category, validation, combining_function, rows)
     )
 
 
-def _wall_of(category, validation, combining_function, rows_of_a_kind):
-    gallery_set, query_set = validation.sets[category]
-    gallery = Gallery(validation.gallery_features(category), gallery_set.image_names)
-    references, targets, captions, _ = validation.benchmark.queries(query_set)
-    predicted = predict_features(gallery, references, validation.caption_features(category), combining_function)
-    excluded = None if validation.benchmark.reference_stays else gallery.rows(references)
-    ranks = rank_targets(predicted, gallery.features, gallery.rows(targets), excluded).tolist()
-    answers = best_rows(predicted, gallery.features, ANSWERS, excluded).tolist()
+def _wall_of(category, validation, combining_function, rows_of_a_kind) -> Iterator[str]:
+    split, texts = validation.splits[category], validation.query_texts(category)
+    answers = validation.answers(category, combining_function, best=ANSWERS)
+    ranks, best, names = answers.ranks.tolist(), answers.best.tolist(), answers.gallery.names
 
     right = [query for query, rank in enumerate(ranks) if rank == 0][:rows_of_a_kind]
     wrong = [query for query, rank in enumerate(ranks) if rank > 0][:rows_of_a_kind]
     for query in (*right, *wrong):
-        target = targets[query]
-        names = [gallery.names[row] for row in answers[query]]
+        reference, target = split.triplets[query].reference, split.triplets[query].targets[0]
+        answered = [names[row] for row in best[query]]
         yield wall_row(
-            picture(gallery_set.path(references[query])),
-            captions[query],
-            f"target ranked {ranks[query] + 1} of {len(gallery.names)}",
-            [picture(gallery_set.path(name), is_target=name == target) for name in names],
-            "" if target in names else picture(gallery_set.path(target), is_target=True),
+            picture(split.pictures[reference]),
+            texts[query],
+            f"target ranked {ranks[query] + 1} of {len(names)}",
+            [picture(split.pictures[name], is_target=name == target) for name in answered],
+            "" if target in answered else picture(split.pictures[target], is_target=True),
         )
 
 
@@ -191,28 +193,29 @@ def _wall_of(category, validation, combining_function, rows_of_a_kind):
 def main(argv=None):
     args = parse_arguments(argv)
     runs = runs_behind(args.run_folder)
-    options = runs[-1].options
-    untrained, tuned, combine = load_models(runs)
+    last, options = runs[-1], runs[-1].options
+    args.output_path = Path(options["output_path"])  # the feature cache's place, unless a flag names another
+    task, cache_folder = TASKS[options["dataset"]], feature_cache_folder(args)
 
-    benchmark = BENCHMARKS[options["dataset"]]
-    preprocess = make_transform(options["transform"], options["target_ratio"], tuned.visual.input_resolution)
-    data_path = args.data_path or Path(options["data_path"])
-    args.output_path = Path(options["output_path"])
-    cache_folder = feature_cache_folder(args)
-    skipping = Skipping(args.skip_missing, args.num_workers)
-    encoders = [Encoder(clip_model, ENCODERS, cache_folder, args.num_workers) for clip_model in (untrained, tuned)]
-    before, after = (Validation(benchmark, preprocess, data_path, encoder, skipping) for encoder in encoders)
-    warning = not_comparable(runs, skipping)
+    def choose(clip_model_path):
+        transform = options["transform"], options["target_ratio"]
+        machine = cache_folder, None, args.num_workers, args.skip_missing
+        return RetrieverOptions(options["clip_model_name"], clip_model_path, *transform, *machine)
 
-    rungs = climb(before, after, combine)
-    header, rows = ladder_cells(rungs, benchmark.headline)
+    before, after = validations(last, task, args.data_path or Path(options["data_path"]), choose)
+    combine = None
+    if last.stage is COMBINER_TRAINING:
+        combine = load_combiner(last.weights, after.retriever.backbone).combine_features
+    warning = not_comparable(runs, after.retriever.skipping)
+
+    header, rows = ladder_cells(climb(before, after, combine), task.headline)
     print_ladder(header, rows)
     if warning:
         print(warning)
 
     sections = [
         ("Ladder", "Recall on validation pictures, which no stage trained on, in percent.", table(header, rows)),
-        ("Curves", "Loss on training triplets, recall on validation pictures.", draw_curves(runs, benchmark.headline)),
+        ("Curves", "Loss on training triplets, recall on validation pictures.", draw_curves(runs, task.headline)),
         ("Queries", wall_rule(after), wall(after, combine or element_wise_sum)),
     ]
     output = args.output or args.run_folder / "report.html"

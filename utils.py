@@ -1,208 +1,98 @@
-"""What stands around the model: device and precision, loading, features, and what the training loop reports."""
+"""What stands around the model: device and precision, features, and what the training loop reports."""
 
+import copy
 import random
-import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, Subset, default_collate
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from combiner import Combiner
-from data_utils import training_variants
+from data_utils import Pictures, make_transform
 from src import distributed
+from src.answers import Gallery, predict_features
+from src.backbone import ENCODERS, Backbone
 from src.bars import Bar
-from src.checkpoint import write_checkpoint
-from src.errors import InputError
-from src.openai_clip import MODEL_NAMES, load_clip_file, load_named_clip, read_clip_weights, tokenize
-from src.options import plain
+from src.flags import PRECISIONS, RetrieverOptions
+from src.image_cache import ImageCache
+from src.registry import backbone_of, load_backbone
 from src.row_store import RowStore, file_key
-from src.weights import load_weights, read_facts, read_weights, weights_digest
+from src.skipping import Skipping
+from src.tasks.registry import TASKS
+from src.tasks.triplets import Split
+from src.weights import weights_digest, write_checkpoint
 from src.workers import start_worker
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def autocast(precision, training=False):
-    """The autocast context of a --precision; "auto" is fp16 for training on CUDA as published, else fp32."""
+def autocast(precision: str, training: bool = False) -> torch.autocast:
+    """Return the autocast context of a --precision; "auto" is fp16 for training on CUDA as published, else fp32."""
     dtype = autocast_dtype(precision, training)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)
 
 
-def autocast_dtype(precision, training=False):
+def autocast_dtype(precision: str, training: bool = False) -> torch.dtype:
+    """Return the type that a --precision computes in."""
     if precision == "auto":
         return torch.float16 if training and device.type == "cuda" else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return getattr(torch, PRECISIONS[precision])
 
 
-def to_device(images):
-    """Images [images, 3, dim, dim] on the device, channels last in memory as CLIP's convolutions want them."""
+def to_device(images: Tensor) -> Tensor:
+    """Move images [images, 3, dim, dim] to the device, channels last in memory as CLIP's convolutions want them."""
     return images.to(device, non_blocking=True, memory_format=torch.channels_last)
-
-
-# ---- loading ----
-
-
-def model_label(clip_model_name):
-    """`clip_model_name` as a part of a file name: a file's stem, or a name with its slash as a dash."""
-    return Path(clip_model_name).stem if Path(clip_model_name).is_file() else clip_model_name.replace("/", "-")
-
-
-def load_clip(clip_model_name, clip_model_path=None):
-    """CLIP on the device, in fp32 and eval mode, with the weights of a stage-1 checkpoint over its own.
-
-    `clip_model_name` is a name that clip knows, which it downloads, or a file: a plain state dict, OpenAI's TorchScript
-    archive or a stage-1 checkpoint. Raises InputError when either cannot be loaded.
-    """
-    if clip_model_name in MODEL_NAMES:
-        with distributed.in_turn():  # the first one downloads it
-            clip_model = load_named_clip(clip_model_name)
-    elif Path(clip_model_name).is_file():
-        clip_model = load_clip_file(clip_model_name)
-    else:
-        raise InputError(f"--clip-model-name {clip_model_name}: neither a file nor one of {', '.join(MODEL_NAMES)}")
-    if clip_model_path is not None:
-        load_weights(clip_model, read_clip_weights(clip_model_path), clip_model_path)
-    return clip_model.to(device, memory_format=torch.channels_last).eval()
-
-
-def load_combining_function(name, combiner_path, clip_model, projection_dim=None, hidden_dim=None):
-    """The function (image features, text features) → predicted features called `name`.
-
-    "sum", "image", "text", "combiner", or None: the Combiner when there is a `combiner_path`, else the sum. Its
-    dimensions are the checkpoint's. Raises InputError when the Combiner has no checkpoint, or one of other dimensions,
-    for other features, or trained on another CLIP than `clip_model`.
-    """
-    name = name or ("sum" if combiner_path is None else "combiner")
-    if name != "combiner":
-        combiners = {"--combiner-path": combiner_path, "--projection-dim": projection_dim, "--hidden-dim": hidden_dim}
-        for flag, value in combiners.items():
-            if value is not None:
-                print(f"--combining-function {name}: {flag} {value} is not used", file=sys.stderr)
-        return {"sum": element_wise_sum, "image": image_only, "text": text_only}[name]
-    if combiner_path is None:
-        raise InputError("--combining-function combiner needs --combiner-path, a checkpoint of stage 2")
-    weights = read_weights(combiner_path, "Combiner")
-    dimensions = _combiner_shape(weights, combiner_path, clip_model.visual.output_dim, projection_dim, hidden_dim)
-    trained_on = read_facts(combiner_path).get("clip_weights")
-    if trained_on not in (None, weights_digest(clip_model.state_dict())):
-        raise InputError(f"{combiner_path}: was trained on another CLIP than this; --clip-model-path names its own")
-    combiner = Combiner(*dimensions)
-    load_weights(combiner, weights, combiner_path)
-    return combiner.to(device).eval().combine_features
-
-
-def _combiner_shape(weights, path, clip_feature_dim, projection_dim, hidden_dim):
-    """CLIP's, projection and hidden dimension of a Combiner's weights; the last two must be those given, if any are."""
-    layers = [weights.get(f"{layer}.weight") for layer in ("text_projection_layer", "output_layer")]
-    if any(layer is None or layer.ndim != 2 for layer in layers):
-        raise InputError(f"{path}: not the weights of a Combiner")
-    (projection, feature), (_, hidden) = (layer.shape for layer in layers)
-    if feature != clip_feature_dim:
-        raise InputError(
-            f"{path}: a Combiner of {feature} dimensions, but this CLIP's features have {clip_feature_dim}"
-        )
-    if projection_dim not in (None, projection) or hidden_dim not in (None, hidden):
-        fitting = f"--projection-dim {projection} --hidden-dim {hidden}"
-        given = " and ".join(str(dim) for dim in (projection_dim, hidden_dim) if dim is not None)
-        raise InputError(f"{path}: a Combiner of {fitting}, not of {given}")
-    return feature, projection, hidden
-
-
-TOLD = ("clip_model_name", "transform", "target_ratio")
-"""Options that a checkpoint tells of itself, because whoever uses it must use the same."""
-
-
-def checkpoint_facts(args):
-    """What the checkpoints of a training command are to tell of themselves."""
-    return {name: plain(getattr(args, name)) for name in (*TOLD, "dataset", "seed")}
-
-
-def agree_with_checkpoints(args):
-    """Let options that were not given be what the checkpoints tell of themselves; published ones tell nothing.
-
-    Raises InputError for a given one that contradicts. Of --clip-model-name only the shape matters: loading checks it.
-    """
-    for path in filter(None, (args.clip_model_path, getattr(args, "combiner_path", None))):
-        facts = read_facts(path)
-        for name in TOLD:
-            told = facts.get(name)
-            if told is None or (name == "target_ratio" and facts.get("transform") != "targetpad"):
-                continue
-            if name not in args.given:
-                setattr(args, name, told)
-            elif name != "clip_model_name" and getattr(args, name) != told:
-                flag = f"--{name.replace('_', '-')}"
-                raise InputError(f"{flag} {getattr(args, name)}: {path} was trained with {flag} {told}")
 
 
 # ---- features ----
 
 
-def collate_fn(batch):
-    """torch's default collation; raises ValueError for a missing sample instead of dropping it."""
+def collate_fn(batch: list):
+    """Collate as torch does; raises ValueError for a missing sample instead of dropping it."""
     if any(sample is None for sample in batch):
         raise ValueError("a dataset gave None for a sample: dropping it would change the result")
     return default_collate(batch)
 
 
-def element_wise_sum(image_features, text_features):
-    """Predicted features [queries, dim], normalised: the sum of both as CLIP gives them (paper, section 3.2)."""
+def element_wise_sum(image_features: Tensor, text_features: Tensor) -> Tensor:
+    """Return predicted features [queries, dim], normalised: the sum of both as CLIP gives them (paper, section 3.2)."""
     return F.normalize(image_features + text_features, dim=-1)
 
 
-def image_only(image_features, text_features):
-    """The shortcut that ignores the caption: how far the reference alone leads."""
-    return F.normalize(image_features, dim=-1)
-
-
-def text_only(image_features, text_features):
-    """The shortcut that ignores the reference: how far the caption alone leads."""
-    return F.normalize(text_features, dim=-1)
-
-
-def generate_randomized_fiq_caption(flattened_captions, draws=random):
-    """One of its four training captions for each FashionIQ pair, by a uniform draw from `draws.random()`.
+def generate_randomized_fiq_caption(flattened_captions: Sequence[str], draws=random) -> list[str]:
+    """Return one of its four training captions for each FashionIQ pair, by a uniform draw from `draws.random()`.
 
     `flattened_captions` holds a, b of the first pair, a, b of the second, …
     """
     pairs = zip(flattened_captions[::2], flattened_captions[1::2], strict=True)
-    return [training_variants(pair)[int(4 * draws.random())] for pair in pairs]
+    return [TASKS["FashionIQ"].training_texts(pair)[int(4 * draws.random())] for pair in pairs]
 
 
-def caption_tokens(captions, clip_model):
-    """Tokens [captions, length of the longest] on the device, cut to CLIP's context."""
-    return _trimmed(_tokens(captions, clip_model))
-
-
-def _tokens(captions, clip_model):
-    return tokenize(captions, getattr(clip_model, "context_length", 77))  # a TorchScript CLIP does not say its context
-
-
-def _trimmed(tokens):
-    """CLIP's text tower is causal and its feature is taken at the end of the text: what follows it changes nothing."""
-    longest = _ends(tokens).max() + 1
-    return tokens[:, :longest].to(device)
-
-
-def _ends(tokens):
-    return tokens.argmax(dim=-1)  # the end of text has the highest number of the vocabulary
+def caption_tokens(captions: Sequence[str], backbone: Backbone) -> Tensor:
+    """Return tokens [captions, length of the longest] on the device, cut to CLIP's context."""
+    return backbone.trimmed(backbone.tokenize(captions)).to(device)
 
 
 @torch.inference_mode()
-def extract_caption_features(captions, clip_model, batch_size=32):
-    """Features [captions, dim], fp32 and not normalised, of captions in any order and number."""
-    tokens = _tokens(captions, clip_model)
-    order = _ends(tokens).argsort(stable=True)  # alike in length: little is padded
+def extract_caption_features(captions: Sequence[str], clip_model: Backbone | nn.Module, batch_size: int = 32) -> Tensor:
+    """Return features [captions, dim], fp32 and not normalised, of captions in any order and number."""
+    backbone = backbone_of(clip_model)
+    tokens = backbone.tokenize(captions)
+    order = backbone.ends(tokens).argsort(stable=True)  # alike in length: little is padded
     features = []
     for rows in Bar(order.split(batch_size), desc="captions", leave=False):
-        features.append(clip_model.encode_text(_trimmed(tokens[rows])).float())
+        features.append(backbone.encode_tokens(backbone.trimmed(tokens[rows]).to(device)).float())
     return torch.cat(features)[order.argsort()]
 
 
 @torch.inference_mode()
-def extract_index_features(dataset, clip_model, num_workers=0, batch_size=32):
-    """Features [images, dim] of a dataset in classic mode, fp32 and not normalised, and the pictures' names."""
+def extract_index_features(
+    dataset: Dataset, clip_model: Backbone | nn.Module, num_workers: int = 0, batch_size: int = 32
+) -> tuple[Tensor, list[str]]:
+    """Return features [images, dim] of (name, image) items, fp32 and not normalised, and the pictures' names."""
+    backbone = backbone_of(clip_model)
     loader = DataLoader(
         dataset,
         batch_size=batch_size,
@@ -214,53 +104,57 @@ def extract_index_features(dataset, clip_model, num_workers=0, batch_size=32):
     )
     features, names = [], []
     for batch_names, images in Bar(loader, desc="gallery", leave=False):
-        features.append(clip_model.encode_image(to_device(images)).float())
+        features.append(backbone.encode_images(to_device(images)).float())
         names.extend(batch_names)
     return torch.cat(features), names
 
 
-ENCODERS = ("image", "text")
-
-
 class Encoder:
-    """CLIP's two encoders. What a frozen one gives is never computed twice, nor again by a process with its folder.
+    """A CLIP's two encoders. What a frozen one gives is never computed twice, nor again by a process with its folder.
 
     Processes of one job share the work out, and all have all of its features; the first one keeps the folder.
     """
 
-    def __init__(self, clip_model, frozen=(), cache_folder=None, num_workers=0, batch_size=32):
+    def __init__(
+        self,
+        backbone: Backbone,
+        frozen: Sequence[str] = (),
+        cache_folder: Path | None = None,
+        num_workers: int = 0,
+        batch_size: int = 32,
+    ):
         """`frozen` lists those of ENCODERS whose weights will not change; without a folder, memory keeps all."""
-        self.clip_model = clip_model
+        self.backbone = backbone
         self.frozen = frozen
         self.cache_folder = cache_folder
         self.num_workers = num_workers
         self.batch_size = batch_size
         self._stores, self._digests = {}, {}
 
-    def pictures(self, dataset):
-        """Features [images, dim] of a dataset in mode "classic", fp32 and not normalised."""
+    def pictures(self, pictures: Pictures) -> Tensor:
+        """Return features [pictures, dim], fp32 and not normalised."""
 
         def encode(numbers):
-            pictures = Subset(dataset, numbers)
-            return extract_index_features(pictures, self.clip_model, self.num_workers, self.batch_size)[0]
+            chosen = Subset(pictures, numbers)
+            return extract_index_features(chosen, self.backbone, self.num_workers, self.batch_size)[0]
 
         if "image" not in self.frozen:
-            return distributed.shared_out(range(len(dataset)), encode)
-        keys = [file_key(dataset.path(name)) for name in dataset.image_names]
-        return self._kept("image", dataset.preprocess.facts, keys, encode)
+            return distributed.shared_out(range(len(pictures)), encode)
+        keys = [file_key(pictures.paths[name]) for name in pictures.names]
+        return self._kept("image", pictures.preprocess.settings, keys, encode)
 
-    def captions(self, captions):
-        """Features [captions, dim], fp32 and not normalised."""
+    def captions(self, captions: Sequence[str]) -> Tensor:
+        """Return features [captions, dim], fp32 and not normalised."""
 
         def encode(numbers):
-            return extract_caption_features([captions[number] for number in numbers], self.clip_model, self.batch_size)
+            return extract_caption_features([captions[number] for number in numbers], self.backbone, self.batch_size)
 
         if "text" not in self.frozen:
             return distributed.shared_out(range(len(captions)), encode)
         return self._kept("text", {}, captions, encode)
 
-    def _kept(self, encoder, facts, keys, encode):
-        store = self._store(encoder, facts) if distributed.is_first() else None
+    def _kept(self, encoder, settings, keys, encode):
+        store = self._store(encoder, settings) if distributed.is_first() else None
         missing = distributed.broadcast(store and store.missing(keys))
         new = distributed.shared_out(missing, encode) if missing else None
         if store is not None and missing:
@@ -268,19 +162,19 @@ class Encoder:
         rows = distributed.broadcast(store and torch.from_numpy(store.read(keys)))
         return rows.to(device)
 
-    def _store(self, encoder, facts):
-        facts = {"encoder": encoder, "precision": _current_precision(), "device": device.type, **facts}
-        if self.cache_folder is not None:
-            facts["weights"] = self._weights(encoder)
-        if str(facts) not in self._stores:
-            self._stores[str(facts)] = RowStore(self.cache_folder, facts)
-        return self._stores[str(facts)]
+    def _store(self, encoder, settings):
+        precision = _current_precision()
+        place = encoder, precision, tuple(map(str, settings.values()))
+        if place not in self._stores:
+            depends_on = {"encoder": encoder, "precision": precision, "device": device.type, **settings}
+            if self.cache_folder is not None:
+                depends_on["weights"] = self._weights(encoder)
+            self._stores[place] = RowStore(self.cache_folder, depends_on)
+        return self._stores[place]
 
     def _weights(self, encoder):
         if encoder not in self._digests:
-            weights = self.clip_model.state_dict().items()
-            of_encoder = {name: value for name, value in weights if name.startswith("visual.") == (encoder == "image")}
-            self._digests[encoder] = weights_digest(of_encoder)
+            self._digests[encoder] = weights_digest(self.backbone.weights_of(encoder))
         return self._digests[encoder]
 
 
@@ -289,26 +183,120 @@ def _current_precision():
     return str(torch.get_autocast_dtype(device.type) if enabled else torch.float32).removeprefix("torch.")
 
 
+# ---- what answers ----
+
+
+class Retriever:
+    """What answers queries: a CLIP, the transform of its pictures, and the function that combines both features."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        preprocess: Callable,
+        skipping: Skipping,
+        image_cache: ImageCache | None = None,
+        combining_function: Callable[[Tensor, Tensor], Tensor] = element_wise_sum,
+    ):
+        self.encoder, self.preprocess = encoder, preprocess
+        self.skipping, self.image_cache = skipping, image_cache
+        self.combining_function = combining_function
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.encoder.backbone
+
+    def combining_by(self, function: Callable[[Tensor, Tensor], Tensor]) -> "Retriever":
+        """Return this retriever with another combining function; both share every feature."""
+        other = copy.copy(self)
+        other.combining_function = function
+        return other
+
+    def usable(self, split: Split) -> Split:
+        """Return the split without what --skip-missing leaves out."""
+        return self.skipping.usable(split, self.preprocess)
+
+    def pictures(self, paths: dict[str, Path]) -> Pictures:
+        """Return the picture files {name: file} behind this transform; raises InputError for missing ones."""
+        return Pictures(paths, self.preprocess, self.image_cache)
+
+    def keep_decoded(self, some: Iterable[Pictures]) -> None:
+        """Add to the image cache, where there is one, what it lacks of `some` pictures."""
+        if self.image_cache is not None:
+            paths = dict.fromkeys(path for pictures in some for path in pictures.paths.values())
+            self.image_cache.fill(list(paths), self.encoder.num_workers)
+
+    def gallery(self, pictures: Pictures) -> Gallery:
+        """Return pictures as a gallery: their features and names."""
+        return Gallery(self.encoder.pictures(pictures), pictures.names)
+
+    def predict(self, gallery: Gallery, references: Sequence[str], caption_features: Tensor) -> Tensor:
+        """Return predicted features [queries, dim] of references, by name, and caption features [queries, dim]."""
+        return predict_features(gallery, references, caption_features, self.combining_function)
+
+
+def load_retriever(
+    options: RetrieverOptions,
+    frozen: Sequence[str] = ENCODERS,
+    batch_size: int = 32,
+    skipping: Skipping | None = None,
+) -> Retriever:
+    """Load what the options name: CLIP, in fp32 and eval mode on the device, its transform, and what keeps features.
+
+    `frozen` and `batch_size` are Encoder's; `skipping` is another retriever's, which has tried the same pictures. The
+    sum combines. Raises InputError when something cannot be loaded.
+    """
+    backbone = load_clip(options.clip_model_name, options.clip_model_path)
+    encoder = Encoder(backbone, frozen, options.feature_cache, options.num_workers, batch_size)
+    preprocess = make_transform(options.transform, options.target_ratio, backbone.resolution, backbone.normalisation)
+    image_cache = None if options.image_cache is None else ImageCache(options.image_cache, preprocess)
+    skipping = skipping or Skipping(options.skip_missing, options.num_workers)
+    return Retriever(encoder, preprocess, skipping, image_cache)
+
+
+def load_clip(clip_model_name: str, clip_model_path: Path | None = None) -> Backbone:
+    """Load a CLIP on the device, in fp32 and eval mode, with the weights of a stage-1 checkpoint over its own.
+
+    `clip_model_name` is a name that its library downloads, or a file: a plain state dict, OpenAI's TorchScript archive
+    or a stage-1 checkpoint. Raises InputError when either cannot be loaded.
+    """
+    if Path(clip_model_name).is_file():
+        backbone = load_backbone(clip_model_name)
+    else:
+        with distributed.in_turn():  # the first process downloads it
+            backbone = load_backbone(clip_model_name)
+    if clip_model_path is not None:
+        backbone.load_over(clip_model_path)
+    return backbone.to(device)
+
+
+def model_label(clip_model_name: str) -> str:
+    """Return `clip_model_name` as a part of a file name: a file's stem, or a name with its slash as a dash."""
+    return Path(clip_model_name).stem if Path(clip_model_name).is_file() else clip_model_name.replace("/", "-")
+
+
 # ---- training ----
 
 
-def update_train_running_results(train_running_results, loss, images_in_batch):
+def update_train_running_results(train_running_results: dict, loss: Tensor, images_in_batch: int) -> None:
     """Add a batch's mean loss to the epoch's sums, "accumulated_train_loss" and "images_in_epoch"."""
     train_running_results["accumulated_train_loss"] += loss.item() * images_in_batch
     train_running_results["images_in_epoch"] += images_in_batch
 
 
-def mean_train_loss(train_running_results):
+def mean_train_loss(train_running_results: dict) -> float:
+    """Return the epoch's mean loss so far."""
     return train_running_results["accumulated_train_loss"] / train_running_results["images_in_epoch"]
 
 
-def set_train_bar_description(train_bar, epoch, num_epochs, train_running_results):
+def set_train_bar_description(train_bar, epoch: int, num_epochs: int, train_running_results: dict) -> None:
     """Show the epoch and its mean loss so far on the progress bar."""
     description = f"[{epoch}/{num_epochs}] train loss: {mean_train_loss(train_running_results):.3f}"
     train_bar.set_description(description, refresh=False)  # the bar redraws itself ten times a second
 
 
-def save_model(name, cur_epoch, model_to_save, training_path, facts=None):
+def save_model(
+    name: str, cur_epoch: int, model_to_save: nn.Module, training_path: Path, facts: dict | None = None
+) -> None:
     """Write {"epoch", <class name>: state dict} to saved_models/<name>.pt of the run folder `training_path`.
 
     `facts`, plain values, are what the file tells of itself beside these.

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from src.options import Parser
+from src.parser import Parser
 
 
 def parse_arguments(argv=None):

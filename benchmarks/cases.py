@@ -13,17 +13,21 @@ from benchmarks.worlds import clip_of_size
 from clip_fine_tune import FineTuning
 from combiner import Combiner
 from combiner_train import CombinerTraining, encode_triplets
-from data_utils import CIRRDataset, TripletRows, make_transform
-from image_cache import cache_images
-from options import TrainingPlan
+from data_utils import CIRRDataset, Pictures, TripletRows, make_transform
+from src.backbone import ENCODERS, Backbone
+from src.flags import TrainingPlan
+from src.image_cache import ImageCache
 from src.losses import contrastive_loss
-from src.options import usable_cores
+from src.openai_clip import OpenAIClip
+from src.parser import usable_cores
 from src.retrieval import rank_targets
+from src.tasks.registry import TASKS
 from training import Training, training_loader
-from utils import ENCODERS, Encoder, autocast, device, extract_caption_features, extract_index_features
-from validate import CIRR, compute_cirr_val_metrics
+from utils import Encoder, autocast, device, extract_caption_features, extract_index_features
+from validate import compute_cirr_val_metrics
 
 COMBINER_BATCH = 256
+CIRR = TASKS["CIRR"]
 
 
 class Row(NamedTuple):
@@ -39,7 +43,7 @@ class World(NamedTuple):
 
     data_path: Path
     large_pictures: Path
-    clip_model: torch.nn.Module
+    backbone: Backbone
     captions: list
     quick: bool
 
@@ -53,27 +57,13 @@ class World(NamedTuple):
         return self.size(usable_cores(), 0)
 
     def model(self, name):
-        return self.clip_model if self.quick else clip_of_size(name)
+        return self.backbone.model if self.quick else clip_of_size(name)
 
 
-class _Unkept:
-    """A run that keeps nothing."""
-
-    def log_step(self, step, loss):
-        pass
-
-
-class _Unvalidated(NamedTuple):
-    """A validation that never comes."""
-
-    benchmark: type
-
-
-def training_without_run(stage, optimizer, batch_size, loader=None, precision="auto"):
-    plan = TrainingPlan(1, batch_size, 1, precision, 0, False, False)
-    training = Training(stage, optimizer, loader, _Unvalidated(CIRR), plan)
-    training.run = _Unkept()
-    return training
+def training_of(stage, optimizer, batch_size, loader=None, precision="auto"):
+    """Return the training loop of a stage, of which epochs or steps are measured."""
+    plan = TrainingPlan(1, batch_size, 1, precision, seed=0, save_training=False, save_best=False)
+    return Training(stage, optimizer, loader, CIRR, plan)
 
 
 # ---- stage 2 ----
@@ -95,28 +85,31 @@ class _EpochsOf:
     """Epochs of stage 2 over the first training triplets of a folder: published, ours, and arithmetic alone."""
 
     def __init__(self, world, data_path, triplets):
-        self.clip_model = world.clip_model
+        self.backbone = world.backbone
         self.workers = world.workers
-        self.training_set = CIRRDataset("train", "relative", _preprocess(self.clip_model), data_path)
+        preprocess = _preprocess(self.backbone)
+        self.training_set = CIRRDataset("train", "relative", preprocess, data_path)
         del self.training_set.triplets[triplets:]
+        split = _training_split(data_path)
+        split = split._replace(triplets=split.triplets[:triplets])
         self.triplets = len(self.training_set)
         self.batch_size = min(COMBINER_BATCH, self.triplets)
-        self.combiner = Combiner(self.clip_model.visual.output_dim, 256, 512).to(device)
+        self.combiner = Combiner(self.backbone.dimension, 256, 512).to(device)
         self.optimizer = torch.optim.Adam(self.combiner.parameters(), lr=2e-5)
 
-        rows = TripletRows(self.training_set)
-        encoder = Encoder(self.clip_model, ENCODERS, num_workers=world.workers)
-        self.stage = CombinerTraining(
-            self.clip_model, self.combiner, *encode_triplets(rows, CIRR.caption_variants, encoder)
-        )
+        rows = TripletRows([split], preprocess)
+        encoder = Encoder(self.backbone, ENCODERS, num_workers=world.workers)
+        self.stage = CombinerTraining(self.combiner, *encode_triplets(rows, CIRR, encoder))
         loader = training_loader(rows, self.batch_size, num_workers=0, seed=0)
         fused = torch.optim.Adam(self.combiner.parameters(), lr=2e-5, fused=True)
-        self.training = training_without_run(self.stage, fused, self.batch_size, loader)
-        self.batches = [self.stage.inputs(*pictures, texts=texts) for *pictures, texts in loader]
+        self.training = training_of(self.stage, fused, self.batch_size, loader)
+        self.batches = [
+            self.stage.inputs(*pictures, texts=[text for (text,) in captions]) for *pictures, captions in loader
+        ]
 
     def plain(self):
         loader = plain.triplet_loader(self.training_set, self.batch_size, self.workers)
-        plain.combiner_epoch(loader, self.clip_model, self.combiner, self.optimizer)
+        plain.combiner_epoch(loader, self.backbone.model, self.combiner, self.optimizer)
 
     def ours(self):
         self.training.train_epoch(0)
@@ -132,13 +125,13 @@ class _EpochsOf:
 
 def second_start(world):
     """The features of stage 2 and of its validation, from pictures at first and then from the feature cache."""
-    triplets = TripletRows(CIRRDataset("train", "relative", _preprocess(world.clip_model), world.large_pictures))
+    triplets = TripletRows([_training_split(world.large_pictures)], _preprocess(world.backbone))
     with tempfile.TemporaryDirectory() as folder:
         turns = iter(range(100))
 
         def start(turn):
-            encoder = Encoder(world.clip_model, ENCODERS, Path(folder) / str(turn), world.workers)
-            encode_triplets(triplets, CIRR.caption_variants, encoder)
+            encoder = Encoder(world.backbone, ENCODERS, Path(folder) / str(turn), world.workers)
+            encode_triplets(triplets, CIRR, encoder)
 
         used = []
         measured = alternate(
@@ -256,7 +249,7 @@ def fine_tuning_steps(world):
         clip_model = world.model(name)
         references, targets = torch.randn(2, batch, 3, *[clip_model.visual.input_resolution] * 2)
         captions = world.captions[:batch]
-        stage = FineTuning(clip_model, "both")
+        stage = FineTuning(OpenAIClip(clip_model), ENCODERS)
         learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
         optimizers = [torch.optim.AdamW(learning, lr=2e-6, eps=1e-7, fused=fused) for fused in (False, True)]
         rows = torch.arange(2 * batch).view(2, batch)
@@ -270,7 +263,7 @@ def fine_tuning_steps(world):
             stage.clip_model.to(memory_format=torch.channels_last)
             *images, rows, captions = inputs
             batch = stage.inputs(torch.cat(images), *rows, texts=captions)
-            training_without_run(stage, optimizer, len(captions), precision=precision).train_step(batch)
+            training_of(stage, optimizer, len(captions), precision=precision).train_step(batch)
 
         ways = {"plain": published} | {precision: partial(ours, precision) for precision in precisions}
         measured = alternate(ways, world.size(2, 1))
@@ -283,20 +276,25 @@ def image_cache(world):
     """Ordinary pictures as stage 1 takes them: from their files, and from the image cache."""
     dim = world.size(288, 64)
     preprocess = make_transform("targetpad", 1.25, dim)
-    from_files, cached = (
-        CIRRDataset("train", "relative", preprocess, world.large_pictures).pictures() for _ in range(2)
-    )
+    from_files = TripletRows([_training_split(world.large_pictures)], preprocess).pictures
     numbers = list(range(min(128, len(from_files))))
     with tempfile.TemporaryDirectory() as folder:
-        cache_images([cached], folder, world.workers)
+        cache = ImageCache(Path(folder), preprocess)
+        cache.fill(list(from_files.paths.values()), world.workers)
+        cached = Pictures(from_files.paths, preprocess, cache)
         ways = {"plain": lambda: from_files.images(numbers), "ours": lambda: cached.images(numbers)}
         measured = alternate(ways, world.size(3, 1))
         assert torch.equal(measured["plain"].result, measured["ours"].result)
     yield Row(f"{len(numbers)} 500-pixel PNGs as {dim}-pixel tensors, image cache", **measured)
 
 
-def _preprocess(clip_model):
-    return make_transform("targetpad", 1.25, clip_model.visual.input_resolution)
+def _preprocess(backbone):
+    return make_transform("targetpad", 1.25, backbone.resolution)
+
+
+def _training_split(data_path):
+    (split,) = CIRR.read_all(data_path, "train").values()
+    return split
 
 
 CASES = (

@@ -8,7 +8,7 @@ model and the optimizer's state, gradients included.
 
 from pathlib import Path
 
-from src.options import Parser, count
+from src.parser import Parser, count
 
 
 def parse_arguments(argv=None):
@@ -33,13 +33,15 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import torch
 
-from benchmarks.cases import training_without_run
+from benchmarks.cases import training_of
 from benchmarks.measure import held_memory, machine, peak_memory, timed
 from benchmarks.worlds import SIZES, clip_of_size
 from clip_fine_tune import FineTuning
-from src.checkpoint import size_of
+from src.backbone import ENCODERS
 from src.errors import one_line_errors, require_one_of
 from src.files import write_json
+from src.openai_clip import OpenAIClip
+from src.weights import size_of
 
 CAPTION = "is the same kind of dress but shorter, in a darker colour and without the sleeves"
 
@@ -57,7 +59,7 @@ def measured(model, batch_size, clip_bs):
     """The Step of a process that does nothing else, on random pictures with captions of ordinary length."""
     clip_model = clip_of_size(model)
     before = held_memory()
-    stage = FineTuning(clip_model, "both", None, clip_bs)
+    stage = FineTuning(OpenAIClip(clip_model), ENCODERS, None, clip_bs)
     learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=2e-6, eps=1e-7, fused=True)
     for parameter in learning:
@@ -67,7 +69,7 @@ def measured(model, batch_size, clip_bs):
 
     images = torch.randn(2 * batch_size, 3, *[clip_model.visual.input_resolution] * 2)
     batch = stage.inputs(images, *torch.arange(2 * batch_size).view(2, batch_size), texts=[CAPTION] * batch_size)
-    training = training_without_run(stage, optimizer, batch_size)
+    training = training_of(stage, optimizer, batch_size)
     seconds, _ = timed(lambda: training.train_step(batch))
     peak = peak_memory()
     return Step(batch_size, seconds, peak - before - 2 * sum(map(size_of, learning)), peak)

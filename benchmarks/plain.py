@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from src.losses import contrastive_loss
-from src.openai_clip import tokenize
+from src.openai_clip import OpenAIClip
 from utils import element_wise_sum
 
 
@@ -32,7 +32,7 @@ def encode_captions(captions, clip_model, batch_size=32):
     """Features [captions, dim]: in the order given, every caption padded to CLIP's context."""
     device = next(clip_model.parameters()).device
     batches = [captions[start : start + batch_size] for start in range(0, len(captions), batch_size)]
-    return torch.cat([clip_model.encode_text(tokenize(batch, 77).to(device)) for batch in batches])
+    return torch.cat([clip_model.encode_text(OpenAIClip(clip_model).tokenize(batch).to(device)) for batch in batches])
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def combiner_epoch(loader, clip_model, combiner, optimizer, clip_batch_size=32):
 
 def fine_tuning_step(references, targets, captions, clip_model, optimizer):
     """A step of stage 1: each tower as often as there are inputs, captions padded to CLIP's context; gives its loss."""
-    tokens = tokenize(captions, 77).to(references.device)
+    tokens = OpenAIClip(clip_model).tokenize(captions).to(references.device)
     reference_features = clip_model.encode_image(references)
     predicted = element_wise_sum(reference_features, clip_model.encode_text(tokens))
     loss = contrastive_loss(predicted, F.normalize(clip_model.encode_image(targets), dim=-1))

@@ -10,7 +10,7 @@ to this folder, or to --output.
 from pathlib import Path
 from typing import NamedTuple
 
-from src.options import Parser, count, positive
+from src.parser import Parser, count, positive
 
 
 def parse_arguments(argv=None):
@@ -38,7 +38,7 @@ from benchmarks.memory import CAPTION
 from benchmarks.worlds import SIZES, clip_of_size
 from src.errors import one_line_errors, require_one_of
 from src.files import write_json
-from src.openai_clip import random_clip
+from src.openai_clip import OpenAIClip, random_clip
 from utils import caption_tokens, device
 
 BATCHES, CARDS = (512, 4096, 32_768), (1, 8, 64)
@@ -77,7 +77,7 @@ def cost_of(model):
     clip_model = clip_of_size(model)
     visual = clip_model.visual
     images = torch.randn(2, 3, visual.input_resolution, visual.input_resolution, device=device)
-    tokens = caption_tokens([CAPTION], clip_model)
+    tokens = caption_tokens([CAPTION], OpenAIClip(clip_model))
 
     def backward(clip_model, images, tokens):
         (clip_model.encode_image(images).sum() + clip_model.encode_text(tokens).sum()).backward()

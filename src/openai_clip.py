@@ -1,25 +1,86 @@
-"""OpenAI's clip library without its traps: it warns on import, and rounds weights through fp16 even on a CPU."""
+"""OpenAI's CLIP through its own library, which warns when it is imported and rounds weights to fp16."""
 
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 
+from torch import Tensor, nn
+
+from src.backbone import OPENAI_NORMALISATION, Backbone
 from src.errors import InputError, in_a_line
 from src.weights import load_weights, read_weights
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it reads versions through pkg_resources, which says it is deprecated
+    warnings.simplefilter("ignore")  # it reads versions through pkg_resources, which says that it is deprecated
     import clip
     from clip.model import CLIP, build_model
 
-MODEL_NAMES = clip.available_models()
+
+class OpenAIClip(Backbone):
+    """A CLIP of OpenAI's library: by its published name, or from a file of its weights."""
+
+    normalisation = OPENAI_NORMALISATION
+    trims_captions = True  # the text tower is causal, and the feature is taken at the end of the text
+
+    @classmethod
+    def names(cls) -> list[str]:
+        return clip.available_models()
+
+    @classmethod
+    def knows(cls, name: str) -> bool:
+        return name in cls.names() or Path(name).is_file()
+
+    @classmethod
+    def load(cls, name: str) -> "OpenAIClip":
+        return cls(_load_named(name) if name in cls.names() else _load_file(name))
+
+    @classmethod
+    def adopts(cls, model: nn.Module) -> bool:
+        return hasattr(model, "encode_image") and hasattr(model, "encode_text")
+
+    @property
+    def resolution(self) -> int:
+        return self.model.visual.input_resolution
+
+    @property
+    def dimension(self) -> int:
+        return self.model.visual.output_dim
+
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        context = getattr(self.model, "context_length", 77)  # a TorchScript CLIP does not say its context
+        return clip.tokenize(captions, context, truncate=True)
+
+    def ends(self, tokens: Tensor) -> Tensor:
+        return tokens.argmax(dim=-1)  # the end of text has the highest number of the vocabulary
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        return self.model.encode_image(images)
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        return self.model.encode_text(tokens)
+
+    def encoder_of(self, weight: str) -> str | None:
+        if weight == "logit_scale":  # no part of a feature, nor of the loss
+            return None
+        return "image" if weight.startswith("visual.") else "text"
 
 
-def tokenize(captions, context_length):
-    """Tokens [captions, context_length]; what is longer is cut, its last token the end of text."""
-    return clip.tokenize(captions, context_length, truncate=True)
+def random_clip(*size) -> CLIP:
+    """Make a CLIP of random weights.
+
+    `size`: dimensions of its features; resolution, layers, width and patch size of its visual tower (four numbers of
+    layers and None make a ResNet); context, vocabulary, width, heads and layers of its text tower.
+    """
+    return CLIP(*size)
 
 
-def load_named_clip(name):
-    """One of MODEL_NAMES in fp32 on the CPU, downloaded to clip's cache at its first use."""
+def small_clip() -> CLIP:
+    """Make a random CLIP for 64-pixel pictures, with half a million weights beside its vocabulary's."""
+    return random_clip(64, 64, 2, 64, 16, 77, 49408, 64, 1, 2)
+
+
+def _load_named(name: str) -> CLIP:
+    """Load one of OpenAI's models, downloaded to clip's cache at its first use."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the archives are TorchScript, which torch says is deprecated
@@ -29,34 +90,12 @@ def load_named_clip(name):
         raise InputError(f"{name}: {fault}") from None
 
 
-def load_clip_file(path):
-    """The CLIP whose weights the file at `path` holds, in fp32 on the CPU; its shape is read from the weights."""
-    weights = read_clip_weights(path)
+def _load_file(path: str) -> CLIP:
+    """Load the CLIP whose weights a file holds; its shape is read from the weights."""
+    weights = read_weights(path, OpenAIClip.key)
     try:
-        clip_model = build_model(dict(weights)).float()
+        model = build_model(dict(weights)).float()
     except Exception as error:  # what build_model raises for the weights of something else may be anything
         raise InputError(f"{path}: not the weights of a CLIP ({in_a_line(error)})") from None
-    load_weights(clip_model, weights, path)  # again: build_model rounded them
-    return clip_model
-
-
-def read_clip_weights(path):
-    """The state dict of a CLIP: a plain one, a stage-1 checkpoint's, or that of one of OpenAI's archives."""
-    weights = read_weights(path, CLIP.__name__)
-    for fact in ("input_resolution", "context_length", "vocab_size"):  # the archives list these among the weights
-        weights.pop(fact, None)
-    return weights
-
-
-def random_clip(*size):
-    """A CLIP of random weights.
-
-    `size`: dimensions of its features; resolution, layers, width and patch size of its visual tower (four numbers of
-    layers and None make a ResNet); context, vocabulary, width, heads and layers of its text tower.
-    """
-    return CLIP(*size)
-
-
-def small_clip():
-    """A CLIP of half a million weights beside its vocabulary's, random, for 64-pixel pictures."""
-    return random_clip(64, 64, 2, 64, 16, 77, 49408, 64, 1, 2)
+    load_weights(model, weights, path)  # again: build_model rounded them to fp16
+    return model

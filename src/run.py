@@ -3,13 +3,56 @@
 Of the processes of one job only the first writes and logs.
 """
 
+from typing import NamedTuple
+
 import pandas as pd
 
 from src import distributed
 from src.comet import start_experiment
 from src.files import remove_unfinished, replacing, time_stamp, write_json
+from src.tasks.triplets import Task
 
 TABLES = ("train_metrics", "validation_metrics")
+
+
+class StageNames(NamedTuple):
+    """What a stage and what it leaves are called."""
+
+    title: str
+    """For people."""
+    run: str
+    """The beginning of its run folders' names."""
+    project: str
+    """The end of its Comet project's name."""
+    weights: str
+    """The beginning of its weights' names."""
+    only_weights: str
+    """The name of its weights where a data set keeps one best alone."""
+    option: str
+    """An option that only its runs have."""
+
+    def best(self, task: Task) -> dict[str, str]:
+        """Return {name of weights: metric that picks them} for --save-best."""
+        return {f"{self.weights}{end}" if end else self.only_weights: metric for end, metric in task.best.items()}
+
+
+FINE_TUNING = StageNames(
+    title="stage 1, CLIP",
+    run="clip_finetuned",
+    project="clip fine-tuning",
+    weights="tuned_clip",
+    only_weights="tuned_clip_best",
+    option="learning_rate",
+)
+COMBINER_TRAINING = StageNames(
+    title="stage 2, Combiner",
+    run="combiner_trained",
+    project="combiner training",
+    weights="combiner",
+    only_weights="combiner",
+    option="combiner_lr",
+)
+STAGES = FINE_TUNING, COMBINER_TRAINING
 
 
 class Run:

@@ -18,7 +18,8 @@ from src.bars import Bar
 from src.errors import InputError, one_line_errors
 from src.files import replacing, write_json
 from src.openai_clip import small_clip
-from src.options import Parser, count_or_zero
+from src.parser import Parser, count_or_zero
+from src.tasks.cirr import GROUP_SIZE
 
 ATTRIBUTES = {
     "kind": ("dress", "shirt", "toptee"),
@@ -60,7 +61,6 @@ BACKGROUNDS = {
 BELTS = {"a white belt": (250, 250, 250), "a black belt": (20, 20, 20), "a gold belt": (232, 190, 60)}
 PREFIXES = {"train": "train", "val": "dev", "test1": "test1"}
 PICTURES, QUERIES = (1600, 600, 600), (8000, 1200, 1200)
-GROUP_SIZE = 6
 
 
 def draw(garment, rng):

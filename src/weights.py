@@ -1,5 +1,6 @@
-"""Weights from files: plain state dicts, checkpoints that hold one under a name, and TorchScript archives."""
+"""Weights in files: plain state dicts, checkpoints that hold one under a name, and TorchScript archives."""
 
+import errno
 import hashlib
 import warnings
 import zipfile
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 
 from src.errors import InputError, in_a_line
+from src.files import replacing
 
 
 def read_weights(path, name):
@@ -22,19 +24,9 @@ def read_weights(path, name):
         raise InputError(f"{path}: holds a {type(content).__name__} where weights of a {name} are expected")
     if not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
         raise InputError(f"{path}: holds {in_a_line(list(content))} where weights of a {name} are expected")
-    return dict(content)
-
-
-def read_facts(path):
-    """The plain values that the checkpoint at `path` tells of itself, {} where it tells nothing or cannot be read."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # without reading its tensors
-    except Exception:  # whatever it is, reading the weights will say so; TorchScript archives tell nothing
-        return {}
-    facts = content.get("facts") if isinstance(content, dict) else None
-    return facts if isinstance(facts, dict) else {}
+    # OpenAI's archives list these sizes among their weights.
+    sizes = "input_resolution", "context_length", "vocab_size"
+    return {key: tensor for key, tensor in content.items() if key not in sizes}
 
 
 def load_weights(model, weights, path):
@@ -75,6 +67,25 @@ def read_content(path):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch's readers raise for a torn file may be anything
         raise InputError(f"{path}: cannot be read as weights ({in_a_line(error)})") from None
+
+
+def write_checkpoint(path, content):
+    """Write `content`, of tensors and plain values, to `path`; a full disk raises OSError with the size needed."""
+    with replacing(path) as unfinished:
+        try:
+            torch.save(content, unfinished)
+        except RuntimeError as error:  # what torch's writer makes of a failed write
+            needed = f"cannot be written, it needs {size_of(content) / 1e9:.3f} GB ({in_a_line(error)})"
+            raise OSError(errno.ENOSPC, needed, str(path)) from None
+
+
+def size_of(content):
+    """Return the bytes of all tensors in nested dicts and lists."""
+    if isinstance(content, torch.Tensor):
+        return content.numel() * content.element_size()
+    if isinstance(content, dict):
+        return sum(map(size_of, content.values()))
+    return sum(map(size_of, content)) if isinstance(content, (list, tuple)) else 0
 
 
 def _is_torchscript(path):

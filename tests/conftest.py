@@ -66,6 +66,7 @@ def broken_world(world, tmp_path):
 
 @pytest.fixture(scope="session")
 def small_clip(world):
+    """A Backbone."""
     return utils.load_clip(str(world / "small_clip.pt"))
 
 

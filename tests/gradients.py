@@ -6,13 +6,15 @@ import clip.model
 import torch
 from torch import nn
 
-from benchmarks.cases import training_without_run
 from clip_fine_tune import FineTuning
 from combiner import Combiner
 from combiner_train import CombinerTraining
 from src import distributed
-from src.openai_clip import random_clip
-from utils import device
+from src.backbone import ENCODERS
+from src.flags import TrainingPlan
+from src.openai_clip import OpenAIClip, random_clip
+from src.tasks.registry import TASKS
+from training import Training
 
 BATCH = 13
 RESNET = (32, 64, (1, 1, 1, 1), 8, None, 77, 49408, 64, 1, 1)
@@ -29,19 +31,24 @@ def gradients(path, model, clip_bs, precision):
     torch.manual_seed(0)
     stage = combiner_stage() if model == "combiner" else clip_stage(model, clip_bs, precision)
     optimizer = torch.optim.SGD(stage.trained.parameters(), lr=0)
-    training = training_without_run(
-        stage.train(), optimizer, BATCH, precision="auto" if precision == "fp64" else precision
-    )
-    training.scaler = torch.amp.GradScaler(device.type, init_scale=64, enabled=training.scaler.is_enabled())
+    plan = plan_of(BATCH, "auto" if precision == "fp64" else precision)
+    training = Training(stage.train(), optimizer, None, TASKS["CIRR"], plan)
+    scaler = training.state.scaler
+    scaler.load_state_dict(scaler.state_dict() | {"scale": 64.0})
     loss = training.train_step(share_of_batch(model))
-    assert precision != "fp16" or training.scaler.get_scale() == 64  # nothing has overflown
+    assert precision != "fp16" or scaler.get_scale() == 64  # nothing has overflown
     found = {name: value.grad for name, value in stage.trained.named_parameters() if value.grad is not None}
     if distributed.is_first():
         torch.save(found | {"loss": loss}, Path(path))
 
 
+def plan_of(batch_size, precision="auto"):
+    """The plan of a training of which single steps are taken."""
+    return TrainingPlan(1, batch_size, 1, precision, seed=0, save_training=False, save_best=False)
+
+
 def combiner_stage():
-    return CombinerTraining(random_clip(*TRANSFORMER), Combiner(32, 24, 40).double(), None, None, [])
+    return CombinerTraining(Combiner(32, 24, 40).double(), None, None, [])
 
 
 def clip_stage(model, clip_bs, precision):
@@ -52,7 +59,7 @@ def clip_stage(model, clip_bs, precision):
     for name, weights in clip_model.named_parameters():
         if name.endswith("bn3.weight"):  # zeros would leave a block without gradients
             nn.init.ones_(weights)
-    return FineTuning(clip_model, "both", clip_bs=clip_bs)
+    return FineTuning(OpenAIClip(clip_model), ENCODERS, clip_bs=clip_bs)
 
 
 def share_of_batch(model):

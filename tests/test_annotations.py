@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from annotations import CIRR_SPLITS, DRESS_TYPES, FASHIONIQ_SPLITS, read_cirr, read_fashioniq
 from data_utils import CIRRDataset, FashionIQDataset
 from src.errors import InputError
+from src.tasks.triplets import Triplet
+from tests.splits import CIRR, FASHIONIQ, read_cirr, read_fashioniq
 
 CIRR_CAPTIONS, CIRR_LISTING = (
     "cirr_dataset/cirr/captions/cap.rc2.{}.json",
@@ -34,13 +35,28 @@ def fault_of(read, *arguments):
 
 
 def test_the_toy_world_is_read(world):
-    for split in CIRR_SPLITS:
+    for split in CIRR.splits:
         read = read_cirr(world, split)
-        assert read.triplets == json.loads((world / CIRR_CAPTIONS.format(split)).read_text())
+        entries = json.loads((world / CIRR_CAPTIONS.format(split)).read_text())
+        assert read.triplets == [
+            Triplet(
+                entry["reference"],
+                (entry["caption"],),
+                (entry["target_hard"],) if split != "test1" else (),
+                tuple(entry["img_set"]["members"]),
+                str(entry["pairid"]),
+            )
+            for entry in entries
+        ]
         assert read.path == world / CIRR_CAPTIONS.format(split)
         assert all(path.is_file() for path in read.pictures.values())
-    for split in FASHIONIQ_SPLITS:
+    for split in FASHIONIQ.splits:
         read = read_fashioniq(world, "dress", split)
+        entries = json.loads((world / FIQ_CAPTIONS.format(split)).read_text())
+        assert read.triplets == [
+            Triplet(entry["candidate"], tuple(entry["captions"]), (entry["target"],) if split != "test" else ())
+            for entry in entries
+        ]
         assert list(read.pictures) == json.loads((world / FIQ_LISTING.format(split)).read_text())
         assert all(path.is_file() for path in read.pictures.values())
 
@@ -54,10 +70,10 @@ def test_the_published_annotations_are_read(shared, tmp_path):
     splits = read_cirr(tmp_path, "val"), read_cirr(tmp_path, "test1")
     sizes = [(len(split.triplets), len(split.pictures)) for split in splits]
     assert sizes == [(4181, 2297), (4148, 2315)]
-    galleries = [len(read_fashioniq(tmp_path, dress_type, "val").pictures) for dress_type in DRESS_TYPES]
+    galleries = [len(read_fashioniq(tmp_path, dress_type, "val").pictures) for dress_type in FASHIONIQ.categories]
     assert galleries == [3817, 5373, 6346]
     for split in ("train", "test"):
-        for dress_type in DRESS_TYPES:
+        for dress_type in FASHIONIQ.categories:
             assert read_fashioniq(tmp_path, dress_type, split).triplets
 
 
@@ -67,11 +83,11 @@ NO_GROUP = "without an img_set of 6 different members: entry 2"
 @pytest.mark.parametrize(
     ("split", "change", "fault"),
     [
-        ("val", lambda all: all[2].pop("caption"), "1 of 24 entries without a 'caption' that is a str: entry 2"),
-        ("val", lambda all: all[2].update(reference=7), "1 of 24 entries without a 'reference' that is a str: entry 2"),
-        ("val", lambda all: all[2].update(reference="a\ud800"), "entries without a 'reference' that is a str: entry 2"),
-        ("test1", lambda all: all[2].update(pairid=True), "entries without a 'pairid' that is a int: entry 2"),
-        ("val", lambda all: all.insert(2, "entry"), "1 of 25 entries that are no object: entry 2"),
+        ("val", lambda all: all[2].pop("caption"), "1 of 24 entries without text under 'caption': entry 2"),
+        ("val", lambda all: all[2].update(reference=7), "1 of 24 entries without text under 'reference': entry 2"),
+        ("val", lambda all: all[2].update(reference="a\ud800"), "entries without text under 'reference': entry 2"),
+        ("test1", lambda all: all[2].update(pairid=True), "entries without a whole number under 'pairid': entry 2"),
+        ("val", lambda all: all.insert(2, "entry"), "1 of 25 entries not an object: entry 2"),
         ("val", lambda all: all.clear(), "holds no triplets"),
         ("val", lambda all: all[2]["img_set"]["members"].pop(), NO_GROUP),
         ("val", lambda all: all[2]["img_set"].pop("members"), NO_GROUP),
@@ -102,10 +118,7 @@ def test_reference_and_target_are_members(role, split, triplets, broken_world):
 
     changed(broken_world / CIRR_CAPTIONS.format(split), change)
     line = fault_of(read_cirr, broken_world, split)
-    assert (
-        f"1 of {48 if split == 'train' else 24} triplets with a {role[:9].removesuffix('_ha')} that is no member"
-        in line
-    )
+    assert f"1 of {48 if split == 'train' else 24} triplets with a {role[:9].removesuffix('_ha')} outside their" in line
 
 
 def test_a_name_may_be_in_any_script(broken_world):
@@ -142,13 +155,13 @@ def test_group_members_are_listed(broken_world):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda paths: paths.update(dev="/etc"), "1 of 31 paths that are none inside the dataset's folder: /etc"),
-        (lambda paths: paths.update(dev="./dev/../../../x.png"), "inside the dataset's folder: ./dev/../../../x.png"),
-        (lambda paths: paths.update(dev="C:\\x.png"), "inside the dataset's folder: C:\\x.png"),
-        (lambda paths: paths.update(dev="dev/a\0.png"), r"inside the dataset's folder: 'dev/a\x00.png'"),
-        (lambda paths: paths.update(dev="."), "inside the dataset's folder: ."),
-        (lambda paths: paths.update(dev=["dev.png"]), "1 of 31 entries that are no name and path: dev"),
-        (lambda paths: paths.update({"": "dev.png"}), "1 of 31 entries that are no name and path: "),
+        (lambda paths: paths.update(dev="/etc"), "1 of 31 paths outside the data set's folder: /etc"),
+        (lambda paths: paths.update(dev="./dev/../../../x.png"), "outside the data set's folder: ./dev/../../../x.png"),
+        (lambda paths: paths.update(dev="C:\\x.png"), "outside the data set's folder: C:\\x.png"),
+        (lambda paths: paths.update(dev="dev/a\0.png"), r"outside the data set's folder: 'dev/a\x00.png'"),
+        (lambda paths: paths.update(dev="."), "outside the data set's folder: ."),
+        (lambda paths: paths.update(dev=["dev.png"]), "1 of 31 entries without a name and a path: dev"),
+        (lambda paths: paths.update({"": "dev.png"}), "1 of 31 entries without a name and a path: "),
         (lambda paths: paths.clear(), "holds no pictures"),
     ],
 )
@@ -167,7 +180,7 @@ def test_faulty_cirr_listings(change, fault, broken_world):
         (lambda all: all[1].update(captions=["a", "b", "c"]), "1 of 8 entries without two captions: entry 1"),
         (lambda all: all[1].update(captions="ab"), "1 of 8 entries without two captions: entry 1"),
         (lambda all: all[1].update(captions=["a", None]), "1 of 8 entries without two captions: entry 1"),
-        (lambda all: all[1].pop("target"), "1 of 8 entries without a 'target' that is a str: entry 1"),
+        (lambda all: all[1].pop("target"), "1 of 8 entries without text under 'target': entry 1"),
         (lambda all: all[1].update(candidate="gone"), "1 of 8 triplets with a reference that split.dress.val.json"),
         (lambda all: all[1].update(target="gone"), "1 of 8 triplets with a target that split.dress.val.json"),
     ],
@@ -183,11 +196,11 @@ def test_faulty_fashioniq_triplets(change, fault, broken_world):
     ("change", "fault"),
     [
         (lambda names: names.append(names[3]), "names listed again: "),
-        (lambda names: names.append("../../x"), "names that are none of a file in the dataset's folder: ../../x"),
-        (lambda names: names.append("a/b"), "names that are none of a file in the dataset's folder: a/b"),
-        (lambda names: names.append("a\\b"), "names that are none of a file in the dataset's folder: a\\b"),
-        (lambda names: names.append(7), "entries that are no name: entry "),
-        (lambda names: names.append("a\nb"), "entries that are no name: entry "),
+        (lambda names: names.append("../../x"), "names outside the data set's folder: ../../x"),
+        (lambda names: names.append("a/b"), "names outside the data set's folder: a/b"),
+        (lambda names: names.append("a\\b"), "names outside the data set's folder: a\\b"),
+        (lambda names: names.append(7), "entries without a name: entry "),
+        (lambda names: names.append("a\nb"), "entries without a name: entry "),
     ],
 )
 def test_faulty_fashioniq_listings(change, fault, broken_world):

@@ -11,12 +11,13 @@ import torch
 import clip_fine_tune
 import combiner_train
 import validate
-from annotations import DRESS_TYPES
-from data_utils import CIRRDataset, FashionIQDataset, make_transform
-from image_cache import cache_images
+from data_utils import Pictures, make_transform
 from src.errors import InputError
+from src.image_cache import ImageCache
+from src.openai_clip import OpenAIClip
 from src.openai_clip import small_clip as random_clip
 from src.weights import read_weights
+from tests.splits import FASHIONIQ, read_cirr
 from utils import ENCODERS, Encoder, autocast, extract_caption_features, extract_index_features
 
 STAGE_1 = ["--dataset", "CIRR", "--num-epochs", "2", "--batch-size", "16", "--learning-rate", "1e-3"]
@@ -31,12 +32,13 @@ def own_world(world, tmp_path):
 
 
 def gallery_of(folder, transform="targetpad", ratio=1.25, dim=64):
-    return CIRRDataset("val", "classic", make_transform(transform, ratio, dim), folder)
+    return Pictures(read_cirr(folder, "val").pictures, make_transform(transform, ratio, dim))
 
 
 @pytest.fixture
 def encoded(small_clip, monkeypatch):
     """How many pictures and captions a CLIP encoded since the last call."""
+    clip_class = type(small_clip.model)
     counts = {"encode_image": 0, "encode_text": 0}
 
     def counting(name, encode):
@@ -47,7 +49,7 @@ def encoded(small_clip, monkeypatch):
         return counted
 
     for name in counts:
-        monkeypatch.setattr(type(small_clip), name, counting(name, getattr(type(small_clip), name)))
+        monkeypatch.setattr(clip_class, name, counting(name, getattr(clip_class, name)))
 
     def since_last():
         seen = tuple(counts.values())
@@ -76,26 +78,25 @@ def test_only_a_changed_picture_is_encoded_again(own_world, small_clip, tmp_path
     gallery = gallery_of(own_world)
     before = Encoder(small_clip, ENCODERS, tmp_path / "cache").pictures(gallery)
     encoded()
-    PIL.Image.new("RGB", (70, 50), "red").save(gallery.path(gallery.image_names[7]), "PNG")
+    PIL.Image.new("RGB", (70, 50), "red").save(gallery.paths[gallery.names[7]], "PNG")
     after = Encoder(small_clip, ENCODERS, tmp_path / "cache").pictures(gallery)
     assert encoded() == (1, 0)
     assert (before != after).any(dim=1).nonzero().flatten().tolist() == [7]
     torch.testing.assert_close(after, extract_index_features(gallery, small_clip)[0], rtol=0, atol=1e-5)
 
 
-def test_everything_that_features_depend_on_is_told_apart(world, small_clip, tmp_path, encoded):
+def test_everything_that_features_depend_on_is_told_apart(world, small_clip, tmp_path, encoded, device):
     def pictures(clip_model=small_clip, precision="fp32", **transform):
         with autocast(precision):
             Encoder(clip_model, ENCODERS, tmp_path).pictures(gallery_of(world, **transform))
         return encoded()[0]
 
-    other_tower, other_text = random_clip().eval(), random_clip().eval()
-    for clip_model in (other_tower, other_text):
-        clip_model.load_state_dict(small_clip.state_dict())
-        clip_model.to(next(small_clip.parameters()).device)
+    other_tower, other_text = (OpenAIClip(random_clip()).to(device) for _ in range(2))
+    for backbone in (other_tower, other_text):
+        backbone.model.load_state_dict(small_clip.model.state_dict())
     with torch.no_grad():
-        other_tower.visual.proj[3, 3] += 1e-6
-        other_text.text_projection[3, 3] += 1e-6
+        other_tower.model.visual.proj[3, 3] += 1e-6
+        other_text.model.text_projection[3, 3] += 1e-6
 
     assert pictures() == 30
     assert pictures(transform="squarepad") == pictures(transform="clip") == pictures(ratio=1.5) == 30
@@ -168,8 +169,9 @@ def test_a_frozen_image_encoder_sees_each_picture_once(options, encoded):
 def test_cached_pictures_are_the_same_to_the_bit(transform, own_world, tmp_path):
     """Among them palette, grey, alpha, CMYK, 16-bit and extreme pictures."""
     preprocess = make_transform(*transform, 48)
-    uncached = FashionIQDataset("val", DRESS_TYPES, "classic", preprocess, own_world)
-    paths = [uncached.path(name) for name in uncached.image_names]
+    categories = FASHIONIQ.read_all(own_world, "val").values()
+    files = {name: path for split in categories for name, path in split.pictures.items()}
+    uncached, paths = Pictures(files, preprocess), list(files.values())
     picture = PIL.Image.effect_mandelbrot((90, 61), (-2, -1.5, 1, 1.5), 90)
     for path, mode in zip(paths, ("L", "P", "RGBA", "LA", "1", "I;16"), strict=False):
         sixteen_bits = PIL.Image.fromarray(257 * np.asarray(picture).astype(np.uint16))
@@ -177,8 +179,9 @@ def test_cached_pictures_are_the_same_to_the_bit(transform, own_world, tmp_path)
     PIL.Image.new("RGB", (1, 1), "red").save(paths[6], "PNG")
     picture.convert("CMYK").save(paths[7], "JPEG")
 
-    cached = FashionIQDataset("val", DRESS_TYPES, "classic", preprocess, own_world)
-    cache_images([cached], tmp_path / "cache", num_workers=0)
+    cache = ImageCache(tmp_path / "cache", preprocess)
+    cache.fill(paths, num_workers=0)
+    cached = Pictures(files, preprocess, cache)
     for number, path in enumerate(paths):
         assert cached[number][0] == uncached[number][0]
         assert torch.equal(cached[number][1], uncached[number][1]), path
@@ -201,23 +204,28 @@ def test_training_from_the_image_cache_is_the_same_to_the_bit(dataset, workers, 
     assert "decoding once, 0.00 GB for 70 pictures" in capsys.readouterr().out
 
 
+def cached_gallery(folder, tmp_path):
+    """The gallery behind an image cache that has all of it."""
+    plain = gallery_of(folder)
+    cache = ImageCache(tmp_path / "cache", plain.preprocess)
+    cache.fill(list(plain.paths.values()), num_workers=0)
+    return Pictures(plain.paths, plain.preprocess, cache)
+
+
 def test_a_picture_is_decoded_once(own_world, tmp_path, monkeypatch, capsys):
     opened = []
     original = PIL.Image.open
     monkeypatch.setattr(PIL.Image, "open", lambda path: opened.append(path) or original(path))
     for expected in (30, 0):
         opened.clear()
-        galleries = [gallery_of(own_world), gallery_of(own_world)]
-        cache_images(galleries, tmp_path / "cache", num_workers=0)
-        galleries[1].images([0, 5])
+        cached_gallery(own_world, tmp_path).images([0, 5])
         assert len(opened) == expected
     assert len(capsys.readouterr().out.splitlines()) == 1
 
-    changed = galleries[0].path(galleries[0].image_names[4])
+    changed = list(gallery_of(own_world).paths.values())[4]
     PIL.Image.new("RGB", (70, 50), "red").save(changed, "PNG")
     opened.clear()
-    gallery = gallery_of(own_world)
-    cache_images([gallery], tmp_path / "cache", num_workers=0)
+    gallery = cached_gallery(own_world, tmp_path)
     assert opened == [changed]
     assert torch.equal(gallery.images([4, 3]), gallery_of(own_world).images([4, 3]))
 
@@ -227,5 +235,5 @@ def test_a_disk_without_space_is_refused_beforehand(world, tmp_path, monkeypatch
     free = shutil.disk_usage(tmp_path)._replace(free=30 * 64 * 64 * 3 - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
     with pytest.raises(InputError, match=r"--image-cache .*: needs 0.00 GB for 30 pictures, its disk has 0.00 GB free"):
-        cache_images([gallery], tmp_path / "cache", num_workers=0)
+        ImageCache(tmp_path / "cache", gallery.preprocess).fill(list(gallery.paths.values()), num_workers=0)
     assert list((tmp_path / "cache").rglob("*.npy")) == []

@@ -8,12 +8,13 @@ import sys
 import pytest
 
 import check_data
-from annotations import FASHIONIQ_SPLITS, read_cirr, read_fashioniq
-from data_findings import is_blank
-from data_utils import cleaned_caption
 from src.files import PROJECT_ROOT, read_json, write_json
+from src.findings import is_blank
+from src.tasks.fashioniq import cleaned_caption
+from src.tasks.registry import TASKS
 from tests.conftest import SHARED
 from tests.odd_pictures import BROKEN, ODD
+from tests.splits import read_cirr, read_fashioniq
 
 DATASETS = "CIRR", "FashionIQ"
 
@@ -81,7 +82,7 @@ def test_kinds_that_change_nothing(case, dataset, broken_world, checked):
 
 
 def folder_of(dataset, data_path):
-    return data_path / check_data.LAYOUTS[dataset].folder
+    return data_path / TASKS[dataset].folder
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -155,27 +156,29 @@ def test_a_picture_that_two_splits_list(dataset, broken_world, checked):
 
 
 def test_a_validation_target_that_another_category_trains_on(broken_world, checked):
-    trained = read_fashioniq(broken_world, "shirt", "train").triplets[0]["target"]
+    trained = read_fashioniq(broken_world, "shirt", "train").triplets[0].targets[0]
     val = split_of("FashionIQ", broken_world)
     write_json(listing_of(val), [*val.pictures, trained])
-    write_json(val.path, [{**val.triplets[0], "target": trained}, *val.triplets[1:]])
+    first, *others = read_json(val.path, list)
+    write_json(val.path, [first | {"target": trained}, *others])
     status, found = checked("FashionIQ")
     assert (status, set(found)) == (0, {"val in train by name", "val targets trained"})
     assert found["val targets trained"]["names"] == [trained]
 
-    own = read_fashioniq(broken_world, "dress", "train").triplets[0]["target"]
+    own = read_fashioniq(broken_world, "dress", "train").triplets[0].targets[0]
     write_json(listing_of(val), [*val.pictures, own])
-    write_json(val.path, [{**val.triplets[0], "target": own}, *val.triplets[1:]])
+    write_json(val.path, [first | {"target": own}, *others])
     assert set(checked("FashionIQ")[1]) == {"val in train by name"}
 
 
 def test_blank_captions(broken_world, checked):
     cirr, fashioniq = (split_of(dataset, broken_world) for dataset in DATASETS)
-    cirr.triplets[2]["caption"] = " ?."
-    fashioniq.triplets[0]["captions"] = ["", "is red"]
-    fashioniq.triplets[1]["captions"] = ["\t", ","]
-    for split in (cirr, fashioniq):
-        write_json(split.path, split.triplets)
+    for split, changes in (
+        (cirr, {2: {"caption": " ?."}}),
+        (fashioniq, {0: {"captions": ["", "is red"]}, 1: {"captions": ["\t", ","]}}),
+    ):
+        entries = read_json(split.path, list)
+        write_json(split.path, [entry | changes.get(number, {}) for number, entry in enumerate(entries)])
     for dataset, where in zip(
         DATASETS, (["rc2.val.json[2]"], [f"dress.val.json[{n}]" for n in (0, 1, 1)]), strict=True
     ):
@@ -194,7 +197,8 @@ def test_blank_is_what_is_left_of_nothing():
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_repeated_triplets(dataset, broken_world, checked):
     val = split_of(dataset, broken_world)
-    write_json(val.path, [*val.triplets, val.triplets[0]])
+    entries = read_json(val.path, list)
+    write_json(val.path, [*entries, entries[0]])
     status, found = checked(dataset)
     assert (status, list(found)) == (0, ["repeated triplets"])
     assert found["repeated triplets"]["names"] == [f"{val.path.name}[{len(val.triplets)}]"]
@@ -226,7 +230,7 @@ def test_every_data_set_found_and_splits_that_are_not_there(broken_world, capsys
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--data-path", "/nowhere"], "/nowhere: holds neither cirr_dataset/ nor fashionIQ_dataset/"),
+        (["--data-path", "/nowhere"], "/nowhere: holds none of cirr_dataset/ and fashionIQ_dataset/"),
         (["--data-path", "/nowhere", "--dataset", "cirr"], "/nowhere/cirr_dataset: no such folder"),
         (["--dataset", "CIFAR"], "'CIFAR' is none of CIRR, FashionIQ"),
         (["--num-workers", "-1"], "whole number of 0 or more"),
@@ -276,7 +280,7 @@ def test_what_the_published_fashioniq_shares_between_splits(tmp_path, capsys):
     (tmp_path / "fashionIQ_dataset").symlink_to(annotations)
     assert run("--data-path", tmp_path, "--output", tmp_path / "findings.json") == 1  # no pictures are there
     (checked,) = json.loads((tmp_path / "findings.json").read_text())["datasets"]
-    assert list(checked["sizes"]) == list(FASHIONIQ_SPLITS)
+    assert list(checked["sizes"]) == list(TASKS["FashionIQ"].splits)
     numbers = {finding["kind"]: (finding["count"], finding["of"]) for finding in checked["findings"]}
     assert numbers["val in train by name"] == (811, 15415)
     assert numbers["val targets trained"] == (143, 6003)

@@ -11,10 +11,11 @@ import cirr_test_submission
 import clip_fine_tune
 import combiner_train
 import validate
-from src.checkpoint import read_checkpoint, write_checkpoint
 from src.errors import InputError
+from src.facts import read_facts
 from src.openai_clip import random_clip
-from src.weights import read_facts, read_weights
+from src.training_state import KEYS, STATE_FILE, read_state
+from src.weights import read_weights, write_checkpoint
 from utils import load_clip
 
 SHORT = ["--num-epochs", "1", "--batch-size", "16", "--save-training"]
@@ -130,7 +131,8 @@ def test_checkpoints_of_anything(content, tmp_path):
     torch.save(content, path)
     for read in (lambda path: read_weights(path, "CLIP"), lambda path: load_clip(str(path)), read_facts):
         assert_data_or_refused(read, path)
-    assert_data_or_refused(lambda path: read_checkpoint(path, ("weights", "run")), path)
+    path.rename(tmp_path / STATE_FILE)
+    assert_data_or_refused(lambda path: read_state(path.parent), tmp_path / STATE_FILE)
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +159,13 @@ def test_torn_and_mutated_checkpoints(data, saved, tmp_path):
 @FEW
 @given(data=st.data())
 def test_mutated_whole_checkpoints(data, tmp_path):
-    path = tmp_path / "state.pt"
-    keys = ("weights", "run")
-    write_checkpoint(path, {"weights": {"a": torch.ones(3)}, "run": {"rows": [1, 2.5, "x"]}})
+    path = tmp_path / STATE_FILE
+    write_checkpoint(path, dict.fromkeys(KEYS) | {"weights": {"a": torch.ones(3)}, "run": {"rows": [1, 2.5, "x"]}})
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
-    assert_data_or_refused(lambda path: read_checkpoint(path, keys), path)
+    assert_data_or_refused(lambda path: read_state(path.parent), path)
 
 
 class Touch:
@@ -184,5 +185,5 @@ def test_no_code_runs(write, tmp_path):
     for read in (lambda path: read_weights(path, "CLIP"), lambda path: load_clip(str(path)), read_facts):
         assert_data_or_refused(read, path)
     with pytest.raises(InputError):
-        read_checkpoint(path, ("CLIP",))
+        read_state(path.rename(tmp_path / STATE_FILE).parent)
     assert not (tmp_path / "touched").exists()

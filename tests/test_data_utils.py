@@ -8,7 +8,6 @@ from data_utils import (
     FashionIQDataset,
     SquarePad,
     TargetPad,
-    clip_transform,
     make_transform,
     squarepad_transform,
     targetpad_transform,
@@ -59,8 +58,8 @@ def test_padding(pad, before, after):
 
 def test_transform_by_name():
     picture = formula_picture(90, 37, "RGB")
-    for name, transform in (("clip", clip_transform(32)), ("squarepad", squarepad_transform(32))):
-        assert torch.equal(make_transform(name, 1.25, 32)(picture), transform(picture))
+    assert torch.equal(make_transform("squarepad", None, 32)(picture), squarepad_transform(32)(picture))
+    assert not torch.equal(make_transform("clip", None, 32)(picture), squarepad_transform(32)(picture))
     assert torch.equal(make_transform("targetpad", 1.5, 32)(picture), targetpad_transform(1.5, 32)(picture))
     with pytest.raises(InputError, match="'square' is no transform.*clip, squarepad, targetpad"):
         make_transform("square", 1.25, 32)
@@ -74,16 +73,16 @@ def test_cirr_items(world):
     train, val, test = (CIRRDataset(split, "relative", size_of, world) for split in ("train", "val", "test1"))
     triplet = train.triplets[3]
     reference, target, caption = train[3]
-    with PIL.Image.open(train.path(triplet["reference"])) as picture:
+    with PIL.Image.open(train.paths[triplet.reference]) as picture:
         assert reference == picture.size
-    with PIL.Image.open(train.path(triplet["target_hard"])) as picture:
+    with PIL.Image.open(train.paths[triplet.targets[0]]) as picture:
         assert target == picture.size
-    assert caption == triplet["caption"]
+    assert (caption,) == triplet.captions
 
     triplet = val.triplets[5]
-    assert val[5] == (triplet["reference"], triplet["target_hard"], triplet["caption"], triplet["img_set"]["members"])
+    assert val[5] == (triplet.reference, *triplet.targets, *triplet.captions, list(triplet.group))
     triplet = test.triplets[5]
-    assert test[5] == (triplet["pairid"], triplet["reference"], triplet["caption"], triplet["img_set"]["members"])
+    assert test[5] == (int(triplet.id), triplet.reference, *triplet.captions, list(triplet.group))
     assert [len(train), len(val), len(test)] == [48, 24, 33]
 
     gallery = CIRRDataset("val", "classic", size_of, world)
@@ -98,17 +97,17 @@ def test_fashioniq_items(world):
     triplet = train.triplets[3]
     images = world / "fashionIQ_dataset" / "images"
     reference, target, captions = train[3]
-    with PIL.Image.open(images / f"{triplet['candidate']}.jpg") as picture:
+    with PIL.Image.open(images / f"{triplet.reference}.jpg") as picture:
         assert reference == picture.size
-    with PIL.Image.open(images / f"{triplet['target']}.jpg") as picture:
+    with PIL.Image.open(images / f"{triplet.targets[0]}.jpg") as picture:
         assert target == picture.size
-    assert captions == triplet["captions"]
+    assert captions == list(triplet.captions)
 
     triplet = val.triplets[5]
-    assert val[5] == (triplet["candidate"], triplet["target"], triplet["captions"])
+    assert val[5] == (triplet.reference, triplet.targets[0], list(triplet.captions))
     triplet = test.triplets[5]
     name, reference, captions = test[5]
-    assert (name, captions) == (triplet["candidate"], triplet["captions"])
+    assert (name, captions) == (triplet.reference, list(triplet.captions))
     assert len(train) == 2 * 48 // 3
 
     galleries = [FashionIQDataset("val", [kind], "classic", size_of, world) for kind in ("dress", "toptee", "shirt")]
@@ -150,6 +149,6 @@ def test_missing_pictures_are_counted(broken_world):
 def test_a_broken_picture_is_named(broken_world):
     picture = sorted((broken_world / "cirr_dataset" / "dev").iterdir())[0]
     picture.write_bytes(picture.read_bytes()[:200])
-    gallery = CIRRDataset("val", "classic", clip_transform(32), broken_world)
+    gallery = CIRRDataset("val", "classic", make_transform("clip", None, 32), broken_world)
     with pytest.raises(InputError, match=f"{picture.name}: cannot be read as a picture"):
         gallery[gallery.image_names.index(picture.stem)]

@@ -17,8 +17,8 @@ import torch.distributed
 import validate
 from src.files import PROJECT_ROOT
 from src.losses import contrastive_loss
+from src.training_state import STATE_FILE
 from tests.forks import children_of, finished_runs, only_run, wait_for_end
-from training import STATE_FILE
 
 # 14 is a multiple of neither 4 nor 8.
 RECIPE = ["--num-epochs", "5", "--batch-size", "14", "--validation-frequency", "1", "--seed", "2", "--save-training"]

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from src.checkpoint import write_checkpoint
 from src.errors import in_a_line
-from src.weights import read_weights
+from src.weights import read_weights, write_checkpoint
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,19 @@ import torch
 import torch.nn.functional as F
 
 import benchmarks.__main__ as benchmark
+import data_utils
 from benchmarks import plain
-from benchmarks.cases import training_without_run
 from clip_fine_tune import FineTuning
 from data_utils import CIRRDataset, FashionIQDataset, TripletImages, make_transform
 from src import retrieval
+from src.backbone import ENCODERS
 from src.files import PROJECT_ROOT
+from src.openai_clip import OpenAIClip
 from src.openai_clip import small_clip as random_clip
 from src.retrieval import best_rows, rank_targets, rank_targets_among
+from src.tasks.registry import TASKS
+from tests.gradients import plan_of
+from training import Training
 from utils import autocast, extract_caption_features
 from validate import compute_cirr_val_metrics
 
@@ -79,43 +84,48 @@ def test_all_scores_equal(device):
 def test_captions_are_those_of_the_whole_context(small_clip):
     captions = ["a red dress, but sleeveless", "", "is " + "very " * 100 + "long", "blue", "has long sleeves"] * 9
     ours = extract_caption_features(captions, small_clip, batch_size=4)
-    torch.testing.assert_close(ours, plain.encode_captions(captions, small_clip), rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours, plain.encode_captions(captions, small_clip.model), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("dataset", [CIRRDataset, FashionIQDataset])
+@pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
 def test_a_batch_opens_each_of_its_pictures_once(dataset, world, monkeypatch):
-    category = [["dress", "shirt"]] if dataset is FashionIQDataset else []
-    training_set = dataset("train", *category, "relative", make_transform("targetpad", 1.25, 64), world)
-    triplets = TripletImages(training_set)
+    task, preprocess = TASKS[dataset], make_transform("targetpad", 1.25, 64)
+    triplets = TripletImages(list(task.read_all(world, "train").values()), preprocess)
     opened = []
-    original = dataset._image
-    monkeypatch.setattr(dataset, "_image", lambda self, name: opened.append(name) or original(self, name))
+    original = data_utils.opened
+    monkeypatch.setattr(data_utils, "opened", lambda *arguments: opened.append(arguments[0]) or original(*arguments))
     chosen = list(range(20))
     random.Random(0).shuffle(chosen)
     images, references, targets, captions = triplets[chosen]
     assert len(opened) == len(set(opened)) == len(images)
+    kinds = [] if dataset == "CIRR" else [task.categories]
+    make = CIRRDataset if dataset == "CIRR" else FashionIQDataset
+    published = make("train", *kinds, "relative", preprocess, world)
     for place, number in enumerate(chosen):
-        reference, target, caption = training_set[number]
+        reference, target, caption = published[number]
         assert torch.equal(images[references[place]], reference)
         assert torch.equal(images[targets[place]], target)
-        assert captions[place] == caption
+        assert list(captions[place]) == ([caption] if dataset == "CIRR" else caption)
 
 
 def test_a_step_of_stage_1_is_the_plain_one(world, device):
     """Loss and weights after a step: pictures once through the tower, captions trimmed, channels last, fused AdamW."""
-    training_set = CIRRDataset("train", "relative", make_transform("targetpad", 1.25, 64), world)
-    images, references, targets, captions = TripletImages(training_set)[list(range(24))]
+    splits = list(TASKS["CIRR"].read_all(world, "train").values())
+    images, references, targets, captions = TripletImages(splits, make_transform("targetpad", 1.25, 64))[
+        list(range(24))
+    ]
+    captions = [caption for (caption,) in captions]
     assert len(images) < 48
     results = []
     for ours in (False, True):
         torch.manual_seed(0)
         clip_model = random_clip().to(device).eval()
-        stage = FineTuning(clip_model, "both")
+        stage = FineTuning(OpenAIClip(clip_model), ENCODERS)
         learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=1e-3, eps=1e-7, fused=ours)
         if ours:
             clip_model.to(memory_format=torch.channels_last)
-            training = training_without_run(stage, optimizer, len(captions))
+            training = Training(stage, optimizer, None, TASKS["CIRR"], plan_of(len(captions)))
             loss = training.train_step(stage.inputs(images, references, targets, texts=captions)).item()
         else:
             loss = plain.fine_tuning_step(

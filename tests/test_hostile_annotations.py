@@ -3,13 +3,13 @@
 import json
 import shutil
 
+import clip
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotations import DRESS_TYPES, read_cirr, read_fashioniq
 from src.errors import InputError
-from src.openai_clip import tokenize
+from tests.splits import FASHIONIQ, read_cirr, read_fashioniq
 
 CIRR, FIQ = "cirr_dataset/cirr", "fashionIQ_dataset"
 FILES = {
@@ -83,21 +83,17 @@ def assert_right(split, folder, is_cirr):
         assert root in path.parents
         assert ".." not in path.parts
     assert split.triplets
-    assert len(split.needed) == len(split.triplets)
-    for triplet, needed in zip(split.triplets, split.needed, strict=True):
-        reference, target = triplet.get("reference" if is_cirr else "candidate"), triplet.get("target_hard")
-        assert reference in split.pictures
-        assert set(needed) <= set(split.pictures)
-        for text in [triplet["caption"]] if is_cirr else triplet["captions"]:
+    for triplet in split.triplets:
+        assert triplet.reference in split.pictures
+        assert split.needed(triplet) <= set(split.pictures)
+        assert len(triplet.targets) == (split.name in ("train", "val"))
+        for text in triplet.captions:
             text.encode()
-        if not is_cirr:
-            assert len(triplet["captions"]) == 2
-            continue
-        members = triplet["img_set"]["members"]
-        assert len(members) == len(set(members)) == 6
-        assert reference in members
-        if "test1" not in split.path.name:
-            assert target in set(members) - {reference}
+        assert len(triplet.captions) == (1 if is_cirr else 2)
+        if is_cirr:
+            assert len(triplet.group) == len(set(triplet.group)) == 6
+            assert {triplet.reference, *triplet.targets} <= set(triplet.group)
+            assert triplet.reference not in triplet.targets
 
 
 @EXAMPLES
@@ -201,10 +197,10 @@ def test_every_caption_that_is_read_can_be_tokenized(caption, annotations_alone)
     content[3]["caption"] = caption
     split = read_with(annotations_alone, name, json.dumps(content).encode())
     if split is not None:
-        assert tokenize([split.triplets[3]["caption"]], 77).shape == (1, 77)
+        assert clip.tokenize([split.triplets[3].captions[0]], 77, truncate=True).shape == (1, 77)
     assert (split is None) == any("\ud800" <= character <= "\udfff" for character in caption)
 
 
 def test_every_category_of_the_world_is_read(world):
-    for dress_type in DRESS_TYPES:
+    for dress_type in FASHIONIQ.categories:
         assert_right(read_fashioniq(world, dress_type, "val"), world, is_cirr=False)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annotations import read_cirr
 from src.errors import InputError
 from src.picture_kinds import look_at, look_at_all
 from tests.odd_pictures import plain, saved
+from tests.splits import read_cirr
 
 
 def test_worker_processes_see_what_one_process_sees(broken_world):

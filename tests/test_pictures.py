@@ -14,7 +14,8 @@ import pytest
 import torch
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from data_utils import MEAN, STD, CIRRDataset, SquarePad, TargetPad, make_transform
+from data_utils import CIRRDataset, SquarePad, TargetPad, make_transform
+from src.backbone import OPENAI_NORMALISATION
 from src.errors import InputError
 from src.files import PROJECT_ROOT
 from src.pictures import opened
@@ -27,7 +28,7 @@ def plainly(path, transform):
     """What the published code makes of a picture."""
     steps = Resize(DIM, interpolation=InterpolationMode.BICUBIC), CenterCrop(DIM), lambda image: image.convert("RGB")
     with PIL.Image.open(path) as image:
-        return Compose([*PADDING[transform], *steps, ToTensor(), Normalize(MEAN, STD)])(image)
+        return Compose([*PADDING[transform], *steps, ToTensor(), Normalize(*OPENAI_NORMALISATION)])(image)
 
 
 def noise(*shape, dtype=np.uint8):

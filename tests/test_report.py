@@ -10,7 +10,9 @@ import pytest
 import clip_fine_tune
 import combiner_train
 import report
-from validate import BENCHMARKS
+from src.answers import chance
+from src.tasks.registry import TASKS
+from src.tasks.triplets import Triplet
 
 COMBINER = ["--projection-dim", "16", "--hidden-dim", "32"]
 
@@ -127,5 +129,6 @@ def test_a_run_without_weights(tmp_path, capsys):
 
 
 def test_chance_is_no_more_than_certain():
-    assert max(BENCHMARKS["CIRR"].chance(12)) == 100
-    assert BENCHMARKS["FashionIQ"].chance(100) == (10, 50)
+    triplets = [Triplet("a", ("red",), ("b",), tuple("abcdef"))]
+    assert max(chance(triplets, 12, TASKS["CIRR"].protocol()).values()) == 100
+    assert chance(triplets, 100, TASKS["FashionIQ"].protocol()) == {"recall_at10": 10, "recall_at50": 50}

@@ -13,9 +13,9 @@ import torch
 
 import clip_fine_tune
 import combiner_train
-from data_utils import CIRRDataset
+import data_utils
+from src.training_state import STATE_FILE
 from tests.forks import children_of, finished_runs, only_run, wait_for_end
-from training import STATE_FILE
 
 EPOCHS = 6
 COMMON = ["--num-epochs", str(EPOCHS), "--batch-size", "16", "--save-training", "--seed", "3"]
@@ -216,7 +216,7 @@ def test_a_disk_without_room_is_refused_before_training(world, refused, tmp_path
 
 
 def test_a_dead_worker_is_named(world, refused, tmp_path, monkeypatch):
-    monkeypatch.setattr(CIRRDataset, "_image", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(data_utils, "opened", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     arguments = flags_of("clip_fine_tune", "CIRR", world, tmp_path, "--num-workers", "1")
     line = refused("clip_fine_tune", *arguments)
     assert "DataLoader worker (pid" in line

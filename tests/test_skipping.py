@@ -11,11 +11,12 @@ import clip_fine_tune
 import combiner_train
 import report
 import validate
-from annotations import read_cirr
-from data_utils import CIRRDataset, FashionIQDataset, clip_transform
-from skipping import Skipping
+from data_utils import Pictures, make_transform
 from src.errors import InputError
+from src.skipping import Skipping
+from tests.splits import read_cirr, read_fashioniq
 
+TRANSFORM = make_transform("clip", None, 8)
 MARK = r"  \(not comparable: without \d+ of \d+ pictures, \d+ of \d+ triplets\)$"
 TRAINING = ["--batch-size", "8", "--num-epochs", "1", "--save-training", "--skip-missing"]
 
@@ -25,9 +26,9 @@ def gaps(broken_world):
     """The toy world with a picture of each CIRR split missing, and one of FashionIQ's validation dresses torn."""
     for split in ("train", "val", "test1"):
         read = read_cirr(broken_world, split)
-        read.pictures[read.triplets[0]["reference"]].unlink()
-    gallery = FashionIQDataset("val", ["dress"], "classic", None, broken_world)
-    torn = gallery.path(gallery.triplets[0]["target"])
+        read.pictures[read.triplets[0].reference].unlink()
+    dresses = read_fashioniq(broken_world, "dress", "val")
+    torn = dresses.pictures[dresses.triplets[0].targets[0]]
     torn.write_bytes(torn.read_bytes()[:300])
     return broken_world
 
@@ -42,12 +43,12 @@ def arguments(options, gaps):
 def test_pictures_and_what_names_them_fall_out(workers, gaps, capsys):
     skipping = Skipping(True, workers)
     whole = read_cirr(gaps, "val")
-    lost = whole.triplets[0]["reference"]
-    gallery, queries = (CIRRDataset("val", mode, clip_transform(8), gaps, skipping) for mode in ("classic", "relative"))
-    assert gallery.image_names == [name for name in whole.pictures if name != lost]
-    assert queries.triplets == [triplet for triplet in whole.triplets if lost not in triplet["img_set"]["members"]]
+    lost = whole.triplets[0].reference
+    usable = [skipping.usable(whole, TRANSFORM) for _ in range(2)][1]
+    assert list(usable.pictures) == [name for name in whole.pictures if name != lost]
+    assert usable.triplets == [triplet for triplet in whole.triplets if lost not in triplet.group]
 
-    fallen_out = len(whole.triplets) - len(queries)
+    fallen_out = len(whole.triplets) - len(usable.triplets)
     line = capsys.readouterr().err.splitlines()[-1].split("\r")[-1]
     assert line.startswith(
         f"{whole.path}: --skip-missing leaves out 1 of 30 pictures and {fallen_out} of 24 triplets: "
@@ -58,16 +59,17 @@ def test_pictures_and_what_names_them_fall_out(workers, gaps, capsys):
 
 def test_training_needs_no_groups(gaps):
     whole = read_cirr(gaps, "train")
-    lost = whole.triplets[0]["reference"]
-    triplets = CIRRDataset("train", "relative", clip_transform(8), gaps, Skipping(True)).triplets
-    named = [lost in (triplet["reference"], triplet["target_hard"]) for triplet in whole.triplets]
+    lost = whole.triplets[0].reference
+    triplets = Skipping(True).usable(whole, TRANSFORM).triplets
+    named = [lost in (triplet.reference, *triplet.targets) for triplet in whole.triplets]
     assert len(triplets) == named.count(False)
-    assert any(lost in triplet["img_set"]["members"] for triplet in triplets)
+    assert any(lost in triplet.group for triplet in triplets)
 
 
 def test_an_unreadable_picture_falls_out_too(gaps, capsys):
     skipping = Skipping(True)
-    gallery = FashionIQDataset("val", ["dress"], "classic", clip_transform(8), gaps, skipping)
+    usable = skipping.usable(read_fashioniq(gaps, "dress", "val"), TRANSFORM)
+    gallery = Pictures(usable.pictures, TRANSFORM)
     assert all(gallery[number][1].shape == (3, 8, 8) for number in range(len(gallery)))
     assert "leaves out 1 of " in capsys.readouterr().err
 
@@ -88,8 +90,10 @@ def test_without_gaps_nothing_changes(world, options, tmp_path, capsys):
 def test_nothing_left(gaps):
     for picture in (gaps / "cirr_dataset" / "dev").iterdir():
         picture.unlink()
-    with pytest.raises(InputError, match="--skip-missing leaves nothing: 30 of 30 pictures and 24 of 24 triplets"):
-        CIRRDataset("val", "classic", clip_transform(8), gaps, Skipping(True))
+    with pytest.raises(
+        InputError, match="--skip-missing leaves nothing, without 30 of 30 pictures and 24 of 24 triplets"
+    ):
+        Skipping(True).usable(read_cirr(gaps, "val"), TRANSFORM)
 
 
 @pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
@@ -106,8 +110,8 @@ def test_a_submission_is_marked_and_its_files_are_right(arguments, tmp_path, gap
     assert len(lines) == 2
     assert all(re.search(MARK, line) for line in lines)
     submission = json.loads((tmp_path / "submission" / "CIRR" / "recall_subset_submission_mine.json").read_text())
-    queries = CIRRDataset("test1", "relative", clip_transform(8), gaps, Skipping(True))
-    assert set(submission) == {"version", "metric", *(str(triplet["pairid"]) for triplet in queries.triplets)}
+    usable = Skipping(True).usable(read_cirr(gaps, "test1"), TRANSFORM)
+    assert set(submission) == {"version", "metric", *(triplet.id for triplet in usable.triplets)}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from combiner import Combiner
+from combiner import Combiner, load_combining_function
 from data_utils import CIRRDataset, make_transform
 from src.errors import InputError
 from src.openai_clip import small_clip as random_clip
@@ -18,7 +18,6 @@ from utils import (
     extract_index_features,
     generate_randomized_fiq_caption,
     load_clip,
-    load_combining_function,
     save_model,
     set_train_bar_description,
     update_train_running_results,
@@ -71,7 +70,7 @@ def test_captions_are_cut_to_the_context(small_clip):
 def test_captions_are_encoded_without_what_follows_them(small_clip, device):
     captions = ["a red dress, but sleeveless", "blue", "has long sleeves and is shiny"]
     assert caption_tokens(captions, small_clip).shape == (3, 8)
-    whole = small_clip.encode_text(clip.tokenize(captions).to(device))
+    whole = small_clip.model.encode_text(clip.tokenize(captions).to(device))
     torch.testing.assert_close(extract_caption_features(captions, small_clip), whole, rtol=0, atol=1e-5)
 
 
@@ -81,7 +80,7 @@ def test_index_features(world, small_clip, device):
     assert features.shape == (30, 64)
     assert names == dataset.image_names
     with torch.no_grad():
-        alone = small_clip.encode_image(dataset[7][1][None].to(device))
+        alone = small_clip.model.encode_image(dataset[7][1][None].to(device))
     torch.testing.assert_close(features[7], alone[0], rtol=0, atol=1e-5)
     with_workers, _ = extract_index_features(dataset, small_clip, num_workers=2)
     assert torch.equal(features, with_workers)
@@ -133,7 +132,8 @@ def test_a_clip_is_read_from_every_kind_of_file(form, fp32_clip, tmp_path):
         weights = fp32_clip.state_dict()
         torch.save(weights if form == "plain" else {"epoch": 3, "CLIP": weights}, path)
 
-    for clip_model in (load_clip(str(path)), load_clip(str(path), path)):
+    for backbone in (load_clip(str(path)), load_clip(str(path), path)):
+        clip_model = backbone.model
         assert not clip_model.training
         for key, tensor in fp32_clip.state_dict().items():
             assert torch.equal(clip_model.state_dict()[key].cpu(), tensor), key
@@ -141,7 +141,7 @@ def test_a_clip_is_read_from_every_kind_of_file(form, fp32_clip, tmp_path):
 
 def test_a_checkpoint_is_loaded_over_a_clip(world, fp32_clip, tmp_path):
     save_model("tuned", 2, fp32_clip, tmp_path)
-    clip_model = load_clip(str(world / "small_clip.pt"), tmp_path / "saved_models" / "tuned.pt")
+    clip_model = load_clip(str(world / "small_clip.pt"), tmp_path / "saved_models" / "tuned.pt").model
     assert torch.equal(clip_model.text_projection.cpu(), fp32_clip.text_projection)
 
 

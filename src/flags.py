@@ -1,30 +1,39 @@
-"""The options that the commands share, each declared once. Imports nothing heavy: --help is to answer at once."""
+"""The options that commands share, each declared once, without torch: --help and a wrong flag are answered at once."""
 
+from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
 
 from src.comet import CometOptions
 from src.errors import InputError
 from src.files import PROJECT_ROOT, read_json
-from src.options import any_case, count, count_or_zero, hyper_parameters, plain, positive, usable_cores
+from src.padding import TRANSFORMS
+from src.parser import Parser, any_case, count, count_or_zero, hyper_parameters, plain, positive, usable_cores
+from src.tasks.registry import TASKS, folders
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-TRANSFORMS = ("clip", "squarepad", "targetpad")
+PRECISIONS = {"auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""{name of --precision: name of torch's type}; "auto" depends on the device."""
+COMBINING_FUNCTIONS = {
+    "sum": "utils:element_wise_sum",
+    "combiner": "combiner:load_combiner",
+    "image": "combiner:image_only",
+    "text": "combiner:text_only",
+}
+"""{name of --combining-function: where it is written}; it needs torch, so it is imported behind the flags."""
 
 
-def add_common_options(parser):
-    """What every command takes: where data is and results go, how the machine is used, and Comet."""
+def add_common_options(parser: Parser) -> None:
+    """Add what every command takes: where data is and results go, how the machine is used, and Comet."""
     group = parser.add_argument_group("data, output and machine")
-    help_text = "folder that holds cirr_dataset/ and fashionIQ_dataset/"
-    group.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=help_text)
+    group.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
     group.add_argument(
         "--output-path", type=Path, default=PROJECT_ROOT, help="receives models/, submission/ and features/"
     )
     group.add_argument("--seed", type=count_or_zero, default=0, help="decides every random draw of a training")
     group.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture loading processes")
-    help_text = "auto: fp16 autocast when training on CUDA, fp32 everywhere else"
     add_skip_missing_option(group)
-    group.add_argument("--precision", choices=PRECISIONS, default="auto", help=help_text)
+    help_text = "auto: fp16 autocast when training on CUDA, fp32 everywhere else"
+    group.add_argument("--precision", choices=tuple(PRECISIONS), default="auto", help=help_text)
 
     group = parser.add_argument_group(
         "Comet", "online where key and workspace are known, also from Comet's own settings"
@@ -60,15 +69,42 @@ def feature_cache_folder(args):
     return None if args.no_feature_cache else args.feature_cache or args.output_path / "features"
 
 
+class RetrieverOptions(NamedTuple):
+    """What a command's options say of the CLIP that answers, and of how its features are made and kept."""
+
+    clip_model_name: str
+    clip_model_path: Path | None
+    transform: str
+    target_ratio: float
+    feature_cache: Path | None
+    """The folder that keeps features; None for none."""
+    image_cache: Path | None
+    num_workers: int
+    skip_missing: bool
+
+
+def retriever_options(args: Namespace) -> RetrieverOptions:
+    """Return the part of a command's options that `utils.load_retriever` takes."""
+    return RetrieverOptions(
+        args.clip_model_name,
+        getattr(args, "clip_model_path", None),
+        args.transform,
+        args.target_ratio,
+        feature_cache_folder(args),
+        getattr(args, "image_cache", None),
+        args.num_workers,
+        args.skip_missing,
+    )
+
+
 def comet_options(args):
     """The Comet group of a command's options."""
     return CometOptions(args.api_key, args.workspace, args.experiment_name, args.comet_offline)
 
 
 def add_dataset_option(parser, default=None, required=False):
-    kinds = any_case("CIRR", "FashionIQ")
-    help_text = "CIRR or FashionIQ, any case"
-    parser.add_argument("--dataset", type=kinds, default=default, required=required, help=help_text)
+    help_text = f"{' or '.join(TASKS)}, any case"
+    parser.add_argument("--dataset", type=any_case(*TASKS), default=default, required=required, help=help_text)
 
 
 def add_training_options(parser, batch_size, validation_frequency):
@@ -130,7 +166,7 @@ def _take_over(args, paths):
 
 
 class TrainingPlan(NamedTuple):
-    """What the loop of both stages is told by a command's options."""
+    """How the loop of both stages is to run."""
 
     num_epochs: int
     batch_size: int
@@ -141,8 +177,24 @@ class TrainingPlan(NamedTuple):
     save_best: bool
 
 
-def training_plan(args):
+def training_plan(args: Namespace) -> TrainingPlan:
+    """Return the part of a training command's options that its loop takes."""
     return TrainingPlan(**{name: getattr(args, name) for name in TrainingPlan._fields})
+
+
+class RunOptions(NamedTuple):
+    """Where a training writes and logs, and which run it goes on with."""
+
+    output_path: Path
+    resume: Path | None
+    comet: CometOptions
+    hyper_parameters: dict
+    """All options, as plain values, to be kept beside the results."""
+
+
+def run_options(args: Namespace) -> RunOptions:
+    """Return the part of a training command's options that its run takes."""
+    return RunOptions(args.output_path, args.resume, comet_options(args), hyper_parameters(args))
 
 
 def add_clip_options(parser, tuned=True):
@@ -152,7 +204,7 @@ def add_clip_options(parser, tuned=True):
     group.add_argument("--clip-model-name", default="RN50x4", help=help_text)
     if tuned:
         group.add_argument("--clip-model-path", type=Path, help="checkpoint of stage 1 to load over --clip-model-name")
-    group.add_argument("--transform", choices=TRANSFORMS, default="targetpad", help="how pictures become square")
+    group.add_argument("--transform", choices=tuple(TRANSFORMS), default="targetpad", help="how pictures become square")
     group.add_argument("--target-ratio", type=positive, default=1.25, help="sides' ratio that targetpad pads down to")
 
 
@@ -164,8 +216,8 @@ def add_combiner_options(parser, trained=True):
         default = None if trained else published
         group.add_argument(flag, type=count, default=default, help=f"of its two {what}{whose}")
     if trained:
-        names = any_case("sum", "combiner", "image", "text")
-        help_text = "sum, combiner, or image or text alone (default: combiner with --combiner-path, else sum)"
+        names = any_case(*COMBINING_FUNCTIONS)
+        help_text = f"{', '.join(COMBINING_FUNCTIONS)} (default: combiner with --combiner-path, else sum)"
         group.add_argument("--combining-function", type=names, help=help_text)
         group.add_argument("--combiner-path", type=Path, help="checkpoint of stage 2")
 

@@ -1,9 +1,11 @@
 """What --skip-missing leaves out of a split, and the mark that every result then bears."""
 
 import sys
+from collections.abc import Callable
 
 from src.errors import InputError, first_ten
 from src.pictures import unusable
+from src.tasks.triplets import Split
 
 NOT_COMPARABLE = "not comparable"
 
@@ -11,13 +13,13 @@ NOT_COMPARABLE = "not comparable"
 class Skipping:
     """The one way round a missing or unreadable picture: without it, and without all triplets that need it."""
 
-    def __init__(self, enabled, num_workers=0):
+    def __init__(self, enabled: bool, num_workers: int = 0):
         self.enabled, self.num_workers = enabled, num_workers
         self._reduced = {}
         self._lost = [0, 0, 0, 0]
 
-    def usable(self, split, preprocess):
-        """The Split without what has to be left out; all of it unless `enabled`.
+    def usable(self, split: Split, preprocess: Callable) -> Split:
+        """Return the split without what has to be left out; all of it unless `enabled`.
 
         Tries each picture, once a process. Says on stderr what falls out; raises InputError when nothing is left.
         """
@@ -28,37 +30,31 @@ class Skipping:
         return self._reduced[split.path]
 
     @property
-    def mark(self):
+    def mark(self) -> str:
         """What is printed behind every result, an empty string when nothing was left out."""
         return "".join(f"  ({name}: {remark})" for name, remark in self.remarks.items())
 
     @property
-    def remarks(self):
+    def remarks(self) -> dict[str, str]:
         """What is kept beside every result: {"not comparable": why}, or nothing when nothing was left out."""
         pictures, of_pictures, triplets, of_triplets = self._lost
         if not pictures:
             return {}
         return {NOT_COMPARABLE: f"without {pictures} of {of_pictures} pictures, {triplets} of {of_triplets} triplets"}
 
-    def _reduce(self, split, preprocess):
+    def _reduce(self, split: Split, preprocess: Callable) -> Split:
         lost = set(unusable(list(split.pictures.values()), preprocess, self.num_workers))
-        pictures = {name: path for name, path in split.pictures.items() if path not in lost}
-        kept = [number for number, names in enumerate(split.needed) if all(name in pictures for name in names)]
-        reduced = split._replace(
-            pictures=pictures,
-            triplets=[split.triplets[number] for number in kept],
-            needed=[split.needed[number] for number in kept],
-        )
+        reduced = split.without(lost)
         self._count(split, reduced, [path.name for path in split.pictures.values() if path in lost])
         return reduced
 
-    def _count(self, split, reduced, names):
+    def _count(self, split: Split, reduced: Split, names: list[str]) -> None:
         pictures, triplets = len(split.pictures), len(split.triplets)
         lost_pictures, lost_triplets = pictures - len(reduced.pictures), triplets - len(reduced.triplets)
-        fallen_out = f"{lost_pictures} of {pictures} pictures and {lost_triplets} of {triplets} triplets"
+        left_out = f"{lost_pictures} of {pictures} pictures and {lost_triplets} of {triplets} triplets"
         if not reduced.triplets:
-            raise InputError(f"{split.path}: --skip-missing leaves nothing: {fallen_out} fall out: {first_ten(names)}")
+            raise InputError(f"{split.path}: --skip-missing leaves nothing, without {left_out}: {first_ten(names)}")
         if names:
-            print(f"{split.path}: --skip-missing leaves out {fallen_out}: {first_ten(names)}", file=sys.stderr)
+            print(f"{split.path}: --skip-missing leaves out {left_out}: {first_ten(names)}", file=sys.stderr)
         counts = lost_pictures, pictures, lost_triplets, triplets
         self._lost = [sum(pair) for pair in zip(self._lost, counts, strict=True)]

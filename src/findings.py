@@ -1,13 +1,17 @@
 """What may be wrong with a data set: its annotations and its pictures, weighed by what they do to a result."""
 
+from collections.abc import Iterator
 from itertools import chain, combinations
 from operator import itemgetter
+from pathlib import Path
 from typing import NamedTuple
 
 import PIL.Image
 
 from src.errors import NAMED, repeated, shown
-from src.picture_kinds import FAULTS, ODDITIES
+from src.picture_kinds import FAULTS, ODDITIES, Look
+from src.tasks.fashioniq import cleaned_caption
+from src.tasks.triplets import Split
 
 LEVELS = FAULT, WARNING, NOTE = "fault", "warning", "note"
 REFUSED = "listed, so a command that needs it refuses"
@@ -31,15 +35,19 @@ class Finding(NamedTuple):
     """How many were looked at, 0 where that is no number."""
     meaning: str
 
-    def facts(self):
-        """As plain values; of the names only the first ten."""
+    def plain(self) -> dict:
+        """Return it as plain values; of the names only the first ten."""
         count, first = len(self.names), self.names[:NAMED]
         weight = {"level": self.level, "changes_results": self.level == FAULT}
         return {"kind": self.kind, "count": count, "of": self.of, **weight, "meaning": self.meaning, "names": first}
 
 
-def annotation_findings(splits):
-    """Findings that need no picture, in `splits` {split: {category: Split}}."""
+Splits = dict[str, dict[str, Split]]
+"""{split: {category: Split}}"""
+
+
+def annotation_findings(splits: Splits) -> list[Finding]:
+    """Return what can be found without looking at a picture."""
     findings = [*_shared_names(splits)]
     if {"train", "val"} <= splits.keys() and len(splits["val"]) > 1:
         findings.append(_targets_of_other_categories(splits))
@@ -52,8 +60,8 @@ def annotation_findings(splits):
     return findings
 
 
-def picture_findings(splits, looks, folder):
-    """Findings of the pictures as they are on disk; `looks` {path: Look}, `folder` that of the data set."""
+def picture_findings(splits: Splits, looks: dict[Path, Look], folder: Path) -> list[Finding]:
+    """Return what was found of the pictures as they are on disk; `folder` is the data set's."""
     findings = [*_faults(looks, folder), *_same_contents(splits, looks)]
     for kind in ODDITIES:
         level, meaning = TRANSFORMED[kind]
@@ -64,14 +72,14 @@ def picture_findings(splits, looks, folder):
     return findings
 
 
-def pictures_of(categories):
-    """{name: path} of a split, all its categories together."""
+def pictures_of(categories: dict[str, Split]) -> dict[str, Path]:
+    """Return {name: path} of a split, all its categories together."""
     return dict(chain.from_iterable(split.pictures.items() for split in categories.values()))
 
 
-def is_blank(caption):
-    """Whether data_utils.cleaned_caption, whose import would bring torch, leaves nothing to read."""
-    return not caption.strip(".?, ").strip()
+def is_blank(caption: str) -> bool:
+    """Whether cleaning leaves nothing of a caption to read."""
+    return not cleaned_caption(caption).strip()
 
 
 def _shared_names(splits):
@@ -82,38 +90,36 @@ def _shared_names(splits):
 
 
 def _targets_of_other_categories(splits):
-    """Validation targets that a training triplet of another category names, each once."""
+    """Find the validation targets that a training triplet of another category names, each once."""
     trained = {category: _endpoints(split) for category, split in splits["train"].items()}
     targets, leaked = {}, {}
     for category, split in splits["val"].items():
         elsewhere = set().union(*(names for other, names in trained.items() if other != category))
-        of_category = dict.fromkeys(triplet["target"] for triplet in split.triplets)
+        of_category = dict.fromkeys(name for triplet in split.triplets for name in triplet.targets)
         targets |= of_category
         leaked |= dict.fromkeys(name for name in of_category if name in elsewhere)
     meaning = "val targets in another category's training triplets"
     return Finding(WARNING, "val targets trained", list(leaked), len(targets), meaning)
 
 
-def _endpoints(split):
-    return {triplet[role] for triplet in split.triplets for role in ("candidate", "target")}
+def _endpoints(split: Split) -> set[str]:
+    return {name for triplet in split.triplets for name in (triplet.reference, *triplet.targets)}
 
 
-def _captions(splits):
-    """(where it stands, caption) of every caption."""
+def _captions(splits: Splits) -> Iterator[tuple[str, str]]:
+    """Yield (where it stands, caption) of every caption."""
     for split, number, triplet in _triplets(splits):
-        for caption in triplet.get("captions") or [triplet["caption"]]:
+        for caption in triplet.captions:
             yield f"{split.path.name}[{number}]", caption
 
 
-def _triplet_keys(splits):
-    """(where it stands, all that makes it this triplet) of every triplet."""
+def _triplet_keys(splits: Splits) -> Iterator[tuple[str, tuple]]:
+    """Yield (where it stands, all that makes it this triplet) of every triplet."""
     for split, number, triplet in _triplets(splits):
-        words = triplet.get("captions") or [triplet["caption"]]
-        names = [triplet.get(role) for role in ("reference", "target_hard", "candidate", "target")]
-        yield f"{split.path.name}[{number}]", (split.path, *names, *words)
+        yield f"{split.path.name}[{number}]", (split.path, triplet.reference, triplet.targets, triplet.captions)
 
 
-def _triplets(splits):
+def _triplets(splits: Splits):
     for categories in splits.values():
         for split in categories.values():
             for number, triplet in enumerate(split.triplets):
@@ -128,7 +134,7 @@ def _faults(looks, folder):
 
 
 def _same_contents(splits, looks):
-    """Pictures whose bytes an earlier one has: in all splits, then between each two of them."""
+    """Find pictures whose bytes an earlier one has: in all splits, then between each two of them."""
     digests = {split: _digests(categories, looks) for split, categories in splits.items()}
     everywhere = dict(chain.from_iterable(of_split.items() for of_split in digests.values()))
     first = {}
@@ -144,7 +150,7 @@ def _same_contents(splits, looks):
 
 
 def _digests(categories, looks):
-    """{name: digest} of the pictures that have bytes."""
+    """Return {name: digest} of the pictures that have bytes."""
     named = ((name, looks[path].digest) for name, path in pictures_of(categories).items())
     return {name: digest for name, digest in named if digest}
 
@@ -158,7 +164,7 @@ def _twins(earlier, later):
 
 
 def _unlisted(listed):
-    """Picture files, by their suffix, in the folders of those that are `listed`."""
+    """Find picture files, by their suffix, in the folders of those that are `listed`."""
     suffixes = PIL.Image.registered_extensions()
     for folder in sorted({path.parent for path in listed}):
         if folder.is_dir():

@@ -1,0 +1,133 @@
+"""From predicted features to ranks: the one place that decides what a query is ranked among."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from src.errors import InputError
+from src.retrieval import best_candidates, best_rows, rank_targets, rank_targets_among, recall_at
+from src.tasks.triplets import Protocol, Triplet
+
+
+class Gallery:
+    """The pictures an answer is looked for in: features [images, dim] as the encoder gives them, and their names."""
+
+    def __init__(self, features: Tensor, names: Sequence[str]):
+        if len(features) != len(names):
+            raise ValueError(f"{len(features)} features for {len(names)} names")
+        self.features = features
+        self.names = list(names)
+        self._row = {name: row for row, name in enumerate(self.names)}
+        if len(self._row) != len(self.names):
+            raise InputError(f"the gallery holds {len(self.names) - len(self._row)} names more than once")
+
+    def rows(self, names: Sequence[str]) -> Tensor:
+        """Return the rows [names] of `names`; raises InputError with the first name that is not in the gallery."""
+        absent = [name for name in names if name not in self._row]
+        if absent:
+            raise InputError(f"{absent[0]}: not among the {len(self.names)} pictures of the gallery")
+        return torch.tensor([self._row[name] for name in names], device=self.features.device)
+
+    def narrowed(self, triplets: Sequence[Triplet]) -> "Gallery":
+        """Return the gallery of only those pictures that are a reference or a target of `triplets`, in its order."""
+        named = {name for triplet in triplets for name in (triplet.reference, *triplet.targets)}
+        names = [name for name in self.names if name in named]
+        return Gallery(self.features[self.rows(names)], names)
+
+
+class Answers(NamedTuple):
+    """What a retriever answered to queries; ranks count from 0, rows are those of `gallery`."""
+
+    gallery: Gallery
+    """What was ranked."""
+    ranks: Tensor | None
+    """Rank [queries] of each target in the gallery; None where targets are not known."""
+    group_ranks: Tensor | None
+    """Rank [queries] of each target among the other members of its group; None where there are no groups."""
+    best: Tensor | None
+    """The first rows [queries, best], where they were asked for."""
+    group_best: Tensor | None
+    """The other members of each group [queries, members - 1], best first, where the first rows were asked for."""
+
+
+@torch.inference_mode()
+def predict_features(
+    gallery: Gallery,
+    references: Sequence[str],
+    caption_features: Tensor,
+    combining_function: Callable[[Tensor, Tensor], Tensor],
+    batch_size: int = 512,
+) -> Tensor:
+    """Return predicted features [queries, dim]: each reference's feature in the gallery combined with its caption's."""
+    rows = gallery.rows(references)
+    batches = zip(rows.split(batch_size), caption_features.split(batch_size), strict=True)
+    return torch.cat([combining_function(gallery.features[row], caption).float() for row, caption in batches])
+
+
+def answer(
+    triplets: Sequence[Triplet], gallery: Gallery, predicted: Tensor, protocol: Protocol, best: int = 0
+) -> Answers:
+    """Rank the gallery for each triplet's predicted features [queries, dim], as `protocol` counts.
+
+    `best` is how many of the first rows to give; there are fewer in a smaller gallery. Raises InputError for a name
+    that is not in the gallery, and for a target that is its own reference or no member of its group.
+    """
+    if protocol.gallery == "val":
+        gallery = gallery.narrowed(triplets)
+    references = gallery.rows([triplet.reference for triplet in triplets])
+    # The one place where a reference leaves the ranking: its score becomes minus infinity.
+    excluded = references if protocol.reference == "drop" else None
+    targets = _target_rows(triplets, gallery, protocol)
+    members = _other_members(triplets, gallery) if protocol.group_at else None
+
+    features = gallery.features
+    best = min(best, len(gallery.names) - (excluded is not None))
+    return Answers(
+        gallery,
+        ranks=None if targets is None else rank_targets(predicted, features, targets, excluded),
+        group_ranks=None
+        if targets is None or members is None
+        else rank_targets_among(predicted, features, targets, members),
+        best=best_rows(predicted, features, best, excluded) if best else None,
+        group_best=best_candidates(predicted, features, members.shape[1], members)
+        if best and members is not None
+        else None,
+    )
+
+
+def recalls(answers: Answers, protocol: Protocol) -> dict[str, float]:
+    """Return the recalls of `protocol` in percent: {"group_recall_at1": …, "recall_at1": …}."""
+    of_group = {f"group_recall_at{k}": recall_at(answers.group_ranks, k) for k in protocol.group_at}
+    return of_group | {f"recall_at{k}": recall_at(answers.ranks, k) for k in protocol.at}
+
+
+def chance(triplets: Sequence[Triplet], pictures: int, protocol: Protocol) -> dict[str, float]:
+    """Return the recalls in percent that ranking a gallery of `pictures` at random is worth."""
+    others = pictures - (protocol.reference == "drop")
+    members = len(triplets[0].group) - 1
+    of_group = {f"group_recall_at{k}": min(100, 100 * k / members) for k in protocol.group_at}
+    return of_group | {f"recall_at{k}": min(100, 100 * k / others) for k in protocol.at}
+
+
+def _target_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> Tensor | None:
+    if not all(triplet.targets for triplet in triplets):
+        return None
+    for triplet in triplets:
+        target = triplet.targets[0]
+        if protocol.reference == "drop" and target == triplet.reference:
+            raise InputError(f"{target}: the target is its own reference, which leaves the ranking")
+        if protocol.group_at and target not in triplet.group:
+            raise InputError(f"{target}: the target of {triplet.reference} is not a member of its group")
+    return gallery.rows([triplet.targets[0] for triplet in triplets])
+
+
+def _other_members(triplets: Sequence[Triplet], gallery: Gallery) -> Tensor:
+    """Return the rows [queries, members - 1] of each group but for the query's own reference."""
+    others = []
+    for triplet in triplets:
+        if triplet.reference not in triplet.group:
+            raise InputError(f"{triplet.reference}: not a member of its own group of {len(triplet.group)}")
+        others.append(gallery.rows([member for member in triplet.group if member != triplet.reference]))
+    return torch.stack(others)

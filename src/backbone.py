@@ -1,0 +1,112 @@
+"""What every caller needs of a CLIP, whichever library built it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from src.weights import load_weights, read_weights
+
+ENCODERS = ("image", "text")
+
+
+class Normalisation(NamedTuple):
+    """Mean and standard deviation of red, green and blue in the pictures that a CLIP was trained on."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+OPENAI_NORMALISATION = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+
+class Backbone(ABC):
+    """A CLIP: its encoders, its tokens, and what has to be known of its pictures and features.
+
+    `model` is the network itself, whose state dict checkpoints keep. A family of CLIPs is one file of this folder that
+    derives this class, and a line in the registry.
+    """
+
+    key = "CLIP"
+    """The name under which checkpoints keep its weights."""
+    normalisation: Normalisation
+    trims_captions: bool
+    """Whether what follows the end of a caption changes nothing of its feature, so that batches may be cut there."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    @classmethod
+    @abstractmethod
+    def names(cls) -> list[str]:
+        """Return the names that `load` takes beside files."""
+
+    @classmethod
+    @abstractmethod
+    def knows(cls, name: str) -> bool:
+        """Whether `load` takes `name`, judged by the name and by which files there are."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, name: str) -> "Backbone":
+        """Load a CLIP in fp32 on the CPU; raises InputError when it cannot be had."""
+
+    @classmethod
+    @abstractmethod
+    def adopts(cls, model: nn.Module) -> bool:
+        """Whether `model` is a CLIP of this family."""
+
+    @property
+    @abstractmethod
+    def resolution(self) -> int:
+        """Pixels of a side of the pictures it takes."""
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Numbers of a feature."""
+
+    @abstractmethod
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        """Return tokens [captions, context]; a longer caption is cut, its last token the end of text."""
+
+    @abstractmethod
+    def ends(self, tokens: Tensor) -> Tensor:
+        """Return the place [captions] of the end of text in tokens [captions, context]."""
+
+    @abstractmethod
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Return features [images, dimension], not normalised, of images [images, 3, resolution, resolution]."""
+
+    @abstractmethod
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Return features [captions, dimension], not normalised, of tokens [captions, any length]."""
+
+    @abstractmethod
+    def encoder_of(self, weight: str) -> str | None:
+        """Return which of ENCODERS an entry of the model's state dict belongs to; None for neither."""
+
+    def trimmed(self, tokens: Tensor) -> Tensor:
+        """Return tokens without what follows the longest caption's end, where that changes nothing."""
+        return tokens[:, : self.ends(tokens).max() + 1] if self.trims_captions else tokens
+
+    def weights_of(self, encoder: str) -> dict[str, Tensor]:
+        """Return the part of the state dict that an encoder's features depend on."""
+        return {name: value for name, value in self.model.state_dict().items() if self.encoder_of(name) == encoder}
+
+    def load_over(self, path: Path) -> None:
+        """Load the weights of a stage-1 checkpoint over its own; raises InputError when they do not fit."""
+        load_weights(self.model, read_weights(path, self.key), path)
+
+    def let_learn(self, encoders: Sequence[str]) -> None:
+        """Let the weights of `encoders` learn and freeze all others."""
+        for name, weight in self.model.named_parameters():
+            weight.requires_grad_(self.encoder_of(name) in encoders)
+
+    def to(self, device: torch.device) -> "Backbone":
+        """Move the model to a device, in eval mode, channels last in memory as convolutions want them."""
+        self.model.to(device, memory_format=torch.channels_last).eval()
+        return self

@@ -1,0 +1,53 @@
+"""What a checkpoint tells of itself, so that whoever uses it need not say it again and cannot contradict it."""
+
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from src.errors import InputError
+from src.padding import TRANSFORMS
+from src.parser import plain
+
+TOLD = ("clip_model_name", "transform", "target_ratio")
+"""Options that whoever uses a checkpoint must give as its training had them."""
+
+
+def training_facts(options: Mapping) -> dict:
+    """Return what the checkpoints of a training command with these options are to tell, in plain values."""
+    return {name: plain(options[name]) for name in (*TOLD, "dataset", "seed")}
+
+
+def read_facts(path: Path) -> dict:
+    """Return what the checkpoint at `path` tells of itself: {} where it tells nothing or cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # without reading its tensors
+    except Exception:  # whatever it is, reading the weights will say so; TorchScript archives tell nothing
+        return {}
+    facts = content.get("facts") if isinstance(content, dict) else None
+    return facts if isinstance(facts, dict) else {}
+
+
+def told_by_checkpoints(paths: Iterable[Path | None], options: Mapping, given: Collection[str]) -> dict:
+    """Return the options that checkpoints tell, for those that were not `given`; published checkpoints tell nothing.
+
+    Raises InputError for a given option that contradicts. Of --clip-model-name only the shape matters, which loading
+    checks.
+    """
+    found = {}
+    for path in filter(None, paths):
+        facts = read_facts(path)
+        transform = TRANSFORMS.get(facts.get("transform"))
+        for name in TOLD:
+            told = facts.get(name)
+            if told is None or (name == "target_ratio" and not (transform and transform.takes_ratio)):
+                continue
+            if name not in given:
+                found[name] = told
+            elif name != "clip_model_name" and options[name] != told:
+                flag = f"--{name.replace('_', '-')}"
+                raise InputError(f"{flag} {options[name]}: {path} was trained with {flag} {told}")
+    return found

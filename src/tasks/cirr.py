@@ -1,0 +1,121 @@
+"""CIRR: six similar pictures a group, one caption a pair; the reference leaves the ranking."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import geometric_mean, harmonic_mean, mean
+
+from src.errors import repeated, require_one_of
+from src.files import read_json
+from src.tasks.triplets import (
+    Protocol,
+    Split,
+    Task,
+    Triplet,
+    entries_that,
+    is_list_of_text,
+    is_name,
+    is_text,
+    read_entries,
+    refuse,
+    require_any,
+    require_listed,
+    stays_inside,
+)
+
+GROUP_SIZE = 6
+
+
+class CIRR(Task):
+    """CIRR as published; only its training captions were not at hand to try the checks on."""
+
+    name = "CIRR"
+    short_name = "cirr"
+    folder = "cirr_dataset"
+    annotations = "cirr"
+    splits = ("train", "val", "test1")
+    categories = ("rc2",)
+    protocols = (Protocol("clip4cir", reference="drop", gallery="full", at=(1, 5, 10, 50), group_at=(1, 2, 3)),)
+    headline = ("recall_at1", "recall_at5", "recall_at10", "group_recall_at1")
+    best = {f"_{kind}": f"{kind}_mean" for kind in ("arithmetic", "harmonic", "geometric")}
+
+    def read(self, data_path: Path, category: str, split: str) -> Split:
+        require_one_of(split, self.splits, "CIRR split")
+        root = self.root(data_path)
+        path, listing = self.files(data_path, category, split)
+        pictures = _read_listing(listing, root)
+        answered = {"pairid": int} if split == "test1" else {"target_hard": str}
+        entries = read_entries(path, {"reference": str, "caption": str} | answered)
+        _require_groups(path, entries)
+        triplets = [_triplet(entry, answered) for entry in entries]
+        require_listed(path, listing, pictures, triplets)
+        _require_members(path, triplets)
+        if split == "test1":
+            ids = [triplet.id for triplet in triplets]
+            refuse(path, repeated(ids), len(ids), "triplets with the pair id of another")
+        return Split(split, path, triplets, pictures)
+
+    def query_text(self, captions: Sequence[str]) -> str:
+        return captions[0]
+
+    def training_texts(self, captions: Sequence[str]) -> tuple[str, ...]:
+        return tuple(captions)
+
+    def columns(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
+        (named,) = recalls.values()
+        seven = list(named.values())
+        return named | {
+            "mean(R@5+R_s@1)": (named["group_recall_at1"] + named["recall_at5"]) / 2,
+            "arithmetic_mean": mean(seven),
+            "harmonic_mean": harmonic_mean(seven),
+            # Before Python 3.13 statistics refuses a zero, which makes the mean zero.
+            "geometric_mean": geometric_mean(seven) if all(seven) else 0.0,
+        }
+
+    def printed(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
+        (named,) = recalls.values()
+        return named
+
+
+def _read_listing(listing: Path, root: Path) -> dict[str, Path]:
+    relative = read_json(listing, dict)
+    faulty = [name for name, path in relative.items() if not is_name(name) or not is_text(path)]
+    refuse(listing, faulty, len(relative), "entries without a name and a path")
+    outside = [path for path in relative.values() if not stays_inside(path)]
+    refuse(listing, outside, len(relative), "paths outside the data set's folder")
+    require_any(listing, relative, "pictures")
+    return {name: root / path for name, path in relative.items()}
+
+
+def _triplet(entry: dict, answered: dict) -> Triplet:
+    """Return the Triplet of an entry; `answered` says whether the split has targets."""
+    pair_id = entry.get("pairid")
+    return Triplet(
+        reference=entry["reference"],
+        captions=(entry["caption"],),
+        targets=(entry["target_hard"],) if "target_hard" in answered else (),
+        group=tuple(entry["img_set"]["members"]),
+        id=str(pair_id) if type(pair_id) is int else "",
+    )
+
+
+def _require_groups(path: Path, entries: list[dict]) -> None:
+    """Raise InputError unless each entry has six different names in img_set.members."""
+
+    def has_no_group(entry):
+        group = entry.get("img_set")
+        members = group.get("members") if isinstance(group, dict) else None
+        return not is_list_of_text(members, GROUP_SIZE) or len(set(members)) < GROUP_SIZE
+
+    fault = f"entries without an img_set of {GROUP_SIZE} different members"
+    refuse(path, entries_that(entries, has_no_group), len(entries), fault)
+
+
+def _require_members(path: Path, triplets: list[Triplet]) -> None:
+    """Raise InputError unless reference and target are two of their group."""
+    same = [triplet.reference for triplet in triplets if triplet.reference in triplet.targets]
+    refuse(path, same, len(triplets), "triplets whose target is their reference")
+    for role, outside in (
+        ("reference", [triplet.reference for triplet in triplets if triplet.reference not in triplet.group]),
+        ("target", [name for triplet in triplets for name in triplet.targets if name not in triplet.group]),
+    ):
+        refuse(path, outside, len(triplets), f"triplets with a {role} outside their group")

@@ -1,0 +1,136 @@
+"""What a run needs to go on as if it had never stopped, and what it keeps of its weights (--save-training)."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from src.errors import InputError
+from src.files import require_space
+from src.run import Run
+from src.weights import load_weights, read_content, size_of, write_checkpoint
+
+STATE_FILE = "training_state.pt"
+KEYS = "next_epoch", "triplets", "weights", "optimizer", "scaler", "random", "order", "draws", "facts", "run"
+
+
+class TrainingState:
+    """All that changes while a stage learns, in one place, so that --resume can bring it back."""
+
+    def __init__(
+        self,
+        trained: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        order: torch.Generator | None,
+        seed: int,
+    ):
+        """`trained` is the module whose weights learn; `order` draws the order of the triplets."""
+        self.trained, self.optimizer, self.scaler, self.order = trained, optimizer, scaler, order
+        self.draws = random.Random(seed)  # apart from the global generator, which other libraries draw from
+        self.next_epoch = 0
+        self._random_states = None
+
+    def content(self, triplets: int, facts: dict, run: dict) -> dict:
+        """Return all that `restore` needs to go on behind the last epoch, in tensors and plain values."""
+        return {
+            "next_epoch": self.next_epoch,
+            "triplets": triplets,
+            "weights": self.trained.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": _random_states(),
+            "order": self.order.get_state(),
+            "draws": self.draws.getstate(),
+            "facts": facts,
+            "run": run,
+        }
+
+    def restore(self, content: dict, path: Path) -> None:
+        """Be where the training was that gave `content`, read from `path`; raises InputError for other weights."""
+        load_weights(self.trained, content["weights"], path)
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
+        self.order.set_state(content["order"])
+        self.draws.setstate(content["draws"])
+        self.next_epoch = content["next_epoch"]
+        self._random_states = content["random"]
+
+    def restore_random_states(self) -> None:
+        """Set every global random generator to where it was. Last of all, since starting Comet draws too."""
+        if self._random_states is not None:
+            _restore_random_states(self._random_states)
+
+
+def read_state(folder: Path) -> dict | None:
+    """Read the state that a run folder keeps, None where it has none yet; raises InputError when it is not one."""
+    path = folder / STATE_FILE
+    if not path.is_file():
+        return None
+    content = read_content(path)
+    lacking = [key for key in KEYS if not isinstance(content, dict) or key not in content]
+    if lacking:
+        raise InputError(f"{path}: not the state of a run, it has no {lacking[0]!r}")
+    return content
+
+
+def require_same_run(content: dict, path: Path, triplets: int, facts: dict, num_epochs: int) -> None:
+    """Raise InputError when a state stood on other data or facts, or has finished more epochs than there will be."""
+    if content["triplets"] != triplets:
+        raise InputError(f"{path}: of {content['triplets']} training triplets, there are {triplets} now")
+    for name, fact in facts.items():
+        if content["facts"].get(name) != fact:
+            raise InputError(f"{path}: of a run with another {name}, {content['facts'].get(name)}, not {fact}")
+    if num_epochs < content["next_epoch"]:
+        raise InputError(f"--num-epochs {num_epochs}: the run has finished {content['next_epoch']} already")
+
+
+class Keeper:
+    """What keeps a run's weights and state in its folder, and says how to go on from there."""
+
+    def __init__(self, state: TrainingState, run: Run, triplets: int, facts: dict, saves: bool):
+        """`facts` are plain values that checkpoints tell of themselves; nothing is written unless `saves`."""
+        self.state, self.run, self.triplets, self.facts, self.saves = state, run, triplets, facts, saves
+
+    def save_state(self) -> None:
+        """Write all that --resume needs; the old file stays until the new one is whole."""
+        content = self.state.content(self.triplets, self.facts, self.run.state())
+        write_checkpoint(self.run.folder / STATE_FILE, content)
+
+    def last_words(self) -> str:
+        """Return how to go on with this run once it has stopped."""
+        if not self.saves:
+            return "without --save-training nothing was kept to go on from"
+        done = self.state.next_epoch
+        epochs = "no finished epoch" if done == 0 else "1 finished epoch" if done == 1 else f"{done} finished epochs"
+        return f"--resume {self.run.folder} goes on from {epochs}"
+
+    def require_space(self, files: int) -> None:
+        """Raise InputError unless the disk can hold `files` files of weights, and the state twice."""
+        weights = size_of(self.state.trained.state_dict())
+        learning = sum(size_of(weight) for group in self.state.optimizer.param_groups for weight in group["params"])
+        # Adam keeps two numbers for each weight that learns; a new state is written beside the old one.
+        needed = files * weights + 2 * (weights + 2 * learning)
+        require_space(self.run.folder, needed, f"{self.run.folder}: the weights need {needed / 1e9:.2f} GB")
+
+
+def _random_states() -> dict:
+    """Return where every global random generator is now, in plain values and tensors."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # alike in all processes of a job
+        "numpy": [kind, keys.tolist(), *rest],
+        "python": random.getstate(),
+    }
+
+
+def _restore_random_states(states: dict) -> None:
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"])
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+    random.setstate(states["python"])
