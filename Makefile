@@ -14,11 +14,12 @@ quickstart: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest
 
 benchmark: .venv/installed
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv toy toy-* .pytest_cache .ruff_cache
+	rm -rf .venv toy toy-* .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

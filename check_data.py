@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from src.errors import NAMED, InputError, one_line_errors
-from src.files import PROJECT_ROOT, write_json
-from src.findings import FAULT, LEVELS, Finding, Splits, annotation_findings, picture_findings, pictures_of
-from src.parser import Parser, any_case, count_or_zero, usable_cores
-from src.picture_kinds import look_at_all
+from src.base.errors import NAMED, InputError, one_line_errors
+from src.base.files import PROJECT_ROOT, write_json
+from src.base.parser import Parser, any_case, count_or_zero, usable_cores
+from src.pictures.findings import FAULT, LEVELS, Finding, Splits, annotation_findings, picture_findings, pictures_of
+from src.pictures.kinds import look_at_all
 from src.tasks.registry import TASKS, folders
 from src.tasks.triplets import Task
 

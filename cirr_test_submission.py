@@ -4,9 +4,9 @@
         --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from src.files import PROJECT_ROOT, time_stamp, write_json
-from src.flags import add_judging_options, comet_options, retriever_options
-from src.parser import Parser, part_of_a_file_name
+from src.base.files import PROJECT_ROOT, time_stamp, write_json
+from src.base.parser import Parser, part_of_a_file_name
+from src.command.flags import add_judging_options, comet_options, retriever_options
 
 
 def parse_arguments(argv=None):
@@ -23,13 +23,13 @@ if __name__ == "__main__":
 from pathlib import Path
 
 from combiner import load_combining_function
-from src.answers import Answers, answer
-from src.comet import start_experiment
-from src.distributed import is_first, joining
-from src.errors import one_line_errors
-from src.facts import told_by_checkpoints
-from src.registry import backbone_of
-from src.skipping import Skipping
+from src.base.distributed import is_first, joining
+from src.base.errors import one_line_errors
+from src.command.comet import start_experiment
+from src.models.facts import told_by_checkpoints
+from src.models.registry import backbone_of
+from src.pictures.skipping import Skipping
+from src.retrieval.answers import Answers, answer
 from src.tasks.registry import TASKS
 from utils import Encoder, Retriever, autocast, load_retriever
 

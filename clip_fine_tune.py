@@ -7,8 +7,8 @@ has in memory at a time; the batch stays one), and --image-cache.
 With --encoder text the pictures' features never change, so they are extracted once.
 """
 
-from src import flags
-from src.parser import Parser, any_case, count, positive
+from src.base.parser import Parser, any_case, count, positive
+from src.command import flags
 
 LEARNING = {"both": ("image", "text"), "text": ("text",), "image": ("image",)}
 """{name of --encoder: CLIP's encoders that learn}"""
@@ -38,12 +38,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_utils import TripletImages, TripletRows
-from src.backbone import ENCODERS, Backbone
-from src.distributed import joining
-from src.errors import one_line_errors
-from src.gradient_caching import in_pieces
-from src.run import FINE_TUNING
+from src.base.distributed import joining
+from src.base.errors import one_line_errors
+from src.command.run import FINE_TUNING
+from src.models.backbone import ENCODERS, Backbone
 from src.tasks.registry import TASKS
+from src.training.gradient_caching import in_pieces
 from training import Training, load_data, train_stage
 from utils import caption_tokens, device, element_wise_sum, load_retriever, to_device
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.backbone import Backbone
-from src.errors import InputError
-from src.facts import read_facts
-from src.flags import COMBINING_FUNCTIONS
-from src.weights import load_weights, read_weights, weights_digest
+from src.base.errors import InputError
+from src.command.flags import COMBINING_FUNCTIONS
+from src.models.backbone import Backbone
+from src.models.facts import read_facts
+from src.models.weights import load_weights, read_weights, weights_digest
 from utils import device
 
 

@@ -5,8 +5,8 @@
 Options of its own: --combiner-lr, and --clip-bs, the pictures or captions that CLIP encodes at a time.
 """
 
-from src import flags
-from src.parser import Parser, count, positive
+from src.base.parser import Parser, count, positive
+from src.command import flags
 
 
 def parse_arguments(argv=None):
@@ -31,13 +31,13 @@ from torch import Tensor, nn
 
 from combiner import Combiner
 from data_utils import TripletRows
-from src.distributed import joining
-from src.errors import one_line_errors
-from src.facts import told_by_checkpoints
-from src.run import COMBINER_TRAINING
+from src.base.distributed import joining
+from src.base.errors import one_line_errors
+from src.command.run import COMBINER_TRAINING
+from src.models.facts import told_by_checkpoints
+from src.models.weights import weights_digest
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Task
-from src.weights import weights_digest
 from training import Training, load_data, train_stage
 from utils import Encoder, autocast, device, load_retriever
 

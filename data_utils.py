@@ -9,12 +9,12 @@ import torchvision.transforms.functional as TF
 from torch.utils.data import Dataset
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from src.backbone import OPENAI_NORMALISATION, Normalisation
-from src.errors import require_one_of
-from src.files import PROJECT_ROOT
-from src.image_cache import ImageCache
-from src.padding import TRANSFORMS
-from src.pictures import opened, require_affordable, require_present
+from src.base.errors import require_one_of
+from src.base.files import PROJECT_ROOT
+from src.models.backbone import OPENAI_NORMALISATION, Normalisation
+from src.pictures.cache import ImageCache
+from src.pictures.opening import opened, require_affordable, require_present
+from src.pictures.padding import TRANSFORMS
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Triplet
 

@@ -11,9 +11,9 @@ import subprocess
 import sys
 import time
 
-from src.errors import one_line_errors
-from src.files import PROJECT_ROOT
-from src.parser import Parser, count_or_zero
+from src.base.errors import one_line_errors
+from src.base.files import PROJECT_ROOT
+from src.base.parser import Parser, count_or_zero
 
 # Pictures and CLIP are so small here that opening pictures takes as long as computing: one thread for the latter leaves
 # the other cores to the workers, which halves the time.

@@ -7,8 +7,8 @@ The page, report.html in the run folder, opens offline. A run of stage 2 brings 
 
 from pathlib import Path
 
-from src.flags import RetrieverOptions, add_feature_cache_options, add_skip_missing_option, feature_cache_folder
-from src.parser import Parser, count_or_zero, usable_cores
+from src.base.parser import Parser, count_or_zero, usable_cores
+from src.command.flags import RetrieverOptions, add_feature_cache_options, add_skip_missing_option, feature_cache_folder
 
 
 def parse_arguments(argv=None):
@@ -32,11 +32,11 @@ import pandas as pd
 from torch import Tensor
 
 from combiner import image_only, load_combiner, text_only
-from src.errors import InputError, one_line_errors
-from src.files import read_json, replacing
-from src.page import curves, page, picture, table, wall_row
-from src.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
-from src.skipping import NOT_COMPARABLE
+from src.base.errors import InputError, one_line_errors
+from src.base.files import read_json, replacing
+from src.command.page import curves, page, picture, table, wall_row
+from src.command.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
+from src.pictures.skipping import NOT_COMPARABLE
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Task
 from utils import element_wise_sum, load_retriever

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from data_utils import TripletRows
-from src import distributed
-from src.bars import Bar
-from src.errors import InputError, lost_worker
-from src.facts import training_facts
-from src.flags import RunOptions, TrainingPlan
-from src.losses import contrastive_loss
-from src.run import resume_run, start_run
-from src.signals import Stopping
+from src.base import distributed
+from src.base.bars import Bar
+from src.base.errors import InputError, lost_worker
+from src.base.signals import Stopping
+from src.base.workers import start_worker
+from src.command.flags import RunOptions, TrainingPlan
+from src.command.run import resume_run, start_run
+from src.models.facts import training_facts
 from src.tasks.triplets import Task
-from src.training_state import STATE_FILE, Keeper, TrainingState, read_state, require_same_run
-from src.workers import start_worker
+from src.training.losses import contrastive_loss
+from src.training.state import STATE_FILE, Keeper, TrainingState, read_state, require_same_run
 from utils import (
     Retriever,
     autocast,

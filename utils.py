@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from data_utils import Pictures, make_transform
-from src import distributed
-from src.answers import Gallery, predict_features
-from src.backbone import ENCODERS, Backbone
-from src.bars import Bar
-from src.flags import PRECISIONS, RetrieverOptions
-from src.image_cache import ImageCache
-from src.registry import backbone_of, load_backbone
-from src.row_store import RowStore, file_key
-from src.skipping import Skipping
+from src.base import distributed
+from src.base.bars import Bar
+from src.base.workers import start_worker
+from src.command.flags import PRECISIONS, RetrieverOptions
+from src.models.backbone import ENCODERS, Backbone
+from src.models.registry import backbone_of, load_backbone
+from src.models.weights import weights_digest, write_checkpoint
+from src.pictures.cache import ImageCache
+from src.pictures.skipping import Skipping
+from src.retrieval.answers import Gallery, predict_features
+from src.retrieval.row_store import RowStore, file_key
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split
-from src.weights import weights_digest, write_checkpoint
-from src.workers import start_worker
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

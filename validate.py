@@ -4,8 +4,8 @@
         --combining-function combiner --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from src.flags import add_dataset_option, add_judging_options, comet_options, retriever_options
-from src.parser import Parser
+from src.base.parser import Parser
+from src.command.flags import add_dataset_option, add_judging_options, comet_options, retriever_options
 
 
 def parse_arguments(argv=None):
@@ -24,11 +24,12 @@ from pathlib import Path
 from torch import Tensor
 
 from combiner import load_combining_function
-from src.answers import Answers, Gallery, answer, chance, predict_features, recalls
-from src.comet import start_experiment
-from src.distributed import joining
-from src.errors import one_line_errors
-from src.facts import told_by_checkpoints
+from src.base.distributed import joining
+from src.base.errors import one_line_errors
+from src.command.comet import start_experiment
+from src.models.facts import told_by_checkpoints
+from src.retrieval.answers import Answers, Gallery, answer, predict_features
+from src.retrieval.metrics import chance, recalls
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Protocol, Task, Triplet
 from utils import Retriever, autocast, extract_caption_features, load_retriever

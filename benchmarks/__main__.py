@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from src.parser import Parser
+from src.base.parser import Parser
 
 
 def parse_arguments(argv=None):
@@ -35,8 +35,8 @@ from benchmarks.cases import CASES, World, growth_with_gallery, growth_with_trip
 from benchmarks.measure import machine
 from benchmarks.results import draw_curves, facts, table
 from benchmarks.worlds import write_large_pictures
-from src.errors import one_line_errors
-from src.files import read_json, write_json
+from src.base.errors import one_line_errors
+from src.base.files import read_json, write_json
 from src.toy import write_world
 from utils import load_clip
 

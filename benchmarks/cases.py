@@ -14,14 +14,14 @@ from clip_fine_tune import FineTuning
 from combiner import Combiner
 from combiner_train import CombinerTraining, encode_triplets
 from data_utils import CIRRDataset, Pictures, TripletRows, make_transform
-from src.backbone import ENCODERS, Backbone
-from src.flags import TrainingPlan
-from src.image_cache import ImageCache
-from src.losses import contrastive_loss
-from src.openai_clip import OpenAIClip
-from src.parser import usable_cores
-from src.retrieval import rank_targets
+from src.base.parser import usable_cores
+from src.command.flags import TrainingPlan
+from src.models.backbone import ENCODERS, Backbone
+from src.models.openai_clip import OpenAIClip
+from src.pictures.cache import ImageCache
+from src.retrieval.ranking import rank_targets
 from src.tasks.registry import TASKS
+from src.training.losses import contrastive_loss
 from training import Training, training_loader
 from utils import Encoder, autocast, device, extract_caption_features, extract_index_features
 from validate import compute_cirr_val_metrics

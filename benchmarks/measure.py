@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from src.parser import usable_cores
+from src.base.parser import usable_cores
 from utils import device
 
 

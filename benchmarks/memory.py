@@ -8,7 +8,7 @@ model and the optimizer's state, gradients included.
 
 from pathlib import Path
 
-from src.parser import Parser, count
+from src.base.parser import Parser, count
 
 
 def parse_arguments(argv=None):
@@ -37,11 +37,11 @@ from benchmarks.cases import training_of
 from benchmarks.measure import held_memory, machine, peak_memory, timed
 from benchmarks.worlds import SIZES, clip_of_size
 from clip_fine_tune import FineTuning
-from src.backbone import ENCODERS
-from src.errors import one_line_errors, require_one_of
-from src.files import write_json
-from src.openai_clip import OpenAIClip
-from src.weights import size_of
+from src.base.errors import one_line_errors, require_one_of
+from src.base.files import write_json
+from src.models.backbone import ENCODERS
+from src.models.openai_clip import OpenAIClip
+from src.models.weights import size_of
 
 CAPTION = "is the same kind of dress but shorter, in a darker colour and without the sleeves"
 

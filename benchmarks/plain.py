@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from src.losses import contrastive_loss
-from src.openai_clip import OpenAIClip
+from src.models.openai_clip import OpenAIClip
+from src.training.losses import contrastive_loss
 from utils import element_wise_sum
 
 

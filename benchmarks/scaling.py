@@ -10,7 +10,7 @@ to this folder, or to --output.
 from pathlib import Path
 from typing import NamedTuple
 
-from src.parser import Parser, count, positive
+from src.base.parser import Parser, count, positive
 
 
 def parse_arguments(argv=None):
@@ -36,9 +36,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import alternate, machine
 from benchmarks.memory import CAPTION
 from benchmarks.worlds import SIZES, clip_of_size
-from src.errors import one_line_errors, require_one_of
-from src.files import write_json
-from src.openai_clip import OpenAIClip, random_clip
+from src.base.errors import one_line_errors, require_one_of
+from src.base.files import write_json
+from src.models.openai_clip import OpenAIClip, random_clip
 from utils import caption_tokens, device
 
 BATCHES, CARDS = (512, 4096, 32_768), (1, 8, 64)

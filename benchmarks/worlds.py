@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from src.bars import Bar
-from src.files import read_json, write_json
-from src.openai_clip import random_clip
+from src.base.bars import Bar
+from src.base.files import read_json, write_json
+from src.models.openai_clip import random_clip
 from utils import device
 
 # embed_dim, image_resolution, vision layers, width and patch size, context, vocabulary, text width, heads and layers

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from src.bars import Bar
-from src.errors import InputError, one_line_errors
-from src.files import replacing, write_json
-from src.openai_clip import small_clip
-from src.parser import Parser, count_or_zero
+from src.base.bars import Bar
+from src.base.errors import InputError, one_line_errors
+from src.base.files import replacing, write_json
+from src.base.parser import Parser, count_or_zero
+from src.models.openai_clip import small_clip
 from src.tasks.cirr import GROUP_SIZE
 
 ATTRIBUTES = {

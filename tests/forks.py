@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from src.files import PROJECT_ROOT
+from src.base.files import PROJECT_ROOT
 
 # A process that imports everything once and then forks: as many children as each order that it reads says. It tells
 # how each ended. A child kills itself with SIGKILL at the n-th file operation in its run folder ("operations"), or in

@@ -9,10 +9,10 @@ from torch import nn
 from clip_fine_tune import FineTuning
 from combiner import Combiner
 from combiner_train import CombinerTraining
-from src import distributed
-from src.backbone import ENCODERS
-from src.flags import TrainingPlan
-from src.openai_clip import OpenAIClip, random_clip
+from src.base import distributed
+from src.command.flags import TrainingPlan
+from src.models.backbone import ENCODERS
+from src.models.openai_clip import OpenAIClip, random_clip
 from src.tasks.registry import TASKS
 from training import Training
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from data_utils import CIRRDataset, FashionIQDataset
-from src.errors import InputError
+from src.base.errors import InputError
 from src.tasks.triplets import Triplet
 from tests.splits import CIRR, FASHIONIQ, read_cirr, read_fashioniq
 

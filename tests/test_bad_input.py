@@ -13,7 +13,7 @@ import clip_fine_tune
 import combiner_train
 import validate
 from combiner import Combiner
-from src.files import PROJECT_ROOT
+from src.base.files import PROJECT_ROOT
 from utils import save_model
 
 FINE_TUNE = clip_fine_tune, ["--dataset", "CIRR", "--batch-size", "16", "--num-epochs", "1"]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from src.files import PROJECT_ROOT
+from src.base.files import PROJECT_ROOT
 
 # Without a network: RN50x4 is the small CLIP, which clip's own download takes from a file and checks by its name.
 WITH_LOCAL_DOWNLOADS = """

@@ -12,11 +12,11 @@ import clip_fine_tune
 import combiner_train
 import validate
 from data_utils import Pictures, make_transform
-from src.errors import InputError
-from src.image_cache import ImageCache
-from src.openai_clip import OpenAIClip
-from src.openai_clip import small_clip as random_clip
-from src.weights import read_weights
+from src.base.errors import InputError
+from src.models.openai_clip import OpenAIClip
+from src.models.openai_clip import small_clip as random_clip
+from src.models.weights import read_weights
+from src.pictures.cache import ImageCache
 from tests.splits import FASHIONIQ, read_cirr
 from utils import ENCODERS, Encoder, autocast, extract_caption_features, extract_index_features
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import check_data
-from src.files import PROJECT_ROOT, read_json, write_json
-from src.findings import is_blank
+from src.base.files import PROJECT_ROOT, read_json, write_json
+from src.pictures.findings import is_blank
 from src.tasks.fashioniq import cleaned_caption
 from src.tasks.registry import TASKS
 from tests.conftest import SHARED

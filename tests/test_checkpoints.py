@@ -11,11 +11,11 @@ import cirr_test_submission
 import clip_fine_tune
 import combiner_train
 import validate
-from src.errors import InputError
-from src.facts import read_facts
-from src.openai_clip import random_clip
-from src.training_state import KEYS, STATE_FILE, read_state
-from src.weights import read_weights, write_checkpoint
+from src.base.errors import InputError
+from src.models.facts import read_facts
+from src.models.openai_clip import random_clip
+from src.models.weights import read_weights, write_checkpoint
+from src.training.state import KEYS, STATE_FILE, read_state
 from utils import load_clip
 
 SHORT = ["--num-epochs", "1", "--batch-size", "16", "--save-training"]

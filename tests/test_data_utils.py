@@ -12,7 +12,7 @@ from data_utils import (
     squarepad_transform,
     targetpad_transform,
 )
-from src.errors import InputError
+from src.base.errors import InputError
 
 
 def formula_picture(width, height, mode):

@@ -15,9 +15,9 @@ import torch
 import torch.distributed
 
 import validate
-from src.files import PROJECT_ROOT
-from src.losses import contrastive_loss
-from src.training_state import STATE_FILE
+from src.base.files import PROJECT_ROOT
+from src.training.losses import contrastive_loss
+from src.training.state import STATE_FILE
 from tests.forks import children_of, finished_runs, only_run, wait_for_end
 
 # 14 is a multiple of neither 4 nor 8.
@@ -128,7 +128,7 @@ def test_a_loss_in_pieces_is_the_whole_one(monkeypatch, device):
     features = torch.nn.functional.normalize(torch.randn(2, 10, 4, device=device), dim=-1)
     results = []
     for at_once in (10, 4):
-        monkeypatch.setattr("src.losses.QUERIES_AT_ONCE", at_once)
+        monkeypatch.setattr("src.training.losses.QUERIES_AT_ONCE", at_once)
         predicted, targets = features.clone().requires_grad_()
         loss = contrastive_loss(predicted[2:9], targets, first=2)
         results.append((loss, *torch.autograd.grad(loss, (predicted, targets))))

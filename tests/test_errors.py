@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from src.errors import in_a_line
-from src.weights import read_weights, write_checkpoint
+from src.base.errors import in_a_line
+from src.models.weights import read_weights, write_checkpoint
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import data_utils
 from benchmarks import plain
 from clip_fine_tune import FineTuning
 from data_utils import CIRRDataset, FashionIQDataset, TripletImages, make_transform
-from src import retrieval
-from src.backbone import ENCODERS
-from src.files import PROJECT_ROOT
-from src.openai_clip import OpenAIClip
-from src.openai_clip import small_clip as random_clip
-from src.retrieval import best_rows, rank_targets, rank_targets_among
+from src.base.files import PROJECT_ROOT
+from src.models.backbone import ENCODERS
+from src.models.openai_clip import OpenAIClip
+from src.models.openai_clip import small_clip as random_clip
+from src.retrieval import ranking
+from src.retrieval.ranking import best_rows, rank_targets, rank_targets_among
 from src.tasks.registry import TASKS
 from tests.gradients import plan_of
 from training import Training
@@ -30,7 +30,7 @@ from validate import compute_cirr_val_metrics
 def pieces(request, monkeypatch):
     if request.param:
         for name, number in (("SCORES_AT_ONCE", 300), ("QUERIES_AT_ONCE", 3), ("ROWS_AT_ONCE", 16)):
-            monkeypatch.setattr(retrieval, name, number)
+            monkeypatch.setattr(ranking, name, number)
 
 
 @pytest.fixture

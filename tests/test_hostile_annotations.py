@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.errors import InputError
+from src.base.errors import InputError
 from tests.splits import FASHIONIQ, read_cirr, read_fashioniq
 
 CIRR, FIQ = "cirr_dataset/cirr", "fashionIQ_dataset"

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.errors import InputError
-from src.picture_kinds import look_at, look_at_all
+from src.base.errors import InputError
+from src.pictures.kinds import look_at, look_at_all
 from tests.odd_pictures import plain, saved
 from tests.splits import read_cirr
 

@@ -15,10 +15,10 @@ import torch
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 from data_utils import CIRRDataset, SquarePad, TargetPad, make_transform
-from src.backbone import OPENAI_NORMALISATION
-from src.errors import InputError
-from src.files import PROJECT_ROOT
-from src.pictures import opened
+from src.base.errors import InputError
+from src.base.files import PROJECT_ROOT
+from src.models.backbone import OPENAI_NORMALISATION
+from src.pictures.opening import opened
 
 DIM = 32
 PADDING = {"clip": [], "squarepad": [SquarePad(DIM)], "targetpad": [TargetPad(1.25, DIM)]}
@@ -166,7 +166,7 @@ def test_a_large_picture_makes_no_noise(tmp_path):
     """Pillow doubts a picture of more than 89 million pixels; it is one all the same."""
     (tmp_path / "large.png").write_bytes(png(10_000, 9_000))
     code = (
-        "import sys; from data_utils import make_transform; from src.pictures import opened;"
+        "import sys; from data_utils import make_transform; from src.pictures.opening import opened;"
         "print(opened(sys.argv[1], make_transform('clip', 1.25, 32)).shape)"
     )
     command = [sys.executable, "-W", "always::UserWarning", "-c", code, str(tmp_path / "large.png")]

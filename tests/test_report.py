@@ -10,7 +10,7 @@ import pytest
 import clip_fine_tune
 import combiner_train
 import report
-from src.answers import chance
+from src.retrieval.metrics import chance
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
 

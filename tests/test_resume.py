@@ -14,7 +14,7 @@ import torch
 import clip_fine_tune
 import combiner_train
 import data_utils
-from src.training_state import STATE_FILE
+from src.training.state import STATE_FILE
 from tests.forks import children_of, finished_runs, only_run, wait_for_end
 
 EPOCHS = 6

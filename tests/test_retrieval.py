@@ -1,9 +1,11 @@
 import pytest
 import torch
 
-from src import retrieval
-from src.errors import InputError
-from src.retrieval import Gallery, best_candidates, best_rows, rank_targets, rank_targets_among, recall_at
+from src.base.errors import InputError
+from src.retrieval import ranking
+from src.retrieval.answers import Gallery
+from src.retrieval.metrics import recall_at
+from src.retrieval.ranking import best_candidates, best_rows, rank_targets, rank_targets_among
 
 # Four pictures at 0, 30, 60 and 90 degrees and a query at 10: it sees them in their order.
 ANGLES = torch.deg2rad(torch.tensor([0.0, 30.0, 60.0, 90.0]))
@@ -45,7 +47,7 @@ def test_ranks_among_candidates():
 
 
 def test_best_rows_agree_with_ranks(device, monkeypatch):
-    monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", 120)  # three queries at a time
+    monkeypatch.setattr(ranking, "SCORES_AT_ONCE", 120)  # three queries at a time
     generator = torch.Generator().manual_seed(0)
     gallery = torch.randn(40, 8, generator=generator).to(device)
     queries = torch.randn(20, 8, generator=generator).to(device)

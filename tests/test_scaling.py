@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.scaling import Cost, exchanged, line, table
-from src.files import PROJECT_ROOT
+from src.base.files import PROJECT_ROOT
 
 LINKS = SimpleNamespace(tflops=100, node_link=200, network=20, cards_per_node=8)
 

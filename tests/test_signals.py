@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-from src.bars import Bar
-from src.errors import Stopped
-from src.signals import Stopping
+from src.base.bars import Bar
+from src.base.errors import Stopped
+from src.base.signals import Stopping
 
 
 class _Interrupted(BaseException):

@@ -12,8 +12,8 @@ import combiner_train
 import report
 import validate
 from data_utils import Pictures, make_transform
-from src.errors import InputError
-from src.skipping import Skipping
+from src.base.errors import InputError
+from src.pictures.skipping import Skipping
 from tests.splits import read_cirr, read_fashioniq
 
 TRANSFORM = make_transform("clip", None, 8)

@@ -6,7 +6,7 @@ import torch
 import cirr_test_submission
 from cirr_test_submission import named_answers
 from data_utils import CIRRDataset
-from src.answers import Gallery, answer
+from src.retrieval.answers import Gallery, answer
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
 

@@ -17,11 +17,11 @@ from clip_fine_tune import FineTuning
 from combiner import Combiner
 from combiner_train import CombinerTraining, encode_triplets
 from data_utils import CIRRDataset, FashionIQDataset, TripletRows, make_transform
-from src.backbone import ENCODERS
-from src.openai_clip import OpenAIClip
-from src.openai_clip import small_clip as random_clip
+from src.models.backbone import ENCODERS
+from src.models.openai_clip import OpenAIClip
+from src.models.openai_clip import small_clip as random_clip
+from src.models.weights import read_weights
 from src.tasks.registry import TASKS
-from src.weights import read_weights
 from utils import Encoder, collate_fn
 
 CIRR_RECALLS = [
@@ -206,7 +206,7 @@ def test_bfloat16_trains_alike(options, tmp_path):
 
 
 def test_two_runs_of_one_second_get_two_folders(options, tmp_path, monkeypatch):
-    monkeypatch.setattr("src.run.time_stamp", lambda: "2026-01-01_00-00-00")
+    monkeypatch.setattr("src.command.run.time_stamp", lambda: "2026-01-01_00-00-00")
     for _ in range(2):
         train_combiner("CIRR", options, "--num-epochs", "1")
     names = sorted(folder.name for folder in (tmp_path / "models").iterdir())

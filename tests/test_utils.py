@@ -7,8 +7,8 @@ from tqdm import tqdm
 
 from combiner import Combiner, load_combining_function
 from data_utils import CIRRDataset, make_transform
-from src.errors import InputError
-from src.openai_clip import small_clip as random_clip
+from src.base.errors import InputError
+from src.models.openai_clip import small_clip as random_clip
 from utils import (
     autocast,
     caption_tokens,

@@ -5,8 +5,8 @@ import torch
 
 import validate
 from combiner import Combiner
-from src.answers import Gallery, predict_features
-from src.errors import InputError
+from src.base.errors import InputError
+from src.retrieval.answers import Gallery, predict_features
 from src.tasks.registry import TASKS
 from utils import save_model
 from validate import compute_cirr_val_metrics, compute_fiq_val_metrics

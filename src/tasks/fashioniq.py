@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from src.errors import repeated, require_one_of
-from src.files import read_json
+from src.base.errors import repeated, require_one_of
+from src.base.files import read_json
 from src.tasks.triplets import (
     Protocol,
     Split,

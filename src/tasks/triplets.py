@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from src.errors import InputError, first_ten, require_one_of
-from src.files import read_json
+from src.base.errors import InputError, first_ten, require_one_of
+from src.base.files import read_json
 
 HALF_PAIRS = re.compile("[\ud800-\udfff]")
 """Halves of surrogate pairs. JSON can escape one alone, but no file name, tokenizer or terminal takes it."""

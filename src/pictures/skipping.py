@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Callable
 
-from src.errors import InputError, first_ten
-from src.pictures import unusable
+from src.base.errors import InputError, first_ten
+from src.pictures.opening import unusable
 from src.tasks.triplets import Split
 
 NOT_COMPARABLE = "not comparable"

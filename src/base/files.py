@@ -7,9 +7,9 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-from src.errors import InputError, repeated, shown
+from src.base.errors import InputError, repeated, shown
 
-PROJECT_ROOT = Path(__file__).absolute().parent.parent
+PROJECT_ROOT = Path(__file__).absolute().parents[2]
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ import PIL.Image
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from src import distributed
-from src.bars import Bar
-from src.errors import InputError, first_ten, in_a_line
-from src.workers import start_worker
+from src.base import distributed
+from src.base.bars import Bar
+from src.base.errors import InputError, first_ten, in_a_line
+from src.base.workers import start_worker
 
 
 def opened(path, preprocess):

@@ -4,11 +4,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
 
-from src.comet import CometOptions
-from src.errors import InputError
-from src.files import PROJECT_ROOT, read_json
-from src.padding import TRANSFORMS
-from src.parser import Parser, any_case, count, count_or_zero, hyper_parameters, plain, positive, usable_cores
+from src.base.errors import InputError
+from src.base.files import PROJECT_ROOT, read_json
+from src.base.parser import Parser, any_case, count, count_or_zero, hyper_parameters, plain, positive, usable_cores
+from src.command.comet import CometOptions
+from src.pictures.padding import TRANSFORMS
 from src.tasks.registry import TASKS, folders
 
 PRECISIONS = {"auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}

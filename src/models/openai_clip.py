@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from src.backbone import OPENAI_NORMALISATION, Backbone
-from src.errors import InputError, in_a_line
-from src.weights import load_weights, read_weights
+from src.base.errors import InputError, in_a_line
+from src.models.backbone import OPENAI_NORMALISATION, Backbone
+from src.models.weights import load_weights, read_weights
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it reads versions through pkg_resources, which says that it is deprecated

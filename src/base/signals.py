@@ -5,8 +5,8 @@ import os
 import signal
 import threading
 
-from src import distributed
-from src.errors import Stopped
+from src.base import distributed
+from src.base.errors import Stopped
 
 
 class Stopping:

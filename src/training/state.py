@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from src.errors import InputError
-from src.files import require_space
-from src.run import Run
-from src.weights import load_weights, read_content, size_of, write_checkpoint
+from src.base.errors import InputError
+from src.base.files import require_space
+from src.command.run import Run
+from src.models.weights import load_weights, read_content, size_of, write_checkpoint
 
 STATE_FILE = "training_state.pt"
 KEYS = "next_epoch", "triplets", "weights", "optimizer", "scaler", "random", "order", "draws", "facts", "run"

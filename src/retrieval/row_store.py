@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.errors import InputError, in_a_line
-from src.files import read_json, replacing, write_json
+from src.base.errors import InputError, in_a_line
+from src.base.files import read_json, replacing, write_json
 
 
 class RowStore:

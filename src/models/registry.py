@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from src.backbone import Backbone
-from src.errors import InputError
-from src.openai_clip import OpenAIClip
+from src.base.errors import InputError
+from src.models.backbone import Backbone
+from src.models.openai_clip import OpenAIClip
 
 FAMILIES: tuple[type[Backbone], ...] = (OpenAIClip,)
 """In the order in which they are asked whether a name or a model is theirs."""

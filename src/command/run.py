@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from src import distributed
-from src.comet import start_experiment
-from src.files import remove_unfinished, replacing, time_stamp, write_json
+from src.base import distributed
+from src.base.files import remove_unfinished, replacing, time_stamp, write_json
+from src.command.comet import start_experiment
 from src.tasks.triplets import Task
 
 TABLES = ("train_metrics", "validation_metrics")

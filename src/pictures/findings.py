@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import PIL.Image
 
-from src.errors import NAMED, repeated, shown
-from src.picture_kinds import FAULTS, ODDITIES, Look
+from src.base.errors import NAMED, repeated, shown
+from src.pictures.kinds import FAULTS, ODDITIES, Look
 from src.tasks.fashioniq import cleaned_caption
 from src.tasks.triplets import Split
 

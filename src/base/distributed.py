@@ -14,8 +14,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.errors import InputError, Stopped
-from src.workers import end_with_parent
+from src.base.errors import InputError, Stopped
+from src.base.workers import end_with_parent
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for another, which may decode or download for all. One that ended is noticed without it."""

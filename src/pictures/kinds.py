@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import PIL.Image
 
-from src.bars import Bar
-from src.errors import InputError, in_a_line
-from src.workers import start_worker
+from src.base.bars import Bar
+from src.base.errors import InputError, in_a_line
+from src.base.workers import start_worker
 
 FAULTS = ("missing", "zero-sized", "unreadable")
 ORIENTATION = 0x0112

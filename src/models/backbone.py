@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from src.weights import load_weights, read_weights
+from src.models.weights import load_weights, read_weights
 
 ENCODERS = ("image", "text")
 

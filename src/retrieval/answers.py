@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.errors import InputError
-from src.retrieval import best_candidates, best_rows, rank_targets, rank_targets_among, recall_at
+from src.base.errors import InputError
+from src.retrieval.ranking import best_candidates, best_rows, rank_targets, rank_targets_among
 from src.tasks.triplets import Protocol, Triplet
 
 
@@ -95,20 +95,6 @@ def answer(
         if best and members is not None
         else None,
     )
-
-
-def recalls(answers: Answers, protocol: Protocol) -> dict[str, float]:
-    """Return the recalls of `protocol` in percent: {"group_recall_at1": …, "recall_at1": …}."""
-    of_group = {f"group_recall_at{k}": recall_at(answers.group_ranks, k) for k in protocol.group_at}
-    return of_group | {f"recall_at{k}": recall_at(answers.ranks, k) for k in protocol.at}
-
-
-def chance(triplets: Sequence[Triplet], pictures: int, protocol: Protocol) -> dict[str, float]:
-    """Return the recalls in percent that ranking a gallery of `pictures` at random is worth."""
-    others = pictures - (protocol.reference == "drop")
-    members = len(triplets[0].group) - 1
-    of_group = {f"group_recall_at{k}": min(100, 100 * k / members) for k in protocol.group_at}
-    return of_group | {f"recall_at{k}": min(100, 100 * k / others) for k in protocol.at}
 
 
 def _target_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> Tensor | None:

@@ -7,8 +7,8 @@ import threading
 import urllib.request
 from typing import NamedTuple
 
-from src.errors import in_a_line
-from src.files import PROJECT_ROOT
+from src.base.errors import in_a_line
+from src.base.files import PROJECT_ROOT
 
 COMET_URL = "https://www.comet.com/clientlib/"
 COMET_PATIENCE = 4
@@ -35,7 +35,7 @@ def start_experiment(project_name, options, offline_directory, experiment_key=No
     os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")
     import comet_ml  # late: it takes a second
 
-    from src import distributed  # late too: --help does not wait for torch
+    from src.base import distributed  # late too: --help does not wait for torch
 
     options = options._replace(
         api_key=options.api_key or comet_ml.get_config("comet.api_key"),
@@ -52,7 +52,7 @@ def start_experiment(project_name, options, offline_directory, experiment_key=No
     except comet_ml.exceptions.CometException as error:
         print(f"Comet cannot be logged to: {in_a_line(error)}", file=sys.stderr)
         experiment = _start_comet("disabled", project_name, options, offline_directory, None)
-    for file in sorted(PROJECT_ROOT.glob("*.py")) + sorted(PROJECT_ROOT.glob("src/*.py")):
+    for file in sorted(PROJECT_ROOT.glob("*.py")) + sorted(PROJECT_ROOT.glob("src/**/*.py")):
         experiment.log_code(file_name=str(file))
     return experiment
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from src.errors import InputError
-from src.padding import TRANSFORMS
-from src.parser import plain
+from src.base.errors import InputError
+from src.base.parser import plain
+from src.pictures.padding import TRANSFORMS
 
 TOLD = ("clip_model_name", "transform", "target_ratio")
 """Options that whoever uses a checkpoint must give as its training had them."""

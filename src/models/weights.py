@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from src.errors import InputError, in_a_line
-from src.files import replacing
+from src.base.errors import InputError, in_a_line
+from src.base.files import replacing
 
 
 def read_weights(path, name):

@@ -2,7 +2,7 @@
 
 import torch
 
-from src.errors import InputError
+from src.base.errors import InputError
 
 SCORES_AT_ONCE = 2**22
 """Scores held in memory at a time, unless the gallery is so large that these are fewer than QUERIES_AT_ONCE."""
@@ -10,26 +10,6 @@ QUERIES_AT_ONCE = 256
 """Queries that are scored at a time at least: a matrix product of a few reads a large gallery too often."""
 ROWS_AT_ONCE = 2**12
 """Rows of a gallery normalised and compared at a time: memory may not hold it twice, and a cache holds these."""
-
-
-class Gallery:
-    """The pictures an answer is looked for in: features [images, dim] as the encoder gives them, and their names."""
-
-    def __init__(self, features, names):
-        if len(features) != len(names):
-            raise ValueError(f"{len(features)} features for {len(names)} names")
-        self.features = features
-        self.names = list(names)
-        self._row = {name: row for row, name in enumerate(self.names)}
-        if len(self._row) != len(self.names):
-            raise InputError(f"the gallery holds {len(self.names) - len(self._row)} names more than once")
-
-    def rows(self, names):
-        """Row numbers [names] of `names`; raises InputError with the first name that is not in the gallery."""
-        absent = [name for name in names if name not in self._row]
-        if absent:
-            raise InputError(f"{absent[0]}: not among the {len(self.names)} pictures of the gallery")
-        return torch.tensor([self._row[name] for name in names], device=self.features.device)
 
 
 def rank_targets(predicted_features, gallery_features, target_rows, excluded_rows=None):
@@ -63,11 +43,6 @@ def best_candidates(predicted_features, gallery_features, k, candidate_rows):
     candidate_rows = candidate_rows.sort(dim=1).values
     scores = _candidate_scores(predicted_features, gallery_features, candidate_rows)
     return candidate_rows.gather(1, scores.argsort(dim=1, descending=True, stable=True)[:, :k])
-
-
-def recall_at(ranks, k):
-    """Percentage of ranks (from 0) below `k`, divided in fp32 as the published code does."""
-    return (ranks < k).float().mean().item() * 100
 
 
 def _scores(predicted_features, gallery_features, excluded_rows):

@@ -4,7 +4,7 @@ import base64
 import io
 from html import escape
 
-from src.pictures import opened
+from src.pictures.opening import opened
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c1e21; max-width: 1160px; margin: 2rem auto; padding: 0 1rem }
