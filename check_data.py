@@ -7,6 +7,7 @@ Exit status 1 when something would change a result, 2 when the data set cannot b
 
 import os
 import textwrap
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -28,14 +29,18 @@ DESCRIPTION = (
 )
 
 
-def parse_arguments(argv=None):
+def make_parser() -> Parser:
     parser = Parser(DESCRIPTION)
     help_text = f"{' or '.join(TASKS)}, any case (default: all in the data path)"
     parser.add_argument("--dataset", type=any_case(*TASKS), help=help_text)
     parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
     parser.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture decoding processes")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="receives the findings as JSON, too")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_arguments(argv=None) -> Namespace:
+    return make_parser().parse_args(argv)
 
 
 def tasks_to_check(dataset: str | None, data_path: Path) -> list[Task]:

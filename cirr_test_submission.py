@@ -4,17 +4,23 @@
         --combiner-path models/.../combiner_arithmetic.pt
 """
 
+from argparse import Namespace
+
 from src.base.files import PROJECT_ROOT, time_stamp, write_json
 from src.base.parser import Parser, part_of_a_file_name
 from src.command.flags import add_judging_options, comet_options, retriever_options
 
 
-def parse_arguments(argv=None):
+def make_parser() -> Parser:
     parser = Parser("Write the two submission files for CIRR's evaluation server.")
     help_text = "end of both files' names (default: the time)"
     parser.add_argument("--submission-name", type=part_of_a_file_name, help=help_text)
     add_judging_options(parser)
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_arguments(argv=None) -> Namespace:
+    return make_parser().parse_args(argv)
 
 
 if __name__ == "__main__":

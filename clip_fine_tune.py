@@ -7,6 +7,8 @@ has in memory at a time; the batch stays one), and --image-cache.
 With --encoder text the pictures' features never change, so they are extracted once.
 """
 
+from argparse import Namespace
+
 from src.base.parser import Parser, any_case, count, positive
 from src.command import flags
 
@@ -14,7 +16,7 @@ LEARNING = {"both": ("image", "text"), "text": ("text",), "image": ("image",)}
 """{name of --encoder: CLIP's encoders that learn}"""
 
 
-def parse_arguments(argv=None):
+def make_parser() -> Parser:
     parser = Parser("Stage 1: fine-tune CLIP on the training triplets of a data set.")
     flags.add_dataset_option(parser)
     help_text = f"what learns: {', '.join(LEARNING)}"
@@ -27,7 +29,11 @@ def parse_arguments(argv=None):
     flags.add_image_cache_option(parser)
     flags.add_feature_cache_options(parser)
     flags.add_common_options(parser)
-    return flags.parse_training(parser, argv)
+    return parser
+
+
+def parse_arguments(argv=None) -> Namespace:
+    return flags.parse_training(make_parser(), argv)
 
 
 if __name__ == "__main__":
@@ -37,7 +43,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_utils import TripletImages, TripletRows
+from data_utils import Batch, TripletImages, TripletRows
 from src.base.distributed import joining
 from src.base.errors import one_line_errors
 from src.command.run import FINE_TUNING
@@ -82,21 +88,14 @@ class FineTuning(nn.Module):
         self.clip_model.eval()  # while training too: batch-norm statistics stay CLIP's
         return self
 
-    def inputs(self, *pictures, texts: list[str]) -> tuple:
-        """Return the batch that `forward` takes, of an item of TripletImages.
+    def inputs(self, batch: Batch, texts: list[str]) -> tuple:
+        """Return what `forward` takes: images (or None), reference rows, target rows and tokens, on the device."""
+        tokens = caption_tokens(texts, self.backbone)
+        return batch.images, batch.references.to(device), batch.targets.to(device), tokens
 
-        With `picture_features`, of an item of TripletRows. `texts` are those of this process's share of the batch.
-        """
-        *images, references, targets = pictures
-        images = images[0] if self.picture_features is None else None
-        return images, references.to(device), targets.to(device), caption_tokens(texts, self.backbone)
-
-    def forward(self, batch: tuple) -> tuple[Tensor, Tensor]:
-        """Return (predicted, target) features [batch, dim], normalised.
-
-        `batch` is images (or None), reference rows, target rows and tokens.
-        """
-        images, references, targets, tokens = batch
+    def forward(self, inputs: tuple) -> tuple[Tensor, Tensor]:
+        """Return (predicted, target) features [share, dim], normalised."""
+        images, references, targets, tokens = inputs
         features = self.picture_features if images is None else self._features("image", images)
         predicted = self.combining_function(features[references], self._features("text", tokens))
         return predicted, F.normalize(features[targets], dim=-1)

@@ -5,11 +5,13 @@
 Options of its own: --combiner-lr, and --clip-bs, the pictures or captions that CLIP encodes at a time.
 """
 
+from argparse import Namespace
+
 from src.base.parser import Parser, count, positive
 from src.command import flags
 
 
-def parse_arguments(argv=None):
+def make_parser() -> Parser:
     parser = Parser("Stage 2: train the Combiner on the training triplets of a data set, CLIP frozen.")
     flags.add_dataset_option(parser, default="CIRR")
     parser.add_argument("--combiner-lr", type=positive, default=2e-5, help="learning rate of Adam")
@@ -19,7 +21,11 @@ def parse_arguments(argv=None):
     flags.add_clip_options(parser)
     flags.add_feature_cache_options(parser)
     flags.add_common_options(parser)
-    return flags.parse_training(parser, argv)
+    return parser
+
+
+def parse_arguments(argv=None) -> Namespace:
+    return flags.parse_training(make_parser(), argv)
 
 
 if __name__ == "__main__":
@@ -30,7 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from combiner import Combiner
-from data_utils import TripletRows
+from data_utils import Batch, TripletRows
 from src.base.distributed import joining
 from src.base.errors import one_line_errors
 from src.command.run import COMBINER_TRAINING
@@ -60,18 +66,18 @@ class CombinerTraining(nn.Module):
     def trained(self) -> nn.Module:
         return self.combiner
 
-    def inputs(self, references: Tensor, targets: Tensor, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the batch that `forward` takes, of an item of TripletRows."""
+    def inputs(self, batch: Batch, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `forward` takes: the features [share, dim] of references, targets and texts."""
         text_rows = torch.tensor([self.text_row[text] for text in texts])
         return (
-            self.picture_features[references.to(device)],
-            self.picture_features[targets.to(device)],
+            self.picture_features[batch.references.to(device)],
+            self.picture_features[batch.targets.to(device)],
             self.caption_features[text_rows.to(device)],
         )
 
-    def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return (predicted, target) features [batch, dim], normalised, of (reference, target, text) features."""
-        reference_features, target_features, text_features = batch
+    def forward(self, inputs: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return (predicted, target) features [share, dim], normalised."""
+        reference_features, target_features, text_features = inputs
         predicted = self.combiner.combine_features(reference_features, text_features)
         return predicted, F.normalize(target_features, dim=-1)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -237,11 +238,21 @@ class CIRRDataset(_PublishedDataset):
 # ---- the batches of training ----
 
 
-class TripletRows(Dataset):
-    """Training triplets as rows of their pictures. Its items are batches, each asked for with a list of numbers.
+class Batch(NamedTuple):
+    """A batch of training triplets, of which this process computes a share."""
 
-    An item: reference rows [share], target rows [share], and the captions of all triplets of the batch.
-    """
+    references: torch.Tensor
+    """Rows [share] of the references, in `images` or, without these, in all pictures that the triplets name."""
+    targets: torch.Tensor
+    """Rows [share] of the targets, likewise."""
+    captions: list[tuple[str, ...]]
+    """The captions of all triplets of the batch, not of the share alone, since all of them draw."""
+    images: torch.Tensor | None = None
+    """The share's pictures [pictures, 3, dim, dim]."""
+
+
+class TripletRows(Dataset):
+    """Training triplets as rows of their pictures. Its items are Batches, each asked for with a list of numbers."""
 
     def __init__(
         self,
@@ -266,18 +277,15 @@ class TripletRows(Dataset):
     def __len__(self):
         return len(self.captions)
 
-    def __getitem__(self, numbers):
+    def __getitem__(self, numbers: list[int]) -> Batch:
         references, targets = self.rows[:, numbers[self.share]]
-        return references, targets, [self.captions[number] for number in numbers]
+        return Batch(references, targets, [self.captions[number] for number in numbers])
 
 
 class TripletImages(TripletRows):
-    """The same with the pictures opened, each once even when many triplets of the batch share it.
+    """The same with the pictures opened, each once even when many triplets of the batch share it."""
 
-    An item: images [pictures, 3, dim, dim], then a TripletRows item whose rows are those of the images.
-    """
-
-    def __getitem__(self, numbers):
-        references, targets, captions = super().__getitem__(numbers)
-        distinct, (references, targets) = torch.stack((references, targets)).unique(return_inverse=True)
-        return self.pictures.images(distinct.tolist()), references, targets, captions
+    def __getitem__(self, numbers: list[int]) -> Batch:
+        batch = super().__getitem__(numbers)
+        distinct, (references, targets) = torch.stack((batch.references, batch.targets)).unique(return_inverse=True)
+        return Batch(references, targets, batch.captions, self.pictures.images(distinct.tolist()))

@@ -63,11 +63,15 @@ def walk(seed):
     return toy / "report.html"
 
 
-@one_line_errors
-def main(argv=None):
+def make_parser() -> Parser:
     parser = Parser("Run the whole pipeline on a toy world.")
     parser.add_argument("--seed", type=count_or_zero, default=0, help="decides the world and the training")
-    args = parser.parse_args(argv)
+    return parser
+
+
+@one_line_errors
+def main(argv=None):
+    args = make_parser().parse_args(argv)
     started = time.monotonic()
     print("".join(f"$ export {name}={value}\n" for name, value in ENVIRONMENT.items()), end="")
     page = walk(args.seed)

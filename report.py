@@ -5,13 +5,14 @@
 The page, report.html in the run folder, opens offline. A run of stage 2 brings the run of stage 1 that it stands on.
 """
 
+from argparse import Namespace
 from pathlib import Path
 
 from src.base.parser import Parser, count_or_zero, usable_cores
 from src.command.flags import RetrieverOptions, add_feature_cache_options, add_skip_missing_option, feature_cache_folder
 
 
-def parse_arguments(argv=None):
+def make_parser() -> Parser:
     parser = Parser("Make a page of a finished run: ladder, curves, and a wall of queries.")
     parser.add_argument("--run-folder", type=Path, required=True, help="a folder below models/, of either stage")
     parser.add_argument("--output", type=Path, help="the page (default: report.html in the run folder)")
@@ -19,7 +20,11 @@ def parse_arguments(argv=None):
     add_skip_missing_option(parser)
     parser.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture loading processes")
     add_feature_cache_options(parser)
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_arguments(argv=None) -> Namespace:
+    return make_parser().parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -87,8 +87,8 @@ class NotFinite(InputError):
 class Training:
     """The training loop of one stage.
 
-    `stage.inputs` makes a batch of what the loader gives, with a text in the place of each triplet's captions, and
-    `stage(batch)` gives the (predicted, target) features of that. Each process of a job takes a share of every batch.
+    `stage.inputs(batch, texts)` puts a Batch on the device, with a text for each triplet of this process's share, and
+    `stage(inputs)` gives the (predicted, target) features of that.
     """
 
     def __init__(
@@ -150,12 +150,12 @@ class Training:
         results = {"images_in_epoch": 0, "accumulated_train_loss": 0.0}
         self.stage.train()
         with Bar(self.loader) as bar:
-            for step, (*pictures, captions) in enumerate(bar, start=epoch * len(self.loader)):
-                texts = self._texts(captions)[distributed.share(self.plan.batch_size)]
-                loss = self.train_step(self.stage.inputs(*pictures, texts=texts))
+            for step, batch in enumerate(bar, start=epoch * len(self.loader)):
+                texts = self._texts(batch.captions)[distributed.share(self.plan.batch_size)]
+                loss = self.train_step(self.stage.inputs(batch, texts))
                 if not loss.isfinite():
                     raise NotFinite(f"epoch {epoch}, step {step}: the loss is {loss.item()}")
-                update_train_running_results(results, loss, len(captions))
+                update_train_running_results(results, loss, len(batch.captions))
                 set_train_bar_description(bar, epoch, self.plan.num_epochs, results)
                 if log_step is not None:
                     log_step(step, loss.item())
@@ -169,10 +169,10 @@ class Training:
             texts.append(variants[int(len(variants) * self.state.draws.random())] if len(variants) > 1 else variants[0])
         return texts
 
-    def train_step(self, batch) -> Tensor:
-        """Take one step of the optimizer; return the batch's loss."""
+    def train_step(self, inputs: tuple) -> Tensor:
+        """Take one step of the optimizer on what `stage.inputs` gave; return the batch's loss."""
         with autocast(self.plan.precision, training=True):
-            loss = self._loss(*self.module(batch))
+            loss = self._loss(*self.module(inputs))
         self.state.optimizer.zero_grad()
         self.state.scaler.scale(loss).backward()
         self.state.scaler.step(self.state.optimizer)

@@ -1,6 +1,7 @@
 """What stands around the model: device and precision, features, and what the training loop reports."""
 
 import copy
+import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -164,11 +165,11 @@ class Encoder:
 
     def _store(self, encoder, settings):
         precision = _current_precision()
-        place = encoder, precision, tuple(map(str, settings.values()))
+        depends_on = {"encoder": encoder, "precision": precision, "device": device.type, **settings}
+        if self.cache_folder is not None:
+            depends_on["weights"] = self._weights(encoder)
+        place = json.dumps(depends_on)
         if place not in self._stores:
-            depends_on = {"encoder": encoder, "precision": precision, "device": device.type, **settings}
-            if self.cache_folder is not None:
-                depends_on["weights"] = self._weights(encoder)
             self._stores[place] = RowStore(self.cache_folder, depends_on)
         return self._stores[place]
 

@@ -4,15 +4,21 @@
         --combining-function combiner --combiner-path models/.../combiner_arithmetic.pt
 """
 
+from argparse import Namespace
+
 from src.base.parser import Parser
 from src.command.flags import add_dataset_option, add_judging_options, comet_options, retriever_options
 
 
-def parse_arguments(argv=None):
+def make_parser() -> Parser:
     parser = Parser("Print the recalls of a CLIP, with the sum or a Combiner, on a validation split.")
     add_dataset_option(parser, required=True)
     add_judging_options(parser)
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_arguments(argv=None) -> Namespace:
+    return make_parser().parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from benchmarks.worlds import clip_of_size
 from clip_fine_tune import FineTuning
 from combiner import Combiner
 from combiner_train import CombinerTraining, encode_triplets
-from data_utils import CIRRDataset, Pictures, TripletRows, make_transform
+from data_utils import Batch, CIRRDataset, Pictures, TripletRows, make_transform
 from src.base.parser import usable_cores
 from src.command.flags import TrainingPlan
 from src.models.backbone import ENCODERS, Backbone
@@ -103,9 +103,7 @@ class _EpochsOf:
         loader = training_loader(rows, self.batch_size, num_workers=0, seed=0)
         fused = torch.optim.Adam(self.combiner.parameters(), lr=2e-5, fused=True)
         self.training = training_of(self.stage, fused, self.batch_size, loader)
-        self.batches = [
-            self.stage.inputs(*pictures, texts=[text for (text,) in captions]) for *pictures, captions in loader
-        ]
+        self.batches = [self.stage.inputs(batch, [text for (text,) in batch.captions]) for batch in loader]
 
     def plain(self):
         loader = plain.triplet_loader(self.training_set, self.batch_size, self.workers)
@@ -134,10 +132,12 @@ def second_start(world):
             encode_triplets(triplets, CIRR, encoder)
 
         used = []
-        measured = alternate(
-            {"plain": lambda: start(used.append(next(turns)) or used[-1]), "ours": lambda: start(used[-1])},
-            world.size(3, 1),
-        )
+
+        def start_anew():
+            used.append(next(turns))
+            start(used[-1])
+
+        measured = alternate({"plain": start_anew, "ours": lambda: start(used[-1])}, world.size(3, 1))
     yield Row(f"stage 2, features of {len(triplets.pictures)} 500-pixel PNGs ready, second start", **measured)
 
 
@@ -261,9 +261,10 @@ def fine_tuning_steps(world):
 
         def ours(precision, stage=stage, optimizer=optimizers[1], inputs=(references, targets, rows, captions)):
             stage.clip_model.to(memory_format=torch.channels_last)
-            *images, rows, captions = inputs
-            batch = stage.inputs(torch.cat(images), *rows, texts=captions)
-            training_of(stage, optimizer, len(captions), precision=precision).train_step(batch)
+            references, targets, rows, captions = inputs
+            batch = Batch(*rows, captions, torch.cat((references, targets)))
+            step = training_of(stage, optimizer, len(captions), precision=precision)
+            step.train_step(stage.inputs(batch, captions))
 
         ways = {"plain": published} | {precision: partial(ours, precision) for precision in precisions}
         measured = alternate(ways, world.size(2, 1))

@@ -37,6 +37,7 @@ from benchmarks.cases import training_of
 from benchmarks.measure import held_memory, machine, peak_memory, timed
 from benchmarks.worlds import SIZES, clip_of_size
 from clip_fine_tune import FineTuning
+from data_utils import Batch
 from src.base.errors import one_line_errors, require_one_of
 from src.base.files import write_json
 from src.models.backbone import ENCODERS
@@ -68,9 +69,10 @@ def measured(model, batch_size, clip_bs):
     optimizer.zero_grad()
 
     images = torch.randn(2 * batch_size, 3, *[clip_model.visual.input_resolution] * 2)
-    batch = stage.inputs(images, *torch.arange(2 * batch_size).view(2, batch_size), texts=[CAPTION] * batch_size)
+    rows, texts = torch.arange(2 * batch_size).view(2, batch_size), [CAPTION] * batch_size
+    inputs = stage.inputs(Batch(*rows, texts, images), texts)
     training = training_of(stage, optimizer, batch_size)
-    seconds, _ = timed(lambda: training.train_step(batch))
+    seconds, _ = timed(lambda: training.train_step(inputs))
     peak = peak_memory()
     return Step(batch_size, seconds, peak - before - 2 * sum(map(size_of, learning)), peak)
 

@@ -96,7 +96,7 @@ def test_a_batch_opens_each_of_its_pictures_once(dataset, world, monkeypatch):
     monkeypatch.setattr(data_utils, "opened", lambda *arguments: opened.append(arguments[0]) or original(*arguments))
     chosen = list(range(20))
     random.Random(0).shuffle(chosen)
-    images, references, targets, captions = triplets[chosen]
+    references, targets, captions, images = triplets[chosen]
     assert len(opened) == len(set(opened)) == len(images)
     kinds = [] if dataset == "CIRR" else [task.categories]
     make = CIRRDataset if dataset == "CIRR" else FashionIQDataset
@@ -111,9 +111,8 @@ def test_a_batch_opens_each_of_its_pictures_once(dataset, world, monkeypatch):
 def test_a_step_of_stage_1_is_the_plain_one(world, device):
     """Loss and weights after a step: pictures once through the tower, captions trimmed, channels last, fused AdamW."""
     splits = list(TASKS["CIRR"].read_all(world, "train").values())
-    images, references, targets, captions = TripletImages(splits, make_transform("targetpad", 1.25, 64))[
-        list(range(24))
-    ]
+    batch = TripletImages(splits, make_transform("targetpad", 1.25, 64))[list(range(24))]
+    references, targets, captions, images = batch
     captions = [caption for (caption,) in captions]
     assert len(images) < 48
     results = []
@@ -126,7 +125,7 @@ def test_a_step_of_stage_1_is_the_plain_one(world, device):
         if ours:
             clip_model.to(memory_format=torch.channels_last)
             training = Training(stage, optimizer, None, TASKS["CIRR"], plan_of(len(captions)))
-            loss = training.train_step(stage.inputs(images, references, targets, texts=captions)).item()
+            loss = training.train_step(stage.inputs(batch, captions)).item()
         else:
             loss = plain.fine_tuning_step(
                 images[references].to(device), images[targets].to(device), captions, clip_model, optimizer

@@ -162,9 +162,9 @@ def test_stage_2_sees_what_clip_would_give_each_batch(dataset, world, small_clip
     encoder = Encoder(small_clip, ENCODERS, batch_size=7)
     stage = CombinerTraining(Combiner(64, 8, 8), *encode_triplets(triplets, task, encoder))
     chosen = [5, 0, 17, 30]
-    references, targets, captions = triplets[chosen]
-    texts = [random.Random(0).choice(task.training_texts(some)) for some in captions]
-    given = stage.inputs(references, targets, texts)
+    batch = triplets[chosen]
+    texts = [random.Random(0).choice(task.training_texts(some)) for some in batch.captions]
+    given = stage.inputs(batch, texts)
 
     kinds = [] if dataset == "CIRR" else [task.categories]
     make = CIRRDataset if dataset == "CIRR" else FashionIQDataset
