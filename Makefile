@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test benchmark clean
+.PHONY: quickstart test benchmark docs clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -19,6 +19,9 @@ test: .venv/installed
 
 benchmark: .venv/installed
 	$(BIN)/python -m benchmarks
+
+docs: .venv/installed
+	$(BIN)/python -m docs.options
 
 clean:
 	rm -rf .venv toy toy-* .pytest_cache .ruff_cache .import_linter_cache

@@ -7,7 +7,6 @@ Exit status 1 when something would change a result, 2 when the data set cannot b
 
 import os
 import textwrap
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,9 +22,9 @@ from src.tasks.triplets import Task
 WIDTH = 110
 DESCRIPTION = (
     "Decode every picture of a data set once and say what is wrong with it. Exit status 1 when something would change "
-    "a result: a listed picture that is missing, unreadable or of no bytes. Warnings (pictures that two splits share, "
-    "that have the same bytes, or 16 bits; blank captions) bear on what a result means and, like notes, leave it at 0. "
-    "Exit status 2 when the annotations or an option cannot be used."
+    "a result: a listed picture that is missing, unreadable or empty. Warnings bear on what a result means: pictures "
+    "that two splits share, the same bytes under two names, 16 bits a channel, blank captions. Warnings and notes "
+    "leave the exit status at 0. Exit status 2 when the annotations or an option cannot be used."
 )
 
 
@@ -34,13 +33,11 @@ def make_parser() -> Parser:
     help_text = f"{' or '.join(TASKS)}, any case (default: all in the data path)"
     parser.add_argument("--dataset", type=any_case(*TASKS), help=help_text)
     parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
-    parser.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture decoding processes")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="receives the findings as JSON, too")
+    parser.add_argument(
+        "--num-workers", type=count_or_zero, default=usable_cores(), help="processes that decode pictures"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="file that keeps the findings as JSON")
     return parser
-
-
-def parse_arguments(argv=None) -> Namespace:
-    return make_parser().parse_args(argv)
 
 
 def tasks_to_check(dataset: str | None, data_path: Path) -> list[Task]:
@@ -49,7 +46,7 @@ def tasks_to_check(dataset: str | None, data_path: Path) -> list[Task]:
         return [TASKS[dataset]]
     found = [task for task in TASKS.values() if (data_path / task.folder).is_dir()]
     if not found:
-        raise InputError(f"{data_path}: holds none of {folders()}, one of which --data-path must have")
+        raise InputError(f"{data_path}: holds none of {folders()}; --data-path names a folder that does")
     return found
 
 
@@ -67,7 +64,8 @@ def read_splits(task: Task, data_path: Path) -> Splits:
         if there:
             splits[split] = {category: task.read(data_path, category, split) for category in there}
     if not splits:
-        raise InputError(f"{root / task.annotations}: has annotations of no split in captions/ and image_splits/")
+        looked_for = task.files(data_path, task.categories[0], task.splits[0])[0].relative_to(root)
+        raise InputError(f"{root}: has annotations of no split; {looked_for} would be one of their files")
     return splits
 
 
@@ -92,8 +90,10 @@ class Checked(NamedTuple):
 def check(task: Task, splits: Splits, data_path: Path, num_workers: int) -> Checked:
     """Look at all pictures and annotations of `splits`."""
     folder = data_path / task.folder
+    # A picture that several splits or categories list is decoded once.
     paths = list(dict.fromkeys(path for categories in splits.values() for path in pictures_of(categories).values()))
     findings = picture_findings(splits, look_at_all(paths, num_workers), folder) + annotation_findings(splits)
+    # Worst first. Sorting is stable, so findings of one level stay together by subject.
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     files = [(category, split) for split in task.splits for category in task.categories]
     absent = [f"{category}.{split}" for category, split in files if category not in splits.get(split, ())]
@@ -113,6 +113,7 @@ def text_of(checked: Checked) -> Iterator[str]:
     if checked.absent:
         yield _wrapped(f"  no annotations of {', '.join(checked.absent)}", "    ")
     yield ""
+    # Columns are as wide as the longest kind, also of those that were not found, so that reports line up.
     widest = max(len(finding.kind) for finding in checked.findings)
     for finding in checked.findings:
         if finding.names:
@@ -127,6 +128,7 @@ def text_of(checked: Checked) -> Iterator[str]:
 def _first_names(names: list[str]) -> Iterator[str]:
     """Yield the first ten names, a line each where they say more than a name."""
     first = names[:NAMED]
+    # An entry with a blank says more than a name, for example why a picture is unreadable.
     for line in first if any(" " in name for name in first) else [", ".join(first)]:
         yield _wrapped(" " * 11 + line, " " * 13)
     if len(names) > NAMED:
@@ -156,15 +158,17 @@ def _require_writable(file):
 
 @one_line_errors
 def main(argv=None):
-    args = parse_arguments(argv)
+    args = make_parser().parse_args(argv)
     tasks = tasks_to_check(args.dataset, args.data_path)
     annotated = [(task, read_splits(task, args.data_path)) for task in tasks]
+    # Before any picture is decoded.
     if args.output:
         _require_writable(args.output)
 
     checked = []
     for task, splits in annotated:
         checked.append(check(task, splits, args.data_path, args.num_workers))
+        # Flushed, since the next data set may take an hour.
         print(*text_of(checked[-1]), "", sep="\n", flush=True)
 
     faults = [finding for one in checked for finding in one.findings if finding.level == FAULT and finding.names]
@@ -173,6 +177,7 @@ def main(argv=None):
         write_json(args.output, content, indent=1)
     print(verdict(faults))
     if faults:
+        # Scripts can stop on 1, as on a failed test; 2 means that nothing could be checked.
         raise SystemExit(1)
 
 

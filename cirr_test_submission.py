@@ -4,11 +4,9 @@
         --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from argparse import Namespace
-
 from src.base.files import PROJECT_ROOT, time_stamp, write_json
 from src.base.parser import Parser, part_of_a_file_name
-from src.command.flags import add_judging_options, comet_options, retriever_options
+from src.command.flags import add_judging_options, combining_options, comet_options, retriever_options
 
 
 def make_parser() -> Parser:
@@ -19,25 +17,20 @@ def make_parser() -> Parser:
     return parser
 
 
-def parse_arguments(argv=None) -> Namespace:
-    return make_parser().parse_args(argv)
-
-
 if __name__ == "__main__":
-    parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
+    make_parser().parse_args()  # --help and a wrong flag are answered here, before torch is imported
 
 from pathlib import Path
 
-from combiner import load_combining_function
-from src.base.distributed import is_first, joining
-from src.base.errors import one_line_errors
+from combiner import load_combined
+from src.base.distributed import command, is_first
 from src.command.comet import start_experiment
 from src.models.facts import told_by_checkpoints
 from src.models.registry import backbone_of
 from src.pictures.skipping import Skipping
 from src.retrieval.answers import Answers, answer
 from src.tasks.registry import TASKS
-from utils import Encoder, Retriever, autocast, load_retriever
+from utils import Encoder, Retriever, autocast
 
 ANSWERS, GROUP_ANSWERS = 50, 3
 
@@ -57,6 +50,7 @@ def generate_cirr_test_submissions(
     Raises InputError when annotations or pictures of test1 are faulty or missing.
     """
     if retriever is None:
+        # Nothing is kept: a transform from outside does not tell what its pixels depend on.
         retriever = Retriever(Encoder(backbone_of(clip_model)), preprocess, Skipping(enabled=False))
     retriever = retriever.combining_by(combining_function)
     task = TASKS["CIRR"]
@@ -64,13 +58,16 @@ def generate_cirr_test_submissions(
     gallery = retriever.gallery(retriever.pictures(split.pictures))
     caption_features = retriever.encoder.captions([task.query_text(triplet.captions) for triplet in split.triplets])
     predicted = retriever.predict(gallery, [triplet.reference for triplet in split.triplets], caption_features)
+    # The server wants fifty names; a toy gallery gives what it has.
     answers = answer(split.triplets, gallery, predicted, task.protocol(), best=ANSWERS)
 
     folder = Path(output_path) / "submission" / "CIRR"
     ids = [triplet.id for triplet in split.triplets]
     written = []
     for metric, content in zip(("recall", "recall_subset"), named_answers(ids, answers), strict=True):
+        # Two files, since the server takes the two rankings apart.
         written.append(folder / f"{metric}_submission_{file_name}.json")
+        # All processes answer, one writes.
         if is_first():
             write_json(written[-1], {"version": "rc2", "metric": metric, **content}, sort_keys=True)
     return written
@@ -85,24 +82,18 @@ def named_answers(ids: list[str], answers: Answers) -> tuple[dict, dict]:
     )
 
 
-@one_line_errors
-@joining
+@command
 def main(argv=None):
-    args = parse_arguments(argv)
+    args = make_parser().parse_args(argv)
     checkpoints = args.clip_model_path, args.combiner_path
     vars(args).update(told_by_checkpoints(checkpoints, vars(args), args.given))
-
-    retriever = load_retriever(retriever_options(args))
-    combiner = args.combining_function, args.combiner_path
-    function = load_combining_function(*combiner, retriever.backbone, args.projection_dim, args.hidden_dim)
-    name = args.submission_name or time_stamp()
+    retriever = load_combined(retriever_options(args), combining_options(args))
 
     experiment = start_experiment("CIRR test submission", comet_options(args), args.output_path / "comet")
-    paths = args.data_path, args.output_path
+    function, name = retriever.combining_function, args.submission_name or time_stamp()
+    clip_and_transform, paths = (retriever.backbone, retriever.preprocess), (args.data_path, args.output_path)
     with autocast(args.precision):
-        written = generate_cirr_test_submissions(
-            function, name, retriever.backbone, retriever.preprocess, *paths, retriever
-        )
+        written = generate_cirr_test_submissions(function, name, *clip_and_transform, *paths, retriever)
     for path in written:
         print(f"{path}{retriever.skipping.mark}")
         experiment.log_asset(str(path))

@@ -7,8 +7,6 @@ has in memory at a time; the batch stays one), and --image-cache.
 With --encoder text the pictures' features never change, so they are extracted once.
 """
 
-from argparse import Namespace
-
 from src.base.parser import Parser, any_case, count, positive
 from src.command import flags
 
@@ -19,33 +17,27 @@ LEARNING = {"both": ("image", "text"), "text": ("text",), "image": ("image",)}
 def make_parser() -> Parser:
     parser = Parser("Stage 1: fine-tune CLIP on the training triplets of a data set.")
     flags.add_dataset_option(parser)
-    help_text = f"what learns: {', '.join(LEARNING)}"
+    help_text = f"which of CLIP's encoders learn: {', '.join(LEARNING)}"
     parser.add_argument("--encoder", type=any_case(*LEARNING), default="both", help=help_text)
-    parser.add_argument("--learning-rate", type=positive, default=2e-6, help="of AdamW")
-    help_text = "pictures or captions of a batch that CLIP has in memory at once (default: all of them)"
+    parser.add_argument("--learning-rate", type=positive, default=2e-6, help="learning rate of AdamW")
+    help_text = "pictures or captions of a batch that CLIP has in memory at once (default: the whole batch)"
     parser.add_argument("--clip-bs", type=count, help=help_text)
     flags.add_training_options(parser, batch_size=512, validation_frequency=1)
     flags.add_clip_options(parser, tuned=False)
     flags.add_image_cache_option(parser)
-    flags.add_feature_cache_options(parser)
     flags.add_common_options(parser)
     return parser
 
 
-def parse_arguments(argv=None) -> Namespace:
-    return flags.parse_training(make_parser(), argv)
-
-
 if __name__ == "__main__":
-    parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
+    flags.parse_training(make_parser())  # --help and a wrong flag are answered here, before torch is imported
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_utils import Batch, TripletImages, TripletRows
-from src.base.distributed import joining
-from src.base.errors import one_line_errors
+from src.base.distributed import command
 from src.command.run import FINE_TUNING
 from src.models.backbone import ENCODERS, Backbone
 from src.tasks.registry import TASKS
@@ -73,8 +65,10 @@ class FineTuning(nn.Module):
         `clip_bs` is how many pictures or captions CLIP encodes at a time, None for all of a batch.
         """
         super().__init__()
+        # logit_scale never learns, so it gets no gradient that DistributedDataParallel would wait for.
         backbone.let_learn(learning)
         self.backbone, self.clip_model = backbone, backbone.model
+        # A plain dict: as submodules they would list CLIP's weights again.
         self.encoders = {name: _OneEncoder(backbone, name) for name in ENCODERS}
         self.picture_features = picture_features
         self.clip_bs = clip_bs
@@ -102,6 +96,7 @@ class FineTuning(nn.Module):
 
     def _features(self, encoder, rows):
         module = self.encoders[encoder]
+        # Looked up at each call, since `in_pieces` needs the weights that the module has now.
         return in_pieces(module, rows, self.clip_bs, module.learning())
 
 
@@ -126,10 +121,9 @@ class _OneEncoder(nn.Module):
         return self.backbone.encode_tokens(rows)
 
 
-@one_line_errors
-@joining
+@command
 def main(argv=None):
-    args = parse_arguments(argv)
+    args = flags.parse_training(make_parser(), argv)
     torch.manual_seed(args.seed)
     task, plan, learning = TASKS[args.dataset], flags.training_plan(args), LEARNING[args.encoder]
     frozen = tuple(encoder for encoder in ENCODERS if encoder not in learning)
@@ -138,10 +132,12 @@ def main(argv=None):
     loader, validation = load_data(task, args.data_path, retriever, batches, plan, args.num_workers)
 
     pictures = loader.dataset.pictures
+    # Before anything is encoded, so that a full disk is found first.
     retriever.keep_decoded([pictures, *validation.pictures.values()])
     picture_features = retriever.encoder.pictures(pictures) if "image" in frozen else None
     stage = FineTuning(retriever.backbone, learning, picture_features, args.clip_bs)
     weights = [weight for weight in stage.parameters() if weight.requires_grad]
+    # Published betas and eps; the fused step gives the same up to rounding.
     optimizer = torch.optim.AdamW(weights, lr=args.learning_rate, betas=(0.9, 0.999), eps=1e-7, fused=True)
     train_stage(Training(stage, optimizer, loader, task, plan), validation, flags.run_options(args))
 

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.base.errors import InputError
-from src.command.flags import COMBINING_FUNCTIONS
+from src.command.flags import COMBINING_FUNCTIONS, CombiningOptions, RetrieverOptions
 from src.models.backbone import Backbone
 from src.models.facts import read_facts
 from src.models.weights import load_weights, read_weights, weights_digest
-from utils import device
+from utils import Retriever, device, load_retriever
 
 
 class Combiner(nn.Module):
@@ -29,6 +29,7 @@ class Combiner(nn.Module):
         self.image_projection_layer = nn.Linear(clip_feature_dim, projection_dim)
         self.combiner_layer = nn.Linear(2 * projection_dim, hidden_dim)
         self.output_layer = nn.Linear(hidden_dim, clip_feature_dim)
+        # One module for three places, as published; dropout has no weights, so state dicts do not show it.
         self.dropout = nn.Dropout(0.5)
         self.dynamic_scalar = nn.Sequential(
             nn.Linear(2 * projection_dim, hidden_dim),
@@ -76,6 +77,7 @@ def load_combining_function(
     is not used. Raises what `load_combiner` raises.
     """
     name = name or ("sum" if combiner_path is None else "combiner")
+    # The registry of names is read without torch, so it holds addresses instead of functions.
     function = pkgutil.resolve_name(COMBINING_FUNCTIONS[name])
     if function is load_combiner:
         return load_combiner(combiner_path, backbone, projection_dim, hidden_dim).combine_features
@@ -84,6 +86,13 @@ def load_combining_function(
         if value is not None:
             print(f"--combining-function {name}: {flag} {value} is not used", file=sys.stderr)
     return function
+
+
+def load_combined(options: RetrieverOptions, combining: CombiningOptions) -> Retriever:
+    """Load a retriever with its combining function; raises InputError when something cannot be loaded."""
+    retriever = load_retriever(options)
+    name, path, *dimensions = combining
+    return retriever.combining_by(load_combining_function(name, path, retriever.backbone, *dimensions))
 
 
 def load_combiner(
@@ -98,9 +107,12 @@ def load_combiner(
         raise InputError("--combining-function combiner needs --combiner-path, a checkpoint of stage 2")
     weights = read_weights(path, Combiner.__name__)
     dimensions = _dimensions(weights, path, backbone.dimension, projection_dim, hidden_dim)
+    # Published checkpoints do not tell; any CLIP of the right size must do then.
     trained_on = read_facts(path).get("clip_weights")
     if trained_on not in (None, weights_digest(backbone.model.state_dict())):
-        raise InputError(f"{path}: was trained on another CLIP than this; --clip-model-path names its own")
+        raise InputError(
+            f"{path}: was trained on another CLIP; --clip-model-path has to name the one it was trained on"
+        )
     combiner = Combiner(*dimensions)
     load_weights(combiner, weights, path)
     return combiner.to(device).eval()
@@ -108,6 +120,7 @@ def load_combiner(
 
 def _dimensions(weights, path, clip_feature_dim, projection_dim, hidden_dim):
     """Return CLIP's, projection and hidden dimension of a Combiner's weights; the last two must be those given."""
+    # Two layers fix all four sizes; `load_weights` compares the rest.
     layers = [weights.get(f"{layer}.weight") for layer in ("text_projection_layer", "output_layer")]
     if any(layer is None or layer.ndim != 2 for layer in layers):
         raise InputError(f"{path}: not the weights of a Combiner")

@@ -5,8 +5,6 @@
 Options of its own: --combiner-lr, and --clip-bs, the pictures or captions that CLIP encodes at a time.
 """
 
-from argparse import Namespace
-
 from src.base.parser import Parser, count, positive
 from src.command import flags
 
@@ -19,17 +17,12 @@ def make_parser() -> Parser:
     flags.add_training_options(parser, batch_size=1024, validation_frequency=3)
     flags.add_combiner_options(parser, trained=False)
     flags.add_clip_options(parser)
-    flags.add_feature_cache_options(parser)
     flags.add_common_options(parser)
     return parser
 
 
-def parse_arguments(argv=None) -> Namespace:
-    return flags.parse_training(make_parser(), argv)
-
-
 if __name__ == "__main__":
-    parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
+    flags.parse_training(make_parser())  # --help and a wrong flag are answered here, before torch is imported
 
 import torch
 import torch.nn.functional as F
@@ -37,8 +30,7 @@ from torch import Tensor, nn
 
 from combiner import Combiner
 from data_utils import Batch, TripletRows
-from src.base.distributed import joining
-from src.base.errors import one_line_errors
+from src.base.distributed import command
 from src.command.run import COMBINER_TRAINING
 from src.models.facts import told_by_checkpoints
 from src.models.weights import weights_digest
@@ -59,6 +51,7 @@ class CombinerTraining(nn.Module):
         self.combiner = combiner
         self.picture_features = picture_features
         self.caption_features = caption_features
+        # By the text itself: triplets share captions, and FashionIQ draws one of four texts anew each epoch.
         self.text_row = {text: row for row, text in enumerate(texts)}
         self.combining_function = combiner.combine_features
 
@@ -84,19 +77,21 @@ class CombinerTraining(nn.Module):
 
 def encode_triplets(triplets: TripletRows, task: Task, encoder: Encoder) -> tuple[Tensor, Tensor, list[str]]:
     """Return features [pictures, dim] and [texts, dim] of what the triplets name, each encoded once, and the texts."""
+    # Every text that training may draw, each once and in a fixed order.
     texts = list(dict.fromkeys(text for captions in triplets.captions for text in task.training_texts(captions)))
     return encoder.pictures(triplets.pictures), encoder.captions(texts), texts
 
 
-@one_line_errors
-@joining
+@command
 def main(argv=None):
-    args = parse_arguments(argv)
+    args = flags.parse_training(make_parser(), argv)
     vars(args).update(told_by_checkpoints([args.clip_model_path], vars(args), args.given))
     torch.manual_seed(args.seed)
     task, plan = TASKS[args.dataset], flags.training_plan(args)
     retriever = load_retriever(flags.retriever_options(args), batch_size=args.clip_bs)
+    # Behind CLIP, whose loading draws random numbers too: the order decides the first weights of a seed.
     combiner = Combiner(retriever.backbone.dimension, args.projection_dim, args.hidden_dim).to(device)
+    # The rows are in memory, so workers would only copy them from process to process.
     loader, validation = load_data(task, args.data_path, retriever, TripletRows, plan, num_workers=0)
 
     with autocast(args.precision):

@@ -76,6 +76,7 @@ class _Affordable:
         self.dim = dim
 
     def __call__(self, image):
+        # Resize makes the shorter side `dim` long before the crop takes the middle.
         shorter, longer = sorted(image.size)
         require_affordable(self.dim, self.dim * longer // shorter)
         return image
@@ -140,7 +141,7 @@ class Pictures(Dataset):
     """Pictures by name, opened through a transform, or read from an image cache where there is one."""
 
     def __init__(self, paths: dict[str, Path], preprocess: Callable, cache: ImageCache | None = None):
-        """Raises InputError unless all files of `paths` {name: file} are there."""
+        """Take picture files by name; raises InputError unless all are there."""
         require_present(paths.values())
         self.paths, self.names = paths, list(paths)
         self.preprocess, self.cache = preprocess, cache
@@ -166,10 +167,11 @@ class _PublishedDataset(Dataset):
     """What both share: mode "classic" counts and opens pictures, mode "relative" triplets."""
 
     def __init__(self, splits: list[Split], mode: str, preprocess: Callable, opens: bool):
-        """`opens`: whether triplets open pictures, so that all of the splits' have to be there."""
+        """Take some splits; `opens` says whether triplets open pictures, so that all of them have to be there."""
         require_one_of(mode, MODES, "mode")
         self.mode, self.preprocess = mode, preprocess
         self.triplets = [triplet for split in splits for triplet in split.triplets]
+        # All listed pictures have to be there, also those that no triplet names: a gap hints at a torn download.
         self.paths = {name: path for split in splits for name, path in split.pictures.items()}
         self.image_names = list(self.paths)
         if mode == "classic" or opens:
@@ -232,6 +234,7 @@ class CIRRDataset(_PublishedDataset):
             return self._image(triplet.reference), self._image(triplet.targets[0]), caption
         if self.split == "val":
             return triplet.reference, triplet.targets[0], caption, members
+        # A number, as other code expects it.
         return int(triplet.id), triplet.reference, caption, members
 
 
@@ -265,6 +268,7 @@ class TripletRows(Dataset):
         triplets = [triplet for split in splits for triplet in split.triplets]
         paths = {name: path for split in splits for name, path in split.pictures.items()}
         require_present(paths.values())
+        # Only named pictures are opened or encoded, in the order of the triplets.
         named = dict.fromkeys(name for triplet in triplets for name in (triplet.reference, triplet.targets[0]))
         self.pictures = Pictures({name: paths[name] for name in named}, preprocess, cache)
         self.captions = [triplet.captions for triplet in triplets]
@@ -287,5 +291,6 @@ class TripletImages(TripletRows):
 
     def __getitem__(self, numbers: list[int]) -> Batch:
         batch = super().__getitem__(numbers)
+        # Half of a batch's pictures may be another triplet's too: each goes through CLIP once.
         distinct, (references, targets) = torch.stack((batch.references, batch.targets)).unique(return_inverse=True)
         return Batch(references, targets, batch.captions, self.pictures.images(distinct.tolist()))

@@ -10,18 +10,19 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from src.base.errors import one_line_errors
 from src.base.files import PROJECT_ROOT
 from src.base.parser import Parser, count_or_zero
 
-# Pictures and CLIP are so small here that opening pictures takes as long as computing: one thread for the latter leaves
+# Pictures and CLIP are so small here that opening pictures takes as long as computing. One thread for computing leaves
 # the other cores to the workers, which halves the time.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 COMBINER = ["--projection-dim", "256", "--hidden-dim", "512"]
 
 
-def run(*command):
+def run(*command) -> None:
     """Print a command of this project as a user would type it, and run it; ends this process if it fails."""
     arguments = [str(argument) for argument in command]
     print(f"\n$ python {shlex.join(arguments)}", flush=True)
@@ -31,16 +32,18 @@ def run(*command):
         raise SystemExit(status)
 
 
-def newest_weights(folder, run_name, weights_name):
-    """The weights that the newest run called `run_name` kept, relative to the project's root."""
+def newest_weights(folder: Path, run_name: str, weights_name: str) -> Path:
+    """Return the weights that the newest run called `run_name` kept, relative to the project's root."""
+    # By time of change: a name's time stamp has no more than seconds.
     runs = sorted(folder.glob(f"models/{run_name}_*"), key=lambda path: path.stat().st_mtime)
     return (runs[-1] / "saved_models" / f"{weights_name}.pt").relative_to(PROJECT_ROOT)
 
 
-def walk(seed):
-    """Run every command on the toy world of `seed`; gives the path of the page."""
+def walk(seed: int) -> Path:
+    """Run every command on the toy world of `seed`; return the path of the page."""
     toy = PROJECT_ROOT / "toy" if seed == 0 else PROJECT_ROOT / f"toy-{seed}"
     name = toy.name
+    # The CLIP is written last, so its file says that the world is whole.
     if not (toy / "small_clip.pt").is_file():
         run("-m", "src.toy", name, "--seed", seed)
     common = ["--data-path", name, "--clip-model-name", f"{name}/small_clip.pt"]
@@ -56,7 +59,7 @@ def walk(seed):
     schedule = ["--num-epochs", 15, "--batch-size", 256, "--combiner-lr", "1e-3", "--validation-frequency", 1]
     run("combiner_train.py", *cirr, *written, *tuned, *COMBINER, *schedule, *kept)
     combiner = newest_weights(toy, "combiner_trained_on_cirr", "combiner_arithmetic")
-    trained = [*tuned, "--combiner-path", combiner, *COMBINER]
+    trained = [*tuned, "--combiner-path", combiner]
     run("validate.py", *cirr, *common, *trained)
     run("cirr_test_submission.py", *written, *trained, "--submission-name", "toy")
     run("report.py", "--run-folder", combiner.parents[1], "--output", f"{name}/report.html")
@@ -78,7 +81,7 @@ def main(argv=None):
     print(
         f"\nDone in {time.monotonic() - started:.0f} s. Open {page} in a browser: the ladder, the curves, the answers."
     )
-    print("Next, with CIRR or FashionIQ in the project's root (README.md, Data):")
+    print("Next, with CIRR or FashionIQ in the project's root (docs/data.md):")
     print("  python clip_fine_tune.py --dataset CIRR --num-epochs 100 --batch-size 128 --save-training --save-best")
 
 

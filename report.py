@@ -1,11 +1,10 @@
-"""Make a page of a finished run: the ladder of its stages, loss and recall curves, and a wall of queries.
+"""Make a page of a finished run: the ladder of its stages, curves of loss and recall, and a wall of queries.
 
     python report.py --run-folder models/combiner_trained_on_cirr_RN50x4_<time>
 
 The page, report.html in the run folder, opens offline. A run of stage 2 brings the run of stage 1 that it stands on.
 """
 
-from argparse import Namespace
 from pathlib import Path
 
 from src.base.parser import Parser, count_or_zero, usable_cores
@@ -14,23 +13,21 @@ from src.command.flags import RetrieverOptions, add_feature_cache_options, add_s
 
 def make_parser() -> Parser:
     parser = Parser("Make a page of a finished run: ladder, curves, and a wall of queries.")
-    parser.add_argument("--run-folder", type=Path, required=True, help="a folder below models/, of either stage")
+    parser.add_argument("--run-folder", type=Path, required=True, help="run folder of either stage, below models/")
     parser.add_argument("--output", type=Path, help="the page (default: report.html in the run folder)")
     parser.add_argument("--data-path", type=Path, help="folder that holds the data set (default: the run's)")
     add_skip_missing_option(parser)
-    parser.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture loading processes")
+    parser.add_argument(
+        "--num-workers", type=count_or_zero, default=usable_cores(), help="processes that load pictures"
+    )
     add_feature_cache_options(parser)
     return parser
 
 
-def parse_arguments(argv=None) -> Namespace:
-    return make_parser().parse_args(argv)
-
-
 if __name__ == "__main__":
-    parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
+    make_parser().parse_args()  # --help and a wrong flag are answered here, before torch is imported
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -41,7 +38,7 @@ from src.base.errors import InputError, one_line_errors
 from src.base.files import read_json, replacing
 from src.command.page import curves, page, picture, table, wall_row
 from src.command.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
-from src.pictures.skipping import NOT_COMPARABLE
+from src.pictures.skipping import NOT_COMPARABLE, Skipping
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Task
 from utils import element_wise_sum, load_retriever
@@ -77,19 +74,23 @@ def read_run(folder: Path) -> FinishedRun:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, where a run is expected")
     options = read_json(folder / "training_hyperparameters.json", dict)
+    # The kept options tell the stage: older runs have no other mark of it.
     stage = next((stage for stage in STAGES if stage.option in options), FINE_TUNING)
     best = next(iter(stage.best(TASKS[options["dataset"]])))
     numbered = folder.glob(f"saved_models/{stage.weights}_[0-9]*.pt")
+    # By number: as text, epoch 10 comes before epoch 9.
     by_epoch = sorted(numbered, key=lambda path: int(path.stem.rpartition("_")[2]))
     saved = [path for path in (*by_epoch, folder / "saved_models" / f"{best}.pt") if path.is_file()]
     if not saved:
         raise InputError(f"{folder}: has no weights, only a run with --save-training can be reported")
+    # The best weights where they were kept, else the last epoch's.
     return FinishedRun(folder, stage, options, saved[-1])
 
 
 def runs_behind(folder: Path) -> list[FinishedRun]:
     """Return the runs that a page of `folder` is about: its own, and before it the run of stage 1 that it stands on."""
     run = read_run(folder)
+    # Stage 2 may stand on published weights or on a file that was moved, which have no run beside them.
     tuned_clip = run.options.get("clip_model_path")
     if tuned_clip is None or not (Path(tuned_clip).parents[1] / "training_hyperparameters.json").is_file():
         return [run]
@@ -103,6 +104,7 @@ def validations(run: FinishedRun, task: Task, data_path: Path, choose: Callable)
     """
     tuned = run.weights if run.stage is FINE_TUNING else run.options["clip_model_path"]
     before = load_retriever(choose(None))
+    # Both try the same pictures, so what was left out is counted once.
     after = load_retriever(choose(tuned), skipping=before.skipping)
     return Validation(task, data_path, before), Validation(task, data_path, after)
 
@@ -110,6 +112,7 @@ def validations(run: FinishedRun, task: Task, data_path: Path, choose: Callable)
 def climb(before: Validation, after: Validation, combine: Callable | None) -> list[Rung]:
     """Return the rungs from chance to the Combiner; `before` and `after` are the same validation for the two CLIPs."""
     steps = {"tuned CLIP, caption alone": text_only, "tuned CLIP, picture alone": image_only}
+    # Caption alone and picture alone come first: a sum that barely beats them has learned a shortcut.
     steps |= {"tuned CLIP, sum of both": element_wise_sum} | ({} if combine is None else {"Combiner": combine})
     return [
         Rung("chance", before.chance()),
@@ -118,19 +121,21 @@ def climb(before: Validation, after: Validation, combine: Callable | None) -> li
     ]
 
 
-def ladder_cells(rungs, headline):
-    """The ladder as a header and rows of strings."""
+def ladder_cells(rungs: list[Rung], headline: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Return the ladder as a header and rows of strings."""
     return ["", *headline], [[rung.name, *(f"{rung.metrics[name]:.2f}" for name in headline)] for rung in rungs]
 
 
-def print_ladder(header, rows):
+def print_ladder(header: list[str], rows: list[list[str]]) -> None:
+    """Print the ladder in columns."""
+    # Names to the left, numbers to the right, so that digits stand below each other.
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in (header, *rows):
         print("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]))
 
 
-def draw_curves(runs, headline):
-    """Loss and recalls of each run over its epochs, as an SVG."""
+def draw_curves(runs: list[FinishedRun], headline: Sequence[str]) -> str:
+    """Draw loss and recalls of each run over its epochs, as an SVG."""
     panels = []
     for run in runs:
         training = pd.read_csv(run.folder / "train_metrics.csv")
@@ -149,8 +154,8 @@ def describe(options: dict, validation: Validation) -> str:
     return f"{options['dataset']}: {', '.join(sizes)}. CLIP {options['clip_model_name']}, {options['transform']}."
 
 
-def not_comparable(runs, skipping):
-    """A sentence for each run, and for this page, that went on without some pictures (--skip-missing)."""
+def not_comparable(runs: list[FinishedRun], skipping: Skipping) -> str:
+    """Return a sentence for each run, and for this page, that went on without some pictures (--skip-missing)."""
     remarks = [(run.folder.name, _remark(run.folder)) for run in runs]
     remarks.append(("this page", skipping.remarks.get(NOT_COMPARABLE)))
     return "\n".join(f"Not comparable: {name} was made {remark}." for name, remark in remarks if remark)
@@ -180,6 +185,7 @@ def _wall_of(category, validation, combining_function, rows_of_a_kind) -> Iterat
     answers = validation.answers(category, combining_function, best=ANSWERS)
     ranks, best, names = answers.ranks.tolist(), answers.best.tolist(), answers.gallery.names
 
+    # The first in the order of the file, not the best: nobody should suspect a choice.
     right = [query for query, rank in enumerate(ranks) if rank == 0][:rows_of_a_kind]
     wrong = [query for query, rank in enumerate(ranks) if rank > 0][:rows_of_a_kind]
     for query in (*right, *wrong):
@@ -196,7 +202,7 @@ def _wall_of(category, validation, combining_function, rows_of_a_kind) -> Iterat
 
 @one_line_errors
 def main(argv=None):
-    args = parse_arguments(argv)
+    args = make_parser().parse_args(argv)
     runs = runs_behind(args.run_folder)
     last, options = runs[-1], runs[-1].options
     args.output_path = Path(options["output_path"])  # the feature cache's place, unless a flag names another
@@ -224,6 +230,7 @@ def main(argv=None):
         ("Queries", wall_rule(after), wall(after, combine or element_wise_sum)),
     ]
     output = args.output or args.run_folder / "report.html"
+    # A page that is open in a browser is replaced whole.
     with replacing(output) as unfinished:
         introduction = " ".join([describe(options, after), *warning.splitlines()])
         unfinished.write_text(page(args.run_folder.name, introduction, sections), encoding="utf-8")

@@ -39,10 +39,12 @@ def training_loader(triplets: TripletRows, batch_size: int, num_workers: int, se
 
     Raises InputError when the triplets do not fill one batch, or a batch does not give each process a triplet.
     """
+    # drop_last would leave an epoch without a step, and a division by zero behind it.
     if batch_size > len(triplets):
         raise InputError(f"--batch-size {batch_size}: there are only {len(triplets)} training triplets")
     if batch_size < distributed.processes():
         raise InputError(f"--batch-size {batch_size}: has no triplet for some of {distributed.processes()} processes")
+    # Its own generator: the order must not depend on what else draws, and --resume puts it back.
     order = RandomSampler(triplets, generator=torch.Generator().manual_seed(seed))
     return DataLoader(
         triplets,
@@ -100,8 +102,10 @@ class Training:
         plan: TrainingPlan,
     ):
         self.stage, self.loader, self.task, self.plan = stage, loader, task, plan
+        # Only calls through it are synchronised, so a step never calls the stage itself.
         self.module = distributed.synchronised(stage, plan.batch_size)
         halved = autocast_dtype(plan.precision, training=True) is torch.float16
+        # fp16 gradients vanish without it; bf16 has the range of fp32.
         scaler = torch.amp.GradScaler(device.type, enabled=halved)
         order = None if loader is None else loader.sampler.sampler.generator
         self.state = TrainingState(stage.trained, optimizer, scaler, order, plan.seed)
@@ -116,6 +120,7 @@ class Training:
         saves = keeper.saves and distributed.is_first()
         if saves:
             validations = len(range(self.state.next_epoch, self.plan.num_epochs, self.plan.validation_frequency))
+            # With --save-best one file more: the new one is written beside the old one.
             keeper.require_space(files=len(best) + 1 if best else validations)
         try:
             # Not an attribute, which would be a cycle of references: the loader's workers would end seconds late.
@@ -138,6 +143,7 @@ class Training:
     def _train_and_judge(self, epoch, keeper, validation, best):
         run = keeper.run
         run.log_training(epoch, self.train_epoch(epoch, run.log_step))
+        # From the first epoch on, as published.
         if epoch % self.plan.validation_frequency == 0:
             metrics = self.validate(validation)
             run.log_validation(epoch, metrics)
@@ -171,6 +177,7 @@ class Training:
 
     def train_step(self, inputs: tuple) -> Tensor:
         """Take one step of the optimizer on what `stage.inputs` gave; return the batch's loss."""
+        # The backward pass stays outside, as torch wants it.
         with autocast(self.plan.precision, training=True):
             loss = self._loss(*self.module(inputs))
         self.state.optimizer.zero_grad()
@@ -182,8 +189,10 @@ class Training:
     def _loss(self, predicted, targets):
         """Return this process's part of the batch's loss, which is their sum: own queries, everyone's targets."""
         batch_size = self.plan.batch_size
+        # Every process needs all targets as negatives, else a batch would be as many small ones.
         everyones = distributed.gathered(targets, batch_size)
         loss = contrastive_loss(predicted, everyones, first=distributed.share(batch_size).start)
+        # Weighed by the share: shares differ by one triplet where the batch does not divide.
         return loss * (len(predicted) / batch_size)
 
     def validate(self, validation: Validation) -> dict[str, float]:
@@ -208,6 +217,7 @@ def train_stage(training: Training, validation: Validation, options: RunOptions,
     """
     names, task, plan = training.stage.names, training.task, training.plan
     remarks = validation.retriever.skipping.remarks
+    # What is left out belongs to them too: a run must not go on with other pictures than it began with.
     facts = training_facts(options.hyper_parameters) | (facts or {}) | remarks
     told = f"{task.name} {names.project}", options.comet, options.hyper_parameters, remarks
     triplets = len(training.loader.dataset)
@@ -218,6 +228,7 @@ def train_stage(training: Training, validation: Validation, options: RunOptions,
         run = start_run(options.output_path / "models", f"{names.run}_on_{task.short_name}_{label}", *told)
     else:
         state = read_state(options.resume)
+        # None is a run that was stopped in its first epoch.
         if state is not None:
             path = options.resume / STATE_FILE
             require_same_run(state, path, triplets, facts, plan.num_epochs)

@@ -84,7 +84,9 @@ def extract_caption_features(captions: Sequence[str], clip_model: Backbone | nn.
     order = backbone.ends(tokens).argsort(stable=True)  # alike in length: little is padded
     features = []
     for rows in Bar(order.split(batch_size), desc="captions", leave=False):
+        # In fp32 also under autocast, since ranking and caches compare features of all precisions.
         features.append(backbone.encode_tokens(backbone.trimmed(tokens[rows]).to(device)).float())
+    # Back in the order of the captions.
     return torch.cat(features)[order.argsort()]
 
 
@@ -155,6 +157,7 @@ class Encoder:
         return self._kept("text", {}, captions, encode)
 
     def _kept(self, encoder, settings, keys, encode):
+        # One process asks the disk; the answer must be the same for all, or they would wait for each other.
         store = self._store(encoder, settings) if distributed.is_first() else None
         missing = distributed.broadcast(store and store.missing(keys))
         new = distributed.shared_out(missing, encode) if missing else None
@@ -167,6 +170,7 @@ class Encoder:
         precision = _current_precision()
         depends_on = {"encoder": encoder, "precision": precision, "device": device.type, **settings}
         if self.cache_folder is not None:
+            # In memory the weights cannot change; on disk another CLIP's features lie beside these.
             depends_on["weights"] = self._weights(encoder)
         place = json.dumps(depends_on)
         if place not in self._stores:
@@ -181,6 +185,7 @@ class Encoder:
 
 def _current_precision():
     enabled = torch.is_autocast_enabled(device.type)
+    # The features of each precision are kept apart.
     return str(torch.get_autocast_dtype(device.type) if enabled else torch.float32).removeprefix("torch.")
 
 
@@ -260,6 +265,7 @@ def load_clip(clip_model_name: str, clip_model_path: Path | None = None) -> Back
     `clip_model_name` is a name that its library downloads, or a file: a plain state dict, OpenAI's TorchScript archive
     or a stage-1 checkpoint. Raises InputError when either cannot be loaded.
     """
+    # A file needs no turn: all processes may read it at once.
     if Path(clip_model_name).is_file():
         backbone = load_backbone(clip_model_name)
     else:
@@ -271,8 +277,10 @@ def load_clip(clip_model_name: str, clip_model_path: Path | None = None) -> Back
 
 
 def model_label(clip_model_name: str) -> str:
-    """Return `clip_model_name` as a part of a file name: a file's stem, or a name with its slash as a dash."""
-    return Path(clip_model_name).stem if Path(clip_model_name).is_file() else clip_model_name.replace("/", "-")
+    """Return a CLIP's name as a part of a file name: a file's stem, or the name with dashes for slashes and colons."""
+    if Path(clip_model_name).is_file():
+        return Path(clip_model_name).stem
+    return clip_model_name.replace("/", "-").replace(":", "-")
 
 
 # ---- training ----
@@ -280,6 +288,7 @@ def model_label(clip_model_name: str) -> str:
 
 def update_train_running_results(train_running_results: dict, loss: Tensor, images_in_batch: int) -> None:
     """Add a batch's mean loss to the epoch's sums, "accumulated_train_loss" and "images_in_epoch"."""
+    # Weighed by the size of the batch, as published.
     train_running_results["accumulated_train_loss"] += loss.item() * images_in_batch
     train_running_results["images_in_epoch"] += images_in_batch
 

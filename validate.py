@@ -4,41 +4,40 @@
         --combining-function combiner --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from argparse import Namespace
-
 from src.base.parser import Parser
-from src.command.flags import add_dataset_option, add_judging_options, comet_options, retriever_options
+from src.command.flags import (
+    add_dataset_option,
+    add_judging_options,
+    combining_options,
+    comet_options,
+    retriever_options,
+)
 
 
 def make_parser() -> Parser:
-    parser = Parser("Print the recalls of a CLIP, with the sum or a Combiner, on a validation split.")
+    parser = Parser("Print the recalls of a model on the validation split of a data set.")
     add_dataset_option(parser, required=True)
     add_judging_options(parser)
     return parser
 
 
-def parse_arguments(argv=None) -> Namespace:
-    return make_parser().parse_args(argv)
-
-
 if __name__ == "__main__":
-    parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
+    make_parser().parse_args()  # --help and a wrong flag are answered here, before torch is imported
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from combiner import load_combining_function
-from src.base.distributed import joining
-from src.base.errors import one_line_errors
+from combiner import load_combined
+from src.base.distributed import command
 from src.command.comet import start_experiment
 from src.models.facts import told_by_checkpoints
 from src.retrieval.answers import Answers, Gallery, answer, predict_features
 from src.retrieval.metrics import chance, recalls
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Protocol, Task, Triplet
-from utils import Retriever, autocast, extract_caption_features, load_retriever
+from utils import Retriever, autocast, extract_caption_features
 
 # ---- for other code ----
 
@@ -85,6 +84,7 @@ def compute_fiq_val_metrics(
 
 def _recalls(task, triplets, gallery, clip_model, combining_function, caption_features, protocol):
     if caption_features is None:
+        # Only where the caller has no features yet.
         captions = [task.query_text(triplet.captions) for triplet in triplets]
         caption_features = extract_caption_features(captions, clip_model)
     references = [triplet.reference for triplet in triplets]
@@ -105,6 +105,7 @@ class Validation:
     def __init__(self, task: Task, data_path: Path, retriever: Retriever):
         self.task, self.retriever = task, retriever
         self.protocol = task.protocol()
+        # Everything that can be wrong with the data is found here, before CLIP encodes anything.
         splits = task.read_all(data_path, "val")
         self.splits = {category: retriever.usable(split) for category, split in splits.items()}
         self.pictures = {category: retriever.pictures(split.pictures) for category, split in self.splits.items()}
@@ -150,6 +151,7 @@ class Validation:
 
     def _once_if_frozen(self, encoder, category, encode):
         """Return what `encode()` gives, and keep it where that encoder does not learn."""
+        # In stage 1 the features of a learning encoder are others in every validation.
         if encoder not in self.retriever.encoder.frozen:
             return encode()
         if (encoder, category) not in self._known:
@@ -157,19 +159,15 @@ class Validation:
         return self._known[encoder, category]
 
 
-@one_line_errors
-@joining
+@command
 def main(argv=None):
-    args = parse_arguments(argv)
+    args = make_parser().parse_args(argv)
     checkpoints = args.clip_model_path, args.combiner_path
     vars(args).update(told_by_checkpoints(checkpoints, vars(args), args.given))
-
-    retriever = load_retriever(retriever_options(args))
-    combiner = args.combining_function, args.combiner_path
-    dimensions = args.projection_dim, args.hidden_dim
-    function = load_combining_function(*combiner, retriever.backbone, *dimensions)
+    # Before the data is read: wrong weights are found in a second.
+    retriever = load_combined(retriever_options(args), combining_options(args))
     task = TASKS[args.dataset]
-    validation = Validation(task, args.data_path, retriever.combining_by(function))
+    validation = Validation(task, args.data_path, retriever)
 
     experiment = start_experiment(f"{task.name} validation", comet_options(args), args.output_path / "comet")
     with autocast(args.precision):

@@ -3,10 +3,11 @@
     python -m src.toy FOLDER
 
 Every garment is another combination of seven attributes, so reference + relative caption name exactly one picture.
-Combinations never recur between train, val and test; sizes, places, shades and names are drawn independently of them.
+No combination recurs in train, val and test. Sizes, places, shades and names do not depend on it.
 """
 
 import random
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -63,8 +64,8 @@ PREFIXES = {"train": "train", "val": "dev", "test1": "test1"}
 PICTURES, QUERIES = (1600, 600, 600), (8000, 1200, 1200)
 
 
-def draw(garment, rng):
-    """A picture of `garment` {attribute: value}; its size, place, scale and shade are drawn apart from these."""
+def draw(garment: dict[str, str], rng: random.Random) -> Image.Image:
+    """Draw `garment` {attribute: value}; size, place, scale and shade are drawn apart from these."""
     width, height = rng.randint(64, 112), rng.randint(64, 112)
     side = 2 * min(width, height) * rng.uniform(0.92, 1)  # drawn at twice the size
     left, top = (length - side / 2 + side * rng.uniform(-0.04, 0.04) for length in (width, height))
@@ -72,9 +73,11 @@ def draw(garment, rng):
     def at(*points):
         return [(left + side * x, top + side * y) for x, y in points]
 
+    # Everything random besides the attributes: size, place, scale and shade may not give a garment away.
     background = _shade(BACKGROUNDS[garment["background"]], rng)
     colour = _shade(COLOURS[garment["colour"]], rng)
     picture = Image.new("RGB", (2 * width, 2 * height), background)
+    # Drawn at twice the size and shrunk, which smooths the edges.
     picture.paste(_cloth(garment["pattern"], colour, picture.size, side), mask=_cut(garment, at, picture.size))
 
     pen = ImageDraw.Draw(picture)
@@ -90,7 +93,7 @@ def draw(garment, rng):
 
 
 def _cut(garment, at, size):
-    """The garment's outline as a mask."""
+    """Draw the garment's outline as a mask."""
     mask = Image.new("L", size)
     pen = ImageDraw.Draw(mask)
     is_dress, is_long = garment["kind"] == "dress", garment["length"] == "long"
@@ -105,12 +108,13 @@ def _cut(garment, at, size):
         sleeve = ((shoulder, 0.03), (shoulder - 0.04, 0.26), (reach - 0.13, cuff + 0.06), (reach, cuff))
         for sign in (-1, 1):
             pen.polygon(at(*((0.5 + sign * x, y) for x, y in sleeve)), fill=255)
+    # The neck, cut out last.
     pen.ellipse(at((0.40, -0.06), (0.60, 0.13)), fill=0)
     return mask
 
 
 def _cloth(pattern, colour, size, side):
-    """A picture of the fabric."""
+    """Draw the fabric."""
     cloth = Image.new("RGB", size, colour)
     pen = ImageDraw.Draw(cloth)
     light = tuple((channel + 4 * 255) // 5 for channel in colour)
@@ -129,28 +133,30 @@ def _cloth(pattern, colour, size, side):
 
 
 def _shade(colour, rng):
-    """`colour`, a little lighter or darker."""
+    """Return `colour`, a little lighter or darker."""
     shift = rng.randint(-16, 16)
     return tuple(max(0, min(255, channel + shift + rng.randint(-4, 4))) for channel in colour)
 
 
-def describe(reference, target, rng):
-    """A relative caption that turns garment `reference` into garment `target`."""
+def describe(reference: dict[str, str], target: dict[str, str], rng: random.Random) -> str:
+    """Write a relative caption that turns garment `reference` into garment `target`."""
     changed = [name for name in ATTRIBUTES if reference[name] != target[name]]
     clauses = [
         rng.choice(WORDINGS[name]).format(old=reference[name], new=target[name])
+        # In any order, so that the place in a sentence tells nothing.
         for name in rng.sample(changed, len(changed))
     ]
     return "".join(clause + rng.choice(JOINTS) for clause in clauses[:-1]) + clauses[-1]
 
 
-def draw_pairs(garments, queries, rng):
-    """`queries` pairs (reference, target) of indices into `garments`.
+def draw_pairs(garments: list[dict], queries: int, rng: random.Random) -> list[tuple[int, int]]:
+    """Draw `queries` pairs (reference, target) of indices into `garments`.
 
     The two differ in one to three attributes, or in as few more as it takes where no garment is so near.
     """
     distances = _distances(garments)
     pairs = []
+    # Every garment is a reference before any is one again.
     while len(pairs) < queries:
         for reference in rng.sample(range(len(garments)), len(garments)):
             apart = distances[reference]
@@ -160,13 +166,13 @@ def draw_pairs(garments, queries, rng):
 
 
 def _distances(garments):
-    """Attributes [garments, garments] in which two garments differ."""
+    """Return in how many attributes [garments, garments] two garments differ."""
     codes = np.array([[ATTRIBUTES[name].index(garment[name]) for name in ATTRIBUTES] for garment in garments])
     return (codes[:, None] != codes[None]).sum(axis=2)
 
 
-def write_cirr_split(folder, split, garments, queries, rng):
-    """A split in CIRR's layout below `folder`; the members of a group are among the garments nearest to the target."""
+def write_cirr_split(folder: Path, split: str, garments: list[dict], queries: int, rng: random.Random) -> None:
+    """Write a split in CIRR's layout below `folder`; a group holds garments that are near the target."""
     prefix = PREFIXES[split]
     names = [f"{prefix}-{number}-{rng.randrange(4)}-img{rng.randrange(2)}" for number in _numbers(garments, rng)]
     paths = {name: f"./{prefix}/{name}.png" for name in names}
@@ -176,7 +182,9 @@ def write_cirr_split(folder, split, garments, queries, rng):
     triplets = []
     for pair_id, (reference, target) in enumerate(draw_pairs(garments, queries, rng)):
         nearest = np.argsort(distances[target], kind="stable")[1 : 3 * GROUP_SIZE]  # the first is the target itself
+        # Near the target, as CIRR's groups are of similar pictures: the caption has to decide.
         members = [reference, target, *rng.sample([i for i in nearest.tolist() if i != reference], GROUP_SIZE - 2)]
+        # The target may not be told by its place.
         rng.shuffle(members)
         caption = describe(garments[reference], garments[target], rng)
         group = {"id": pair_id, "members": [names[member] for member in members]}
@@ -188,8 +196,8 @@ def write_cirr_split(folder, split, garments, queries, rng):
     write_json(folder / "cirr" / "image_splits" / f"split.rc2.{split}.json", dict(sorted(paths.items())))
 
 
-def write_fashioniq_split(folder, split, garments, queries, rng):
-    """A split in FashionIQ's layout below `folder`: each kind of garment is a category, each pair has two captions."""
+def write_fashioniq_split(folder: Path, split: str, garments: list[dict], queries: int, rng: random.Random) -> None:
+    """Write a split in FashionIQ's layout below `folder`: a category for each kind of garment, two captions a pair."""
     split_code = list(PREFIXES).index(split)
     names = [f"B{split_code}{number:06d}" for number in _numbers(garments, rng)]
     _save_pictures([folder / "images" / f"{name}.jpg" for name in names], garments, rng)
@@ -204,6 +212,7 @@ def write_fashioniq_split(folder, split, garments, queries, rng):
             triplets.append(triplet if split == "test1" else {"target": names[target], **triplet})
         split_name = split.replace("test1", "test")
         write_json(folder / "captions" / f"cap.{kind}.{split_name}.json", triplets)
+        # Sorted: the order of drawing follows the garments.
         split_names = sorted(names[index] for index in of_kind)
         write_json(folder / "image_splits" / f"split.{kind}.{split_name}.json", split_names)
 
@@ -218,13 +227,14 @@ def _save_pictures(paths, garments, rng):
         draw(garment, rng).save(path)
 
 
-def write_world(folder, pictures, queries, seed=0):
+def write_world(folder: Path, pictures: Sequence[int], queries: Sequence[int], seed: int = 0) -> None:
     """Write both layouts and small_clip.pt into `folder`.
 
     `pictures` and `queries` give their number for train, val and test1, the same in both layouts.
     """
     folder, rng = Path(folder), random.Random(seed)
     combinations = [dict(zip(ATTRIBUTES, values, strict=True)) for values in product(*ATTRIBUTES.values())]
+    # Without repetition, so that a query has one right answer and splits share no garment.
     garments = rng.sample(combinations, sum(pictures))
     for split, number, split_queries in zip(PREFIXES, pictures, queries, strict=True):
         of_split, garments = garments[:number], garments[number:]
@@ -233,8 +243,9 @@ def write_world(folder, pictures, queries, seed=0):
     write_small_clip(folder / "small_clip.pt", seed=seed)
 
 
-def write_small_clip(path, seed=0):
+def write_small_clip(path: Path, seed: int = 0) -> None:
     """Write the random weights of a small CLIP to `path` as a plain state dict."""
+    # The caller's random numbers stay as they were.
     with torch.random.fork_rng(devices=[]), replacing(path) as unfinished:
         torch.manual_seed(seed)
         torch.save(small_clip().state_dict(), unfinished)

@@ -87,7 +87,7 @@ NO_GROUP = "without an img_set of 6 different members: entry 2"
         ("val", lambda all: all[2].update(reference=7), "1 of 24 entries without text under 'reference': entry 2"),
         ("val", lambda all: all[2].update(reference="a\ud800"), "entries without text under 'reference': entry 2"),
         ("test1", lambda all: all[2].update(pairid=True), "entries without a whole number under 'pairid': entry 2"),
-        ("val", lambda all: all.insert(2, "entry"), "1 of 25 entries not an object: entry 2"),
+        ("val", lambda all: all.insert(2, "entry"), "1 of 25 entries that are not objects: entry 2"),
         ("val", lambda all: all.clear(), "holds no triplets"),
         ("val", lambda all: all[2]["img_set"]["members"].pop(), NO_GROUP),
         ("val", lambda all: all[2]["img_set"].pop("members"), NO_GROUP),

@@ -145,7 +145,7 @@ def test_other_data_and_fewer_epochs_are_refused_and_leave_the_run_alone(world, 
     other = shutil.copytree(world, tmp_path / "other")
     captions = other / "cirr_dataset" / "cirr" / "captions" / "cap.rc2.train.json"
     captions.write_text(json.dumps(json.loads(captions.read_text())[:-1]))
-    assert "of 48 training triplets, there are 47 now" in refused(
+    assert "the run trains on 48 triplets, there are 47 now" in refused(
         "clip_fine_tune", "--resume", run, "--num-epochs", "3", "--data-path", other
     )
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

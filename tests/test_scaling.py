@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.scaling import Cost, exchanged, line, table
-from src.base.files import PROJECT_ROOT
 
 LINKS = SimpleNamespace(tflops=100, node_link=200, network=20, cards_per_node=8)
 
@@ -26,7 +25,3 @@ def test_efficiency_follows_from_triplets_per_card():
     assert node["here"] == 24
     assert alone["pictures"] == 2 * 64 * 3 * 100 * 4
     assert "| any | 64 | 8 | 8 |" in table([node])
-
-
-def test_readme_carries_the_table():
-    assert (PROJECT_ROOT / "benchmarks" / "scaling.md").read_text().strip() in (PROJECT_ROOT / "README.md").read_text()

@@ -6,11 +6,11 @@ from tqdm import tqdm
 
 
 class Bar(tqdm):
-    """tqdm's, as wide as the terminal is, which a signal may interrupt at any moment."""
+    """A bar of tqdm as wide as the terminal. A signal may interrupt it at any moment."""
 
     __init__ = partialmethod(tqdm.__init__, dynamic_ncols=True)
 
     def __del__(self):
-        # Interrupted while it was being made, it has nothing to close, and tqdm would say so in a traceback.
+        # A signal may raise inside __init__. Then there is nothing to close, and tqdm would print a traceback about it.
         if hasattr(self, "start_t"):
             super().__del__()

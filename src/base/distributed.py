@@ -1,32 +1,34 @@
-"""Processes that work on one job, as torchrun starts them. One started otherwise is alone, and sets up nothing.
+"""Processes that work on one job, as torchrun starts them.
 
-Every function is called by all processes, in the same order; alone, each does what its name says with one process.
+All processes call every function here, in the same order. A process that torchrun did not start is alone: it sets
+nothing up, and every function does its work with one process.
 """
 
 import contextlib
 import functools
 import os
 import signal
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.base.errors import InputError, Stopped
+from src.base.errors import InputError, Stopped, one_line_errors
 from src.base.workers import end_with_parent
 
 PATIENCE = timedelta(hours=6)
-"""How long a process waits for another, which may decode or download for all. One that ended is noticed without it."""
+"""How long a process waits for one that decodes or downloads for all. A dead process is noticed at once."""
 
 
-def processes():
-    """How many processes work on this job."""
+def processes() -> int:
+    """Return how many processes work on this job."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def is_first():
+def is_first() -> bool:
     """Whether this is the process that speaks and writes for all."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
@@ -34,14 +36,19 @@ def is_first():
 # ---- coming and going ----
 
 
-def joining(main):
+def command(main: Callable) -> Callable:
+    """Make `main(argv)` a command, alone or as one of torchrun's processes, whose errors are one line."""
+    return one_line_errors(joining(main))
+
+
+def joining(main: Callable) -> Callable:
     """Let `main(argv)` run as one of torchrun's processes, if torchrun started it.
 
-    The first process to fail says why and the others end in silence, those too that notice it by a broken connection.
+    The first process to fail says why. The others end in silence, also those that only notice a broken connection.
     """
 
     @functools.wraps(main)
-    def command(argv=None):
+    def joined(argv=None):
         if not dist.is_torchelastic_launched() or dist.is_initialized():
             return main(argv)
         _join()
@@ -50,16 +57,17 @@ def joining(main):
                 result = main(argv)
         except (Exception, KeyboardInterrupt, Stopped) as error:
             if _is_first_to_fail():
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which torchrun sends when another process ends before
+                # torchrun sends SIGTERM when another process ends, which must not cut this one's words off.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 raise
             raise SystemExit(error.code if isinstance(error, Stopped) else 2) from None
         dist.destroy_process_group()
         return result
 
-    return command
+    return joined
 
 
-def _join():
+def _join() -> None:
     end_with_parent(signal.SIGTERM)  # torchrun itself may be killed
     if not torch.cuda.is_available():
         dist.init_process_group("gloo", timeout=PATIENCE)
@@ -72,8 +80,8 @@ def _join():
 
 
 @contextlib.contextmanager
-def _silence():
-    """Neither output nor progress bars of any process but the first."""
+def _silence() -> Iterator[None]:
+    """Let no process but the first print anything or show a progress bar."""
     with contextlib.ExitStack() as stack:
         if not is_first():
             nowhere = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123
@@ -82,7 +90,7 @@ def _silence():
         yield
 
 
-def _is_first_to_fail():
+def _is_first_to_fail() -> bool:
     try:
         return dist.distributed_c10d._get_default_store().add("failed", 1) == 1
     except RuntimeError:  # whoever keeps the count is gone
@@ -90,8 +98,8 @@ def _is_first_to_fail():
 
 
 @contextlib.contextmanager
-def naming_lost_processes(last_words=None):
-    """Raises InputError, with `last_words()`, for what torch makes of a connection to a process that has ended."""
+def naming_lost_processes(last_words: Callable[[], str] | None = None) -> Iterator[None]:
+    """Turn torch's error about a connection to a dead process into an InputError, with `last_words()` behind it."""
     try:
         yield
     except RuntimeError as error:
@@ -102,8 +110,11 @@ def naming_lost_processes(last_words=None):
 
 
 @contextlib.contextmanager
-def in_turn():
-    """The first process of all, then the first of each machine, then the others, who find what those have made."""
+def in_turn() -> Iterator[None]:
+    """Let the first process of all go first, then the first of each machine, then the others.
+
+    Whoever comes later finds on disk what those before have made there.
+    """
     if processes() == 1:
         yield
         return
@@ -115,26 +126,25 @@ def in_turn():
         _wait()
 
 
-def _wait():
-    dist.all_reduce(torch.zeros(1))  # on the CPU, since a card is kept busy by waiting
+def _wait() -> None:
+    dist.all_reduce(torch.zeros(1))  # on the CPU, since waiting keeps a card busy
 
 
 # ---- what is shared ----
 
 
-def share(total):
-    """The slice of `total` things that are this process's; the processes' sizes differ by one at most."""
+def share(total: int) -> slice:
+    """Return which of `total` things are this process's; the shares differ in size by one at most."""
     return _shares(total)[dist.get_rank() if dist.is_initialized() else 0]
 
 
-def _shares(total):
-    """Every process's share."""
+def _shares(total: int) -> list[slice]:
     ends = [total * number // processes() for number in range(processes() + 1)]
     return [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
 
 
 def broadcast(value):
-    """The first process's `value`, of any kind; whatever the others give is not looked at."""
+    """Return the first process's `value`, of any kind. What the others give is not looked at."""
     if processes() == 1:
         return value
     values = [value]
@@ -142,8 +152,8 @@ def broadcast(value):
     return values[0]
 
 
-def summed(value):
-    """The sum of a tensor over the processes."""
+def summed(value: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes."""
     if processes() == 1:
         return value
     value = value.clone()
@@ -151,31 +161,31 @@ def summed(value):
     return value
 
 
-def shared_out(numbers, compute):
-    """`compute(numbers)`, a tensor with a row for each number: each process computes a share, and all have it whole."""
+def shared_out(numbers: Sequence[int], compute: Callable[[Sequence[int]], Tensor]) -> Tensor:
+    """Return `compute(numbers)`, a row for each number. Each process computes a share, and all get the whole."""
     if processes() == 1 or not numbers:
         return compute(numbers)
-    # Shares of one size, the last number repeated to fill them: nobody is without one, and all gather alike.
+    # All shares have one size, filled up with the last number: so nobody is without one, and all gather alike.
     size = -(-len(numbers) // processes())
     first = size * dist.get_rank()
     rows = compute([numbers[min(place, len(numbers) - 1)] for place in range(first, first + size)]).contiguous()
     return torch.cat(_everyones(rows))[: len(numbers)]
 
 
-def _everyones(rows):
-    """Every process's `rows`, which must be alike in shape."""
+def _everyones(rows: Tensor) -> list[Tensor]:
+    """Return every process's `rows`, which must be alike in shape."""
     everyones = [torch.empty_like(rows) for _ in range(processes())]
     dist.all_gather(everyones, rows)
     return everyones
 
 
-def gathered(rows, total):
-    """All processes' `rows` [`total`, dim], of which this one gave its `share`; gradients find their way back."""
+def gathered(rows: Tensor, total: int) -> Tensor:
+    """Return all processes' `rows` [`total`, dim], of which this one gives its `share`, with gradients."""
     return rows if processes() == 1 else _Gather.apply(rows, total)
 
 
 class _Gather(torch.autograd.Function):
-    """Own rows to everyone's; backwards, the sum over all processes of what each found for one's own."""
+    """From own rows to everyone's. Backwards it sums what all processes found for one's own rows."""
 
     @staticmethod
     def forward(ctx, rows, total):
@@ -187,15 +197,15 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        gradient = gradient.contiguous().clone()  # summed in place, and it may be another's
+        gradient = gradient.contiguous().clone()  # it is summed in place, and autograd may use it elsewhere too
         dist.all_reduce(gradient)
         return gradient[share(ctx.total)], None
 
 
-def synchronised(module, total):
-    """`module`, to be called with one's share of a batch of `total` rows; its gradients are sums over all processes.
+def synchronised(module: nn.Module, total: int) -> nn.Module:
+    """Return `module`, to be called with one's share of a batch of `total` rows, with gradients summed over processes.
 
-    Its dropout draws what one process would draw for the whole batch: results do not depend on how many there are.
+    Its dropout draws what one process would draw for the whole batch, so results do not depend on how many there are.
     """
     if processes() == 1:
         return module
@@ -209,15 +219,15 @@ def synchronised(module, total):
 
 
 def _sum(_, bucket):
-    """A sum, where DistributedDataParallel has a mean: gradients in fp16 are then as large as those of one process."""
+    """Sum gradients where DistributedDataParallel takes their mean: fp16 ones stay as large as one process's."""
     future = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
     return future.then(lambda done: done.value()[0])
 
 
 class _ShareOfDropout(nn.Dropout):
-    """Dropout of one's share of a batch of `total` rows, with the draws that the whole batch would be given."""
+    """Dropout for one's share of a batch of `total` rows, with the draws that the whole batch would get."""
 
-    def __init__(self, p, total):
+    def __init__(self, p: float, total: int):
         super().__init__(p)
         self.total = total
 

@@ -1,35 +1,36 @@
-"""What a user gave and cannot be used, said in one line."""
+"""Errors for people: one line that names what was given, what is wrong with it, and what would be right."""
 
 import functools
 import sys
+from collections.abc import Callable, Collection, Sequence
 
 NAMED = 10
 """How many culprits of a kind are named; the others are counted."""
 
 
 class InputError(ValueError):
-    """An unusable input. The message is one line: the culprit's name, the fault, and what would be right."""
+    """An input that cannot be used. The message is one line: the culprit's name, the fault, and what would be right."""
 
 
 class Stopped(SystemExit):
-    """A signal ends the process: its code, and the line that stderr is told."""
+    """The end that a signal asks for: the exit status, and the line for stderr."""
 
-    def __init__(self, code, line):
+    def __init__(self, code: int, line: str):
         super().__init__(code)
         self.line = line
 
 
-def shown(name):
-    """`name` as a part of a line, to be found again by it: cut when long, escaped when a terminal could not show it."""
+def shown(name: str) -> str:
+    """Return `name` as a part of a line: cut when it is long, escaped when a terminal cannot show it."""
     name = _cut(name, 100)
     return name if name.isprintable() else ascii(name)
 
 
-def in_a_line(said, file=""):
-    """What an exception or a text says as a part of a line: cut when long, a blank for what no terminal could show.
+def in_a_line(said: object, file: object = "") -> str:
+    """Return what an exception or a text says as a part of a line, without what a terminal cannot show.
 
-    An exception's type stands for one that says nothing, and before what is no sentence: a number, a missing key.
-    `file`, as `said` calls it, becomes "the file": the line names it already.
+    An exception without words gives its type's name; so does a missing key, which alone is no sentence. `file`, where
+    `said` names it, becomes "the file", since the line names it already.
     """
     text = str(said).replace(str(file), "the file") if file else str(said)
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
@@ -38,40 +39,46 @@ def in_a_line(said, file=""):
     return _cut(text, 120)
 
 
-def _cut(text, length):
+def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-def first_ten(names):
-    """The first ten of `names`, and how many more there are."""
+def first_ten(names: Sequence) -> str:
+    """Return the first ten of `names` as a part of a line, and how many more there are."""
     others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(shown(str(name)) for name in names[:NAMED]) + others
 
 
-def repeated(values, key=lambda value: value):
-    """Those of `values` before which another stands with an equal `key`."""
-    seen = set()
-    return [value for value in values if key(value) in seen or seen.add(key(value))]
+def repeated(values: Sequence, key: Callable = lambda value: value) -> list:
+    """Return the values that an earlier one equals, by `key`."""
+    seen, again = set(), []
+    for value in values:
+        if key(value) in seen:
+            again.append(value)
+        seen.add(key(value))
+    return again
 
 
-def require_one_of(value, allowed, what):
+def require_one_of(value: object, allowed: Collection[str], what: str) -> None:
+    """Raise InputError unless `value` is one of the names `allowed` for a `what`."""
     if value not in allowed:
         raise InputError(f"{value!r} is no {what}: it must be one of {', '.join(allowed)}")
 
 
-def lost_worker(error):
-    """What a DataLoader raises for a worker that died, as a line; None for any other exception."""
+def lost_worker(error: RuntimeError) -> str | None:
+    """Return what a DataLoader says of a worker that died, as a line; None for any other exception."""
     if not str(error).startswith("DataLoader worker"):
         return None
     said = " ".join(str(error).split())
+    # A worker that was told to end did not run out of memory.
     return said if "Terminated" in said else f"{said} Fewer --num-workers, or 0, take less memory."
 
 
-def one_line_errors(main):
-    """Let `main(argv)` end an unusable input with one line on stderr and exit status 2, without a traceback.
+def one_line_errors(main: Callable) -> Callable:
+    """Let `main(argv)` end an input that cannot be used with one line on stderr and exit status 2.
 
-    A signal's end is told too, with its own status.
-    Any other exception is a fault of ours and keeps its traceback.
+    The end by a signal is told too, with its own status. Any other exception is a fault of ours and keeps its
+    traceback.
     """
 
     @functools.wraps(main)
@@ -82,7 +89,7 @@ def one_line_errors(main):
             print(stopped.line, file=sys.stderr, flush=True)
             raise
         except InputError as error:
-            # A DataLoader worker sends its whole traceback as the message: the last line is what it raised.
+            # A DataLoader worker sends its whole traceback as the message; the last line is what it raised.
             fault = str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.{InputError.__name__}: ")
         except RuntimeError as error:
             fault = lost_worker(error)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -13,13 +14,14 @@ PROJECT_ROOT = Path(__file__).absolute().parents[2]
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """Yield a path beside `path` to write to; it takes `path`'s place once the block ends without an error.
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield a file name beside `path` to write to; that file takes the place of `path` when the block ends well.
 
-    Both are on the disk then, also if the power fails. Raises OSError with `path` for its file name.
+    Syncs both, so that the new file is on the disk even if the power fails. Raises OSError that names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder: renaming is only atomic on one file system.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield unfinished
@@ -27,7 +29,7 @@ def replacing(path):
         unfinished.replace(path)
         _sync(path.parent, os.O_RDONLY)
     except OSError as error:
-        # A failed write does not say where, and the name of the unfinished file says nothing to anybody.
+        # A failed write does not say where, and the name of the unfinished file would mean nothing to anybody.
         if error.filename in (None, str(unfinished)):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
@@ -35,14 +37,15 @@ def replacing(path):
         unfinished.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder):
+def remove_unfinished(folder: Path) -> None:
     """Delete what processes that were killed inside `replacing` left in `folder` and below."""
     for path in Path(folder).rglob(".*"):
+        # The process's number is the suffix, so other hidden files stay.
         if path.is_file() and path.suffix[1:].isdecimal():
             path.unlink()
 
 
-def _sync(path, flags):
+def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
@@ -50,21 +53,21 @@ def _sync(path, flags):
         os.close(descriptor)
 
 
-def require_space(folder, size, needs):
+def require_space(folder: Path, size: int, needs: str) -> None:
     """Raise InputError, which begins with `needs`, unless the disk of `folder` has `size` bytes free."""
     free = shutil.disk_usage(folder).free
     if size > free:
         raise InputError(f"{needs}, its disk has {free / 1e9:.2f} GB free")
 
 
-def write_json(path, content, **options):
+def write_json(path: Path, content: object, **options) -> None:
     """Write `content` to `path` as JSON; `options` are json.dumps's."""
     with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(content, **options), encoding="utf-8")
 
 
-def read_json(path, kind):
-    """The content of a JSON file whose top level is a `kind` (list or dict).
+def read_json(path: Path, kind: type) -> list | dict:
+    """Read a JSON file whose top level is a `kind` (list or dict).
 
     Raises InputError when the file is missing, unreadable, or holds something else.
     """
@@ -75,7 +78,7 @@ def read_json(path, kind):
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    # ValueError: of its bytes, its syntax, a key given twice, a whole number of thousands of digits.
+    # ValueError may be about the bytes, the syntax, a key that stands twice, or a whole number of thousands of digits.
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON file ({error})") from None
     if not isinstance(content, kind):
@@ -83,7 +86,8 @@ def read_json(path, kind):
     return content
 
 
-def _without_repetition(pairs):
+def _without_repetition(pairs: list[tuple]) -> dict:
+    """Make a dict of the pairs of a JSON object. Python's own would keep the last of two equal keys in silence."""
     content = dict(pairs)
     if len(content) < len(pairs):
         again = repeated([name for name, _ in pairs])[0]
@@ -91,6 +95,6 @@ def _without_repetition(pairs):
     return content
 
 
-def time_stamp():
-    """The time, to the second, in characters that every file system takes."""
+def time_stamp() -> str:
+    """Return the time, to the second, in characters that every file system takes."""
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

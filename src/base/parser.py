@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -23,17 +24,17 @@ class Parser(argparse.ArgumentParser):
     Its result has one attribute more: `given`, the names of the options that were not left at their defaults.
     """
 
-    def __init__(self, description):
+    def __init__(self, description: str):
         super().__init__(description=description, formatter_class=_Help, allow_abbrev=False)
 
     def parse_args(self, args=None):
-        # Before anything that a mistyped flag leaves missing.
+        # A mistyped flag is named before argparse complains about what is missing because of it.
         for text in sys.argv[1:] if args is None else args:
             flag = text.partition("=")[0]
             if flag.startswith("--") and flag not in self._option_string_actions:
                 near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
                 self.error(f"there is no {flag}" + (f", but there is {near[0]}" if near else ""))
-        # Once more, with marks for defaults, to learn what was given.
+        # argparse does not tell a given value from an equal default, so it parses once more with marks for defaults.
         marked = argparse.Namespace(**{action.dest: _NOT_GIVEN for action in self._actions})
         super().parse_args(args, marked)
         options = super().parse_args(args)
@@ -41,20 +42,20 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message):
-        if _told_by_torchrun("RANK", 0) != 0:
-            time.sleep(5)  # the first of its processes says it for all, unless another one ends before
-        else:
+        if _told_by_torchrun("RANK", 0) == 0:
             print(f"error: {message} ({self.prog} --help lists the options)", file=sys.stderr, flush=True)
+        else:
+            time.sleep(5)  # the first process says it for all; torchrun ends this one as soon as that one has ended
         raise SystemExit(2)
 
 
-def _told_by_torchrun(name, otherwise):
-    """A number that torchrun gives this process; `otherwise` where something else started it."""
+def _told_by_torchrun(name: str, otherwise: int) -> int:
+    """Return a number that torchrun gives this process, `otherwise` where something else started it."""
     return int(os.environ[name]) if "TORCHELASTIC_RUN_ID" in os.environ else otherwise
 
 
-def any_case(*names):
-    """An option type that takes one of `names` in any case and gives it as spelled here."""
+def any_case(*names: str) -> Callable[[str], str]:
+    """Make an option type that takes one of `names` in any case and gives it as spelled here."""
     spelled = {name.lower(): name for name in names}
 
     def name(text):
@@ -65,22 +66,22 @@ def any_case(*names):
     return name
 
 
-def count(text):
-    """An option type: a whole number above zero."""
+def count(text: str) -> int:
+    """Take a whole number above zero."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
-def count_or_zero(text):
-    """An option type: a whole number, zero or above."""
+def count_or_zero(text: str) -> int:
+    """Take a whole number, zero or above."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 
-def positive(text):
-    """An option type: a finite number above zero."""
+def positive(text: str) -> float:
+    """Take a finite number above zero."""
     try:
         number = float(text)
     except ValueError:
@@ -90,25 +91,25 @@ def positive(text):
     return number
 
 
-def part_of_a_file_name(text):
-    """An option type: what can stand in a file's name, so no path."""
+def part_of_a_file_name(text: str) -> str:
+    """Take what can be a part of a file's name, so no path."""
     if Path(text).name != text:
         raise argparse.ArgumentTypeError(f"{text!r} is not a part of a file name, which has no slashes")
     return text
 
 
-def usable_cores():
-    """Cores this process may run on: of a shared machine not all, of torchrun's processes on it each its part."""
+def usable_cores() -> int:
+    """Return how many cores this process may use: its own part where torchrun's processes share the machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // _told_by_torchrun("LOCAL_WORLD_SIZE", 1))
 
 
-def hyper_parameters(args):
-    """The options of a command as plain values, to be kept beside its results: without the API key."""
+def hyper_parameters(args: argparse.Namespace) -> dict:
+    """Return a command's options as plain values, to be kept beside its results. The API key is not among them."""
     unkept = ("api_key", "resume", "given")
     return {name: plain(value) for name, value in vars(args).items() if name not in unkept}
 
 
 def plain(value):
-    """An option's value as JSON takes it."""
+    """Return an option's value as JSON takes it."""
     return str(value) if isinstance(value, Path) else value

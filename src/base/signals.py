@@ -1,22 +1,24 @@
-"""Ctrl-C and SIGTERM: stop at once, but never in the middle of what must be finished."""
+"""Ctrl-C and SIGTERM stop a training at once, but never in the middle of what must be finished."""
 
 import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 
 from src.base import distributed
 from src.base.errors import Stopped
 
 
 class Stopping:
-    """Turns SIGINT and SIGTERM into Stopped with status 130 and 143 while it is entered.
+    """While it is entered, SIGINT and SIGTERM raise Stopped, with exit status 130 and 143.
 
-    Inside of `finishing()` they wait for its end. A second signal of the same kind kills as usual, but for torchrun's
-    processes: it repeats a Ctrl-C to each, tells all when one has failed, and kills those that take too long.
+    Inside `finishing()` they wait for its end. A second signal kills the process as usual. Under torchrun it does
+    nothing: torchrun repeats a Ctrl-C to each process, tells all when one has failed, and kills those that take too
+    long.
     """
 
-    def __init__(self, last_words):
+    def __init__(self, last_words: Callable[[], str]):
         """`last_words()` gives what is told behind the signal's name."""
         self.last_words = last_words
         self._before = {}
@@ -31,31 +33,32 @@ class Stopping:
 
     def __exit__(self, failure, *_):
         for number, handler in self._before.items():
-            # A failed process may not be cut off before it has said why.
-            signal.signal(number, handler if failure is None else self._again(handler))
+            # A failed process must be able to say why it failed before another signal ends it.
+            signal.signal(number, handler if failure is None else self._next_handler(handler))
 
     @contextlib.contextmanager
-    def finishing(self):
-        """What is done in here is done whole."""
+    def finishing(self) -> Iterator[None]:
+        """Let what is done in here be finished before a signal ends the process."""
         self._busy = True
         try:
             yield
         finally:
             self._busy = False
-        if self._came is not None:  # in the meantime, or before, in a destructor, from which nothing can be raised
+        # It came in the meantime, or earlier inside a destructor, where Python drops whatever a handler raises.
+        if self._came is not None:
             self._end()
 
     def _stop(self, number, _frame):
-        if os.getpid() != self._owner:  # a worker just forked, which inherits this: its parent is told too, and ends it
+        if os.getpid() != self._owner:  # a worker just forked, which inherits this; its parent gets the signal too
             raise KeyboardInterrupt
-        signal.signal(number, self._again(signal.SIG_DFL))
+        signal.signal(number, self._next_handler(signal.SIG_DFL))
         self._came = signal.Signals(number)
         if not self._busy:
             self._end()
 
     @staticmethod
-    def _again(handler):
-        """What a signal meets that comes after this: `handler`, or nothing where torchrun looks to the end itself."""
+    def _next_handler(handler):
+        """Return the handler for the next signal: SIG_IGN under torchrun, which ends its processes itself."""
         return signal.SIG_IGN if distributed.processes() > 1 else handler
 
     def _end(self):

@@ -1,10 +1,11 @@
-"""A Comet experiment: online, in an archive, or one that takes every call and does nothing."""
+"""Comet experiments: online, in an archive, or one that takes every call and does nothing."""
 
 import os
 import queue
 import sys
 import threading
 import urllib.request
+from pathlib import Path
 from typing import NamedTuple
 
 from src.base.errors import in_a_line
@@ -16,7 +17,7 @@ COMET_PATIENCE = 4
 
 
 class CometOptions(NamedTuple):
-    """How a command logs to Comet: what its flags say, each None or False where they say nothing."""
+    """What a command's flags say of logging to Comet, None or False where they say nothing."""
 
     api_key: str | None
     workspace: str | None
@@ -24,13 +25,16 @@ class CometOptions(NamedTuple):
     offline: bool
 
 
-def start_experiment(project_name, options, offline_directory, experiment_key=None):
+def start_experiment(
+    project_name: str, options: CometOptions, offline_directory: Path, experiment_key: str | None = None
+):
     """Start a Comet experiment, or go on with that of `experiment_key`, and log this project's code to it.
 
-    Online when key and workspace are known from `options` or Comet's environment or configuration file; an archive in
-    `offline_directory` if `options.offline` or Comet cannot be reached; else a disabled one, which takes every call, as
-    do those of all but the first process of a job.
+    It is online when `options`, or Comet's environment or configuration file, say key and workspace. It is an archive
+    in `offline_directory` when `options.offline` says so or Comet cannot be reached. Else, and in all but the first
+    process of a job, it is a disabled one, which takes every call and does nothing.
     """
+    # Its own error reports and hooks into torch slow every step, and nobody asked for them.
     os.environ.setdefault("COMET_ERROR_TRACKING_ENABLE", "false")
     os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")
     import comet_ml  # late: it takes a second
@@ -52,6 +56,7 @@ def start_experiment(project_name, options, offline_directory, experiment_key=No
     except comet_ml.exceptions.CometException as error:
         print(f"Comet cannot be logged to: {in_a_line(error)}", file=sys.stderr)
         experiment = _start_comet("disabled", project_name, options, offline_directory, None)
+    # Comet itself would log the started script alone.
     for file in sorted(PROJECT_ROOT.glob("*.py")) + sorted(PROJECT_ROOT.glob("src/**/*.py")):
         experiment.log_code(file_name=str(file))
     return experiment
@@ -73,6 +78,7 @@ def _start_comet(mode, project_name, options, offline_directory, experiment_key)
         parse_args=False,
     )
     return comet_ml.start(
+        # An archive must not carry the key.
         api_key=options.api_key if mode == "online" else None,
         workspace=options.workspace,
         project_name=project_name,
@@ -83,10 +89,10 @@ def _start_comet(mode, project_name, options, offline_directory, experiment_key)
     )
 
 
-def _answers(url):
+def _answers(url: str) -> bool:
     """Whether the server at `url` says within COMET_PATIENCE seconds that it is well.
 
-    Comet's client tries for half a minute before it gives up, and looking up a name has no time limit: hence a thread.
+    Comet's client tries for half a minute before it gives up. Looking up a name has no time limit, hence a thread.
     """
     answers = queue.SimpleQueue()
 

@@ -23,49 +23,57 @@ COMBINING_FUNCTIONS = {
 
 
 def add_common_options(parser: Parser) -> None:
-    """Add what every command takes: where data is and results go, how the machine is used, and Comet."""
+    """Add what all four commands take: features, where data is and results go, the machine, and Comet."""
+    add_feature_cache_options(parser)
     group = parser.add_argument_group("data, output and machine")
     group.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
     group.add_argument(
         "--output-path", type=Path, default=PROJECT_ROOT, help="receives models/, submission/ and features/"
     )
-    group.add_argument("--seed", type=count_or_zero, default=0, help="decides every random draw of a training")
-    group.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="picture loading processes")
+    group.add_argument(
+        "--seed", type=count_or_zero, default=0, help="decides every random draw of a training; judging draws nothing"
+    )
+    group.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="processes that load pictures")
     add_skip_missing_option(group)
-    help_text = "auto: fp16 autocast when training on CUDA, fp32 everywhere else"
+    help_text = "auto: fp16 autocast when training on CUDA, else fp32; ranking and loss are always in fp32"
     group.add_argument("--precision", choices=tuple(PRECISIONS), default="auto", help=help_text)
 
     group = parser.add_argument_group(
-        "Comet", "online where key and workspace are known, also from Comet's own settings"
+        "Comet", "online once a key and a workspace are known, from here or from Comet's own settings"
     )
     group.add_argument("--api-key", help="Comet's API key")
     group.add_argument("--workspace", help="Comet's workspace")
     group.add_argument("--experiment-name", help="the experiment's name on Comet")
     group.add_argument(
-        "--comet-offline", action="store_true", help="log to an archive instead, in the run folder or OUTPUT_PATH/comet"
+        "--comet-offline",
+        action="store_true",
+        help="log to an archive in the run folder, or in comet/ of the output path",
     )
 
 
-def add_skip_missing_option(parser):
-    help_text = "go on without missing and unreadable pictures and what names them; marks results as not comparable"
+def add_skip_missing_option(parser: Parser) -> None:
+    """Add --skip-missing."""
+    help_text = "go on without missing or unreadable pictures and the triplets that need them; results are marked"
     parser.add_argument("--skip-missing", action="store_true", help=help_text)
 
 
-def add_image_cache_option(parser):
+def add_image_cache_option(parser: Parser) -> None:
+    """Add --image-cache."""
     help_text = "folder that keeps every picture decoded, resized and cropped: 3 bytes a pixel"
     parser.add_argument("--image-cache", type=Path, metavar="FOLDER", help=help_text)
 
 
-def add_feature_cache_options(parser):
-    """Where features of frozen encoders are kept from one process to the next."""
+def add_feature_cache_options(parser: Parser) -> None:
+    """Add where features of frozen encoders are kept from one process to the next."""
+    # Exclusive: a folder and no folder contradict each other.
     group = parser.add_argument_group("features of a frozen CLIP").add_mutually_exclusive_group()
-    help_text = "folder that keeps them for the next command (default: features/ in the output path)"
+    help_text = "folder that keeps features for the next command (default: features/ in the output path)"
     group.add_argument("--feature-cache", type=Path, metavar="FOLDER", help=help_text)
-    group.add_argument("--no-feature-cache", action="store_true", help="keep them in memory alone")
+    group.add_argument("--no-feature-cache", action="store_true", help="keep features in memory alone")
 
 
-def feature_cache_folder(args):
-    """The folder that keeps features, None for none."""
+def feature_cache_folder(args: Namespace) -> Path | None:
+    """Return the folder that keeps features, None for none."""
     return None if args.no_feature_cache else args.feature_cache or args.output_path / "features"
 
 
@@ -97,17 +105,36 @@ def retriever_options(args: Namespace) -> RetrieverOptions:
     )
 
 
-def comet_options(args):
-    """The Comet group of a command's options."""
+class CombiningOptions(NamedTuple):
+    """What a command's options say of the function that combines both features; None where they say nothing."""
+
+    name: str | None
+    combiner_path: Path | None
+    projection_dim: int | None
+    hidden_dim: int | None
+
+
+def combining_options(args: Namespace) -> CombiningOptions:
+    """Return the part of a judging command's options that `combiner.load_combined` takes."""
+    return CombiningOptions(args.combining_function, args.combiner_path, args.projection_dim, args.hidden_dim)
+
+
+def comet_options(args: Namespace) -> CometOptions:
+    """Return the Comet group of a command's options."""
     return CometOptions(args.api_key, args.workspace, args.experiment_name, args.comet_offline)
 
 
-def add_dataset_option(parser, default=None, required=False):
-    help_text = f"{' or '.join(TASKS)}, any case"
+def add_dataset_option(parser: Parser, default: str | None = None, required: bool = False) -> None:
+    """Add --dataset."""
+    otherwise = (
+        "" if default else " (default: required)" if required else " (default: required, or the run's with --resume)"
+    )
+    help_text = f"{' or '.join(TASKS)}, any case{otherwise}"
     parser.add_argument("--dataset", type=any_case(*TASKS), default=default, required=required, help=help_text)
 
 
-def add_training_options(parser, batch_size, validation_frequency):
+def add_training_options(parser: Parser, batch_size: int, validation_frequency: int) -> None:
+    """Add what both stages take, with the published defaults of the stage."""
     group = parser.add_argument_group("training")
     group.add_argument("--num-epochs", type=count, default=300, help="passes over the triplets")
     group.add_argument("--batch-size", type=count, default=batch_size, help="triplets a step")
@@ -115,7 +142,8 @@ def add_training_options(parser, batch_size, validation_frequency):
     group.add_argument("--validation-frequency", type=count, default=validation_frequency, help=help_text)
     help_text = "save weights at each validation, and after each epoch what --resume needs"
     group.add_argument("--save-training", action="store_true", help=help_text)
-    group.add_argument("--save-best", action="store_true", help="with --save-training: keep only the best by each mean")
+    # Alone it is accepted, as published commands give it, and said to save nothing.
+    group.add_argument("--save-best", action="store_true", help="with --save-training: keep only the best weights")
 
     help_text = "go on with a run that was stopped or has finished; its options need not be given again"
     group.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help=help_text)
@@ -129,31 +157,34 @@ MAY_CHANGE = {
 """Options that do not decide a run's results: --resume takes other ones."""
 
 
-def parse_training(parser, argv):
-    """The options of a training command, with --resume those of that run; ends the process as a wrong flag does."""
+def parse_training(parser: Parser, argv: list[str] | None = None) -> Namespace:
+    """Parse the options of a training command, with --resume those of that run; a fault ends as a wrong flag does."""
     args = parser.parse_args(argv)
     if args.resume is not None:
         try:
             _take_over(args, {action.dest for action in parser._actions if action.type is Path})
         except InputError as error:
             parser.error(str(error))
+    # Not required by argparse: with --resume the run says it.
     if args.dataset is None:
         parser.error("the following arguments are required: --dataset")
     return args
 
 
-def _take_over(args, paths):
+def _take_over(args: Namespace, paths: set[str]) -> None:
     """Give `args` the options of the run to resume where the command says nothing; `paths` names those of type Path."""
     if not args.resume.is_dir():
         raise InputError(f"--resume {args.resume}: no such folder")
     path = args.resume / "training_hyperparameters.json"
     options = read_json(path, dict)
+    # The options of a command are its signature: stage 1 and stage 2 differ in them.
     foreign = sorted(options.keys() ^ hyper_parameters(args).keys())
     if foreign:
-        raise InputError(f"{path}: not a run of this command, which differs in {foreign[0]}")
+        raise InputError(f"{path}: not a run of this command, whose options differ in {foreign[0]}")
     if not options["save_training"]:
         raise InputError(f"--resume {args.resume}: a run without --save-training left nothing to go on from")
     flags = {name: f"--{name.replace('_', '-')}" for name in options}
+    # Only what was typed can contradict; defaults are nobody's wish.
     other = [name for name in sorted(args.given - MAY_CHANGE) if plain(getattr(args, name)) != options[name]]
     if other:
         raise InputError(
@@ -162,6 +193,7 @@ def _take_over(args, paths):
         )
     for name in options.keys() - args.given:
         value = options[name]
+        # JSON keeps paths as text.
         setattr(args, name, Path(value) if name in paths and value is not None else value)
 
 
@@ -197,34 +229,38 @@ def run_options(args: Namespace) -> RunOptions:
     return RunOptions(args.output_path, args.resume, comet_options(args), hyper_parameters(args))
 
 
-def add_clip_options(parser, tuned=True):
-    """Which CLIP, how pictures are prepared for it, and (`tuned`) the checkpoint to load over it."""
+def add_clip_options(parser: Parser, tuned: bool = True) -> None:
+    """Add which CLIP, how pictures are prepared for it, and (`tuned`) the checkpoint to load over it."""
     group = parser.add_argument_group("CLIP")
-    help_text = "RN50, RN50x4, ViT-B/32 or any other that clip.available_models() lists, or a file of CLIP weights"
+    help_text = "a name that clip.available_models() lists, or a file of CLIP weights"
     group.add_argument("--clip-model-name", default="RN50x4", help=help_text)
     if tuned:
         group.add_argument("--clip-model-path", type=Path, help="checkpoint of stage 1 to load over --clip-model-name")
     group.add_argument("--transform", choices=tuple(TRANSFORMS), default="targetpad", help="how pictures become square")
-    group.add_argument("--target-ratio", type=positive, default=1.25, help="sides' ratio that targetpad pads down to")
+    group.add_argument(
+        "--target-ratio", type=positive, default=1.25, help="targetpad pads pictures whose sides have a larger ratio"
+    )
 
 
-def add_combiner_options(parser, trained=True):
-    """The Combiner's dimensions and (`trained`) which function judges, with which weights."""
+def add_combiner_options(parser: Parser, trained: bool = True) -> None:
+    """Add the Combiner's dimensions and (`trained`) which function judges, with which weights."""
     group = parser.add_argument_group("Combiner")
     whose = " (default: the checkpoint's)" if trained else ""
     for flag, published, what in (("--projection-dim", 2560, "projections"), ("--hidden-dim", 5120, "hidden layers")):
+        # A checkpoint knows its dimensions; only a new Combiner needs the published ones.
         default = None if trained else published
-        group.add_argument(flag, type=count, default=default, help=f"of its two {what}{whose}")
+        group.add_argument(flag, type=count, default=default, help=f"size of the Combiner's two {what}{whose}")
     if trained:
+        # Any case, as the published command takes it.
         names = any_case(*COMBINING_FUNCTIONS)
-        help_text = f"{', '.join(COMBINING_FUNCTIONS)} (default: combiner with --combiner-path, else sum)"
+        help_text = "how picture and caption become a query: " + ", ".join(COMBINING_FUNCTIONS)
+        help_text += " (default: combiner with --combiner-path, else sum)"
         group.add_argument("--combining-function", type=names, help=help_text)
-        group.add_argument("--combiner-path", type=Path, help="checkpoint of stage 2")
+        group.add_argument("--combiner-path", type=Path, help="checkpoint of stage 2, a Combiner")
 
 
-def add_judging_options(parser):
-    """What the commands share that judge a CLIP with the sum or a Combiner."""
+def add_judging_options(parser: Parser) -> None:
+    """Add what the commands share that judge a CLIP with the sum or a Combiner."""
     add_clip_options(parser)
     add_combiner_options(parser)
-    add_feature_cache_options(parser)
     add_common_options(parser)

@@ -2,7 +2,9 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 from src.pictures.opening import opened
 
@@ -22,8 +24,8 @@ img.target { border-color: #1a8a3c }
 """
 
 
-def page(title, introduction, sections):
-    """An HTML document; `sections` are (heading, explanation, HTML)."""
+def page(title: str, introduction: str, sections: Sequence[tuple[str, str, str]]) -> str:
+    """Return an HTML document; `sections` are (heading, explanation, HTML)."""
     body = "".join(
         f"<section><h2>{escape(heading)}</h2><p>{escape(explanation)}</p>{content}</section>\n"
         for heading, explanation, content in sections
@@ -35,15 +37,16 @@ def page(title, introduction, sections):
     )
 
 
-def table(header, rows):
-    """An HTML table of strings, whose first column names the rows."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an HTML table of strings, whose first column names the rows."""
     lines = ["".join(f"<th>{escape(cell)}</th>" for cell in header)]
     lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def picture(path, is_target=False, size=208):
-    """An <img> that carries a small copy of the picture at `path`."""
+def picture(path: Path, is_target: bool = False, size: int = 208) -> str:
+    """Return an <img> that carries a copy of the picture at `path`, of at most `size` pixels a side."""
+    # RGB first: JPEG takes neither palettes nor alpha.
     small = opened(path, lambda original: original.convert("RGB"))
     small.thumbnail((size, size))
     jpeg = io.BytesIO()
@@ -53,18 +56,19 @@ def picture(path, is_target=False, size=208):
     return f'<img{frame} alt="{escape(path.stem)}" title="{escape(path.stem)}" src="data:image/jpeg;base64,{data}">'
 
 
-def wall_row(reference, caption, remark, answers, missed=""):
-    """A query, its answers, and a target that is not among these: all but caption and remark are <img>s."""
+def wall_row(reference: str, caption: str, remark: str, answers: Sequence[str], missed: str = "") -> str:
+    """Return a query, its answers, and a target that is not among these: all but caption and remark are <img>s."""
     return (
         f'<div class="query">{reference}<div><q>{escape(caption)}</q><span class="rank">{escape(remark)}</span></div>'
         f'<div class="answers">{"".join(answers)}<div class="missed">{missed}</div></div></div>\n'
     )
 
 
-def curves(panels, columns=2):
-    """An inline SVG of line plots, row by row; `panels` are (title, axis label, {line's name: (xs, ys)})."""
+def curves(panels: Sequence[tuple[str, str, dict]], columns: int = 2) -> str:
+    """Return an inline SVG of line plots, row by row; `panels` are (title, axis label, {line's name: (xs, ys)})."""
     import matplotlib
 
+    # Without a display, since pages are made on servers too.
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
@@ -77,9 +81,12 @@ def curves(panels, columns=2):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if len(lines) > 1:
+            # Beside the plot, where it hides no line.
             axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     text = io.StringIO()
+    # Without a date, so that the same run gives the same page.
     figure.savefig(text, format="svg", metadata={"Date": None})
     plt.close(figure)
+    # An XML declaration may not stand inside HTML.
     return text.getvalue()[text.getvalue().index("<svg") :]

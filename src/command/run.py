@@ -1,15 +1,16 @@
-"""A run: its folder, its hyper-parameters, its two CSVs, its Comet experiment.
+"""A run: its folder, hyper-parameters, two CSVs and Comet experiment; and what the runs of each stage are called.
 
 Of the processes of one job only the first writes and logs.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from src.base import distributed
 from src.base.files import remove_unfinished, replacing, time_stamp, write_json
-from src.command.comet import start_experiment
+from src.command.comet import CometOptions, start_experiment
 from src.tasks.triplets import Task
 
 TABLES = ("train_metrics", "validation_metrics")
@@ -58,7 +59,7 @@ STAGES = FINE_TUNING, COMBINER_TRAINING
 class Run:
     """What one training run leaves behind, written as it happens."""
 
-    def __init__(self, folder, experiment, hyper_parameters, remarks=None):
+    def __init__(self, folder: Path, experiment, hyper_parameters: dict, remarks: dict[str, str] | None = None):
         """`folder` exists and is the run's own; values are plain; `remarks` {name: text} go beside every result."""
         self.folder = folder
         self.experiment = experiment
@@ -66,47 +67,53 @@ class Run:
         self._rows = {table: [] for table in TABLES}
         self._best = {}
         if distributed.is_first():
+            # Sorted, so that two runs can be compared line by line.
             write_json(folder / "training_hyperparameters.json", hyper_parameters, sort_keys=True, indent=4)
         experiment.log_parameters(hyper_parameters)
         experiment.log_others(self.remarks)
 
-    def log_step(self, step, loss):
+    def log_step(self, step: int, loss: float) -> None:
         self.experiment.log_metric("step_loss", loss, step=step)
 
-    def log_training(self, epoch, loss):
+    def log_training(self, epoch: int, loss: float) -> None:
+        """Add an epoch's mean loss to train_metrics.csv and to Comet."""
         with self.experiment.train():
             self.experiment.log_metric("epoch_loss", loss, epoch=epoch)
         self._add_row("train_metrics", {"epoch": epoch, "train_epoch_loss": loss})
 
-    def log_validation(self, epoch, metrics):
+    def log_validation(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Add metrics, in percent, to validation_metrics.csv and to Comet, and print them."""
         with self.experiment.validate():
             self.experiment.log_metrics(metrics, epoch=epoch)
         self._add_row("validation_metrics", {"epoch": epoch, **metrics})
         recalls = [f"{name} {value:.2f}" for name, value in metrics.items()]
         remarks = [f"({name}: {remark})" for name, remark in self.remarks.items()]
+        # Flushed, since batch systems keep lines for minutes and people watch them.
         print(f"epoch {epoch}: " + "  ".join(recalls + remarks), flush=True)
 
-    def improves(self, name, value):
+    def improves(self, name: str, value: float) -> bool:
         """Whether `value` is the highest given under `name` so far."""
         improved = name not in self._best or value > self._best[name]
         if improved:
             self._best[name] = value
         return improved
 
-    def state(self):
-        """What `restore` needs, in plain values."""
+    def state(self) -> dict:
+        """Return what `restore` needs, in plain values."""
+        # The key lets a resumed run go on in the same experiment.
         key = None if self.experiment.disabled else self.experiment.get_key()
         return {"rows": self._rows, "best": self._best, "experiment": key}
 
-    def restore(self, state):
+    def restore(self, state: dict) -> None:
         """Take the tables back to where they were when `state` was taken."""
         self._rows = {table: list(rows) for table, rows in state["rows"].items()}
         self._best = dict(state["best"])
+        # A run killed between a CSV and its state has rows that the state does not know; they come again.
         for table in self._rows:
             self._write(table)
 
-    def end(self):
-        """Hand over to Comet what it has not sent yet."""
+    def end(self) -> None:
+        """Let Comet send what it has not sent yet."""
         self.experiment.end()
 
     def _add_row(self, table, row):
@@ -116,20 +123,37 @@ class Run:
     def _write(self, table):
         if not distributed.is_first():
             return
+        # The whole table, not a line behind it: a kill must not leave half a row.
         with replacing(self.folder / f"{table}.csv") as unfinished:
             pd.DataFrame(self._rows[table]).to_csv(unfinished, index=False)
 
 
-def start_run(models_path, name, project_name, comet_options, hyper_parameters, remarks=None):
-    """A Run in a new folder of `models_path`, with its experiment in Comet's project `project_name`."""
+def start_run(
+    models_path: Path,
+    name: str,
+    project_name: str,
+    comet_options: CometOptions,
+    hyper_parameters: dict,
+    remarks: dict[str, str] | None = None,
+) -> Run:
+    """Start a Run in a new folder of `models_path`, with an experiment in Comet's project `project_name`."""
+    # One process names the folder. Each would see another second.
     folder = distributed.broadcast(create_run_folder(models_path, name) if distributed.is_first() else None)
     experiment = start_experiment(project_name, comet_options, offline_directory=folder)
     return Run(folder, experiment, hyper_parameters, remarks)
 
 
-def resume_run(folder, state, project_name, comet_options, hyper_parameters, remarks=None):
-    """The Run in `folder` as it was when it gave `state`, and its experiment; `state` None is before anything."""
+def resume_run(
+    folder: Path,
+    state: dict | None,
+    project_name: str,
+    comet_options: CometOptions,
+    hyper_parameters: dict,
+    remarks: dict[str, str] | None = None,
+) -> Run:
+    """Take up the Run in `folder` and its experiment where it gave `state`; None is before anything."""
     if distributed.is_first():
+        # Only of this run's own folder, which no other process writes to.
         remove_unfinished(folder)
     state = state or {"rows": dict.fromkeys(TABLES, ()), "best": {}, "experiment": None}
     experiment = start_experiment(project_name, comet_options, folder, state["experiment"])
@@ -138,8 +162,9 @@ def resume_run(folder, state, project_name, comet_options, hyper_parameters, rem
     return run
 
 
-def create_run_folder(models_path, name):
+def create_run_folder(models_path: Path, name: str) -> Path:
     """Create `models_path`/<name>_<time>; a second run of the same second gets a number behind the time."""
+    # Array jobs start several runs in one second.
     stamped = f"{name}_{time_stamp()}"
     for folder in (models_path / stamped, *(models_path / f"{stamped}_{number}" for number in range(2, 100))):
         try:

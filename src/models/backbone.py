@@ -30,14 +30,17 @@ class Backbone(ABC):
     derives this class, and a line in the registry.
     """
 
-    key = "CLIP"
-    """The name under which checkpoints keep its weights."""
     normalisation: Normalisation
     trims_captions: bool
     """Whether what follows the end of a caption changes nothing of its feature, so that batches may be cut there."""
 
     def __init__(self, model: nn.Module):
         self.model = model
+
+    @property
+    def key(self) -> str:
+        """The name under which checkpoints keep its weights: its model's class, as published."""
+        return type(self.model).__name__
 
     @classmethod
     @abstractmethod
@@ -91,10 +94,12 @@ class Backbone(ABC):
 
     def trimmed(self, tokens: Tensor) -> Tensor:
         """Return tokens without what follows the longest caption's end, where that changes nothing."""
+        # A text tower that looks at all tokens, or takes the last one's feature, needs the padding too.
         return tokens[:, : self.ends(tokens).max() + 1] if self.trims_captions else tokens
 
     def weights_of(self, encoder: str) -> dict[str, Tensor]:
         """Return the part of the state dict that an encoder's features depend on."""
+        # Of one encoder alone: stage 1 with --encoder text must find the pictures' old features again.
         return {name: value for name, value in self.model.state_dict().items() if self.encoder_of(name) == encoder}
 
     def load_over(self, path: Path) -> None:
@@ -103,10 +108,12 @@ class Backbone(ABC):
 
     def let_learn(self, encoders: Sequence[str]) -> None:
         """Let the weights of `encoders` learn and freeze all others."""
+        # Weights of neither encoder stay frozen: logit_scale is no part of this loss.
         for name, weight in self.model.named_parameters():
             weight.requires_grad_(self.encoder_of(name) in encoders)
 
     def to(self, device: torch.device) -> "Backbone":
         """Move the model to a device, in eval mode, channels last in memory as convolutions want them."""
+        # Changes no value, and makes a ResNet's convolutions faster.
         self.model.to(device, memory_format=torch.channels_last).eval()
         return self

@@ -37,12 +37,14 @@ def told_by_checkpoints(paths: Iterable[Path | None], options: Mapping, given: C
     Raises InputError for a given option that contradicts. Of --clip-model-name only the shape matters, which loading
     checks.
     """
+    # The Combiner's checkpoint may repeat what stage 1 told; both must agree with what was typed.
     found = {}
     for path in filter(None, paths):
         facts = read_facts(path)
         transform = TRANSFORMS.get(facts.get("transform"))
         for name in TOLD:
             told = facts.get(name)
+            # A ratio that the transform does not use contradicts nobody.
             if told is None or (name == "target_ratio" and not (transform and transform.takes_ratio)):
                 continue
             if name not in given:

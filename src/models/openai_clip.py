@@ -36,6 +36,7 @@ class OpenAIClip(Backbone):
 
     @classmethod
     def adopts(cls, model: nn.Module) -> bool:
+        # By what it can do, not by its class: TorchScript archives are CLIPs of another class.
         return hasattr(model, "encode_image") and hasattr(model, "encode_text")
 
     @property
@@ -71,6 +72,7 @@ def random_clip(*size) -> CLIP:
     `size`: dimensions of its features; resolution, layers, width and patch size of its visual tower (four numbers of
     layers and None make a ResNet); context, vocabulary, width, heads and layers of its text tower.
     """
+    # The library's own class, so that state dicts have the published names.
     return CLIP(*size)
 
 
@@ -92,7 +94,7 @@ def _load_named(name: str) -> CLIP:
 
 def _load_file(path: str) -> CLIP:
     """Load the CLIP whose weights a file holds; its shape is read from the weights."""
-    weights = read_weights(path, OpenAIClip.key)
+    weights = read_weights(path, CLIP.__name__)
     try:
         model = build_model(dict(weights)).float()
     except Exception as error:  # what build_model raises for the weights of something else may be anything

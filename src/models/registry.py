@@ -12,6 +12,7 @@ FAMILIES: tuple[type[Backbone], ...] = (OpenAIClip,)
 
 def load_backbone(name: str) -> Backbone:
     """Load the CLIP that --clip-model-name says, in fp32 on the CPU; raises InputError when no family knows it."""
+    # The first that knows the name, so a family of files comes behind those with a prefix.
     for family in FAMILIES:
         if family.knows(name):
             return family.load(name)

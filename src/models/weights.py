@@ -7,13 +7,14 @@ import zipfile
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from src.base.errors import InputError, in_a_line
 from src.base.files import replacing
 
 
-def read_weights(path, name):
-    """The state dict, on the CPU, in the file at `path`: plain, under the key `name`, or of a TorchScript archive.
+def read_weights(path: Path | str, name: str) -> dict[str, Tensor]:
+    """Read the state dict in the file at `path`, to the CPU: plain, under the key `name`, or a TorchScript archive's.
 
     Never runs code from the file. Raises InputError when there is no such file or it holds no weights of that name.
     """
@@ -29,10 +30,11 @@ def read_weights(path, name):
     return {key: tensor for key, tensor in content.items() if key not in sizes}
 
 
-def load_weights(model, weights, path):
+def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path | str) -> None:
     """Load the state dict `weights`, read from `path`, into `model`; raises InputError with the first that differs."""
     expected = model.state_dict()
     name = type(model).__name__
+    # torch's own error lists every key in a page; the first one tells enough.
     for key, tensor in expected.items():
         if key not in weights:
             raise InputError(f"{path}: its weights do not fit this {name}, they lack {key}")
@@ -45,17 +47,21 @@ def load_weights(model, weights, path):
     model.load_state_dict(weights)
 
 
-def weights_digest(weights):
-    """SHA-256, in hexadecimal, of a state dict: names, types, shapes and every value."""
+def weights_digest(weights: dict[str, Tensor]) -> str:
+    """Return the SHA-256, in hexadecimal, of a state dict: its names, types, shapes and every value."""
     digest = hashlib.sha256()
     for name, tensor in weights.items():
+        # Name, type and shape too: the same bytes could be cut into tensors differently.
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def read_content(path):
-    """What the file at `path` holds, on the CPU; never runs code from it, raises InputError when it cannot be read."""
+def read_content(path: Path | str):
+    """Read what the file at `path` holds, to the CPU; never runs code from it.
+
+    Raises InputError when it cannot be read.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -69,7 +75,7 @@ def read_content(path):
         raise InputError(f"{path}: cannot be read as weights ({in_a_line(error)})") from None
 
 
-def write_checkpoint(path, content):
+def write_checkpoint(path: Path, content: dict) -> None:
     """Write `content`, of tensors and plain values, to `path`; a full disk raises OSError with the size needed."""
     with replacing(path) as unfinished:
         try:
@@ -79,7 +85,7 @@ def write_checkpoint(path, content):
             raise OSError(errno.ENOSPC, needed, str(path)) from None
 
 
-def size_of(content):
+def size_of(content) -> int:
     """Return the bytes of all tensors in nested dicts and lists."""
     if isinstance(content, torch.Tensor):
         return content.numel() * content.element_size()
@@ -88,7 +94,7 @@ def size_of(content):
     return sum(map(size_of, content)) if isinstance(content, (list, tuple)) else 0
 
 
-def _is_torchscript(path):
+def _is_torchscript(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

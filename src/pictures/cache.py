@@ -28,6 +28,7 @@ class ImageCache:
         # The first process decodes; on another machine the first does, where its disk has not got them by then.
         with distributed.in_turn():
             self._store = RowStore(self.folder, self.preprocess.pixel_settings, mapped=True)
+            # Taken once: workers must not ask the disk for every picture of every batch.
             self._keys = {path: file_key(path) for path in paths}
             self._add_missing(num_workers)
 
@@ -41,6 +42,7 @@ class ImageCache:
         if not missing:
             return
         self._announce(len(missing))
+        # The half before the normalisation: bytes are a quarter of floats.
         decode = partial(opened, preprocess=self.preprocess.pixels)
         batches = each_in_workers(decode, [paths[position] for position in missing], num_workers, "decoding")
         self._store.add([keys[position] for position in missing], (batch.numpy() for batch in batches))

@@ -48,13 +48,16 @@ Splits = dict[str, dict[str, Split]]
 
 def annotation_findings(splits: Splits) -> list[Finding]:
     """Return what can be found without looking at a picture."""
+    # A picture in two splits is published so; it tells how much of a result may be memory.
     findings = [*_shared_names(splits)]
+    # FashionIQ's categories are trained together, so a dress that the shirts train on is no new picture.
     if {"train", "val"} <= splits.keys() and len(splits["val"]) > 1:
         findings.append(_targets_of_other_categories(splits))
     captions = list(_captions(splits))
     blank = [entry for entry, caption in captions if is_blank(caption)]
     findings.append(Finding(WARNING, "blank captions", blank, len(captions), "nothing but punctuation and blanks"))
     triplets = list(_triplet_keys(splits))
+    # Equal triplets are asked twice and count twice, as published.
     later = [entry for entry, _ in repeated(triplets, key=itemgetter(1))]
     findings.append(Finding(NOTE, "repeated triplets", later, len(triplets), "all counted"))
     return findings
@@ -67,6 +70,7 @@ def picture_findings(splits: Splits, looks: dict[Path, Look], folder: Path) -> l
         level, meaning = TRANSFORMED[kind]
         odd = [_below(folder, path) for path, look in looks.items() if kind in look.kinds]
         findings.append(Finding(level, kind, odd, len(looks), meaning))
+    # Files without a listing change nothing, but often show a data set unpacked half or twice.
     unlisted = [_below(folder, path) for path in _unlisted(looks)]
     findings.append(Finding(NOTE, "unlisted", unlisted, 0, "picture files that no split lists, in no gallery"))
     return findings
@@ -94,6 +98,7 @@ def _targets_of_other_categories(splits):
     trained = {category: _endpoints(split) for category, split in splits["train"].items()}
     targets, leaked = {}, {}
     for category, split in splits["val"].items():
+        # Within its own category the names that both splits list tell it already.
         elsewhere = set().union(*(names for other, names in trained.items() if other != category))
         of_category = dict.fromkeys(name for triplet in split.triplets for name in triplet.targets)
         targets |= of_category
@@ -139,7 +144,10 @@ def _same_contents(splits, looks):
     everywhere = dict(chain.from_iterable(of_split.items() for of_split in digests.values()))
     first = {}
     copies = [
-        f"{name} = {first[digest]}" for name, digest in everywhere.items() if first.setdefault(digest, name) != name
+        # The first name of some bytes is the original, all later ones are its copies.
+        f"{name} = {first[digest]}"
+        for name, digest in everywhere.items()
+        if first.setdefault(digest, name) != name
     ]
     meaning = "as a picture of another name: they score equal"
     yield Finding(WARNING, "same bytes", copies, len(everywhere), meaning)
@@ -156,6 +164,7 @@ def _digests(categories, looks):
 
 
 def _twins(earlier, later):
+    # Several pictures of the earlier split may have the same bytes; any but the name itself will do.
     names = {}
     for name, digest in earlier.items():
         names.setdefault(digest, []).append(name)
@@ -165,6 +174,7 @@ def _twins(earlier, later):
 
 def _unlisted(listed):
     """Find picture files, by their suffix, in the folders of those that are `listed`."""
+    # By suffix: opening every file of a folder to learn what it is would take as long as the check itself.
     suffixes = PIL.Image.registered_extensions()
     for folder in sorted({path.parent for path in listed}):
         if folder.is_dir():

@@ -1,11 +1,13 @@
-"""What picture files are: missing, broken, or of a kind that surprises whoever reads their pixels."""
+"""What picture files turn out to be: missing, broken, or of a kind that surprises whoever reads their pixels."""
 
 import contextlib
 import hashlib
 import io
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import NamedTuple
 
 import PIL.Image
@@ -30,11 +32,13 @@ class Look(NamedTuple):
     """Why it is unreadable, in a line."""
 
 
-def look_at(path):
-    """Decode the picture at `path`, as RGB and its first frame alone, and say what it is; raises nothing."""
+def look_at(path: Path) -> Look:
+    """Decode the picture at `path`, its first frame as RGB, and return what it is; raises nothing."""
     try:
+        # A folder in a picture's place is missing too.
         if not path.is_file():
             return Look(("missing",))
+        # Read once, for the digest and for decoding.
         content = path.read_bytes()
     except OSError as error:
         return Look(("unreadable",), fault=error.strerror)
@@ -42,7 +46,7 @@ def look_at(path):
         return Look(("zero-sized",))
     digest, file = hashlib.sha256(content).hexdigest(), io.BytesIO(content)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of much that Pillow finds odd, and decodes
+        warnings.simplefilter("ignore")  # Pillow warns of much that it decodes all the same
         try:
             _decode(file)
         # What Pillow raises depends on format and damage; whatever it is, it is this file's fault.
@@ -51,11 +55,12 @@ def look_at(path):
         return Look(_oddities(io.BytesIO(content)), digest)
 
 
-def look_at_all(paths, num_workers):
-    """{path: Look}, with a progress bar on stderr; 0 workers is this process alone."""
+def look_at_all(paths: Sequence[Path], num_workers: int) -> dict[Path, Look]:
+    """Look at each of `paths`, with a progress bar on stderr; without workers, in this process."""
     looks = {}
     with contextlib.ExitStack() as stack:
         if num_workers:
+            # Processes, since a hostile picture may take the one that decodes it down.
             pool = stack.enter_context(ProcessPoolExecutor(num_workers, initializer=start_worker))
             done = pool.map(look_at, paths, chunksize=CHUNK)
         else:
@@ -64,7 +69,7 @@ def look_at_all(paths, num_workers):
             for look in Bar(done, "decoding", total=len(paths), unit=" pictures", leave=False):
                 looks[paths[len(looks)]] = look
         except BrokenProcessPool:
-            fault = "it or a picture soon after it ended the process that decoded it, perhaps for want of memory"
+            fault = "this picture, or one soon after it, ended the process that decoded it, perhaps for want of memory"
             raise InputError(f"{paths[len(looks)]}: {fault}") from None
     return looks
 
@@ -76,8 +81,9 @@ def _decode(file):
             image.convert("RGB")
 
 
-def _is_deep(image):
+def _is_deep(image) -> bool:
     """Whether the file has 16 bits or more a channel, even where Pillow drops the lower eight of them."""
+    # Pillow's mode hides it; the decoder's arguments name the raw mode.
     arguments = [tile[3] for tile in image.tile]
     words = [word for some in arguments for word in (some if isinstance(some, tuple) else (some,))]
     deep = [word for word in words if isinstance(word, str) and ";16" in word and not word.startswith("BGR")]
@@ -99,5 +105,6 @@ def _oddities(file):
         for kind, is_so in ODDITIES.items():
             # Later frames and EXIF may be damaged in a picture whose pixels are whole.
             with contextlib.suppress(Exception):
-                found += [kind] * bool(is_so(image))
+                if is_so(image):
+                    found.append(kind)
     return tuple(found)

@@ -22,6 +22,7 @@ def _longer_side(width: int, height: int, target_ratio: float) -> float:
 
 
 def _side_at_ratio(width: int, height: int, target_ratio: float) -> float | None:
+    # Below the ratio the crop loses so little that padding would waste more, as published.
     shorter, longer = sorted((width, height))
     return None if longer / shorter < target_ratio else longer / target_ratio
 

@@ -25,6 +25,7 @@ class Skipping:
         """
         if not self.enabled:
             return split
+        # Training and validation of a command ask more than once; trying every picture takes minutes.
         if split.path not in self._reduced:
             self._reduced[split.path] = self._reduce(split, preprocess)
         return self._reduced[split.path]
@@ -43,6 +44,7 @@ class Skipping:
         return {NOT_COMPARABLE: f"without {pictures} of {of_pictures} pictures, {triplets} of {of_triplets} triplets"}
 
     def _reduce(self, split: Split, preprocess: Callable) -> Split:
+        # Decoded, not only looked at: a torn file has the right size and the right first bytes.
         lost = set(unusable(list(split.pictures.values()), preprocess, self.num_workers))
         reduced = split.without(lost)
         self._count(split, reduced, [path.name for path in split.pictures.values() if path in lost])
@@ -52,9 +54,11 @@ class Skipping:
         pictures, triplets = len(split.pictures), len(split.triplets)
         lost_pictures, lost_triplets = pictures - len(reduced.pictures), triplets - len(reduced.triplets)
         left_out = f"{lost_pictures} of {pictures} pictures and {lost_triplets} of {triplets} triplets"
+        # A result over nothing would print as zero.
         if not reduced.triplets:
             raise InputError(f"{split.path}: --skip-missing leaves nothing, without {left_out}: {first_ten(names)}")
         if names:
             print(f"{split.path}: --skip-missing leaves out {left_out}: {first_ten(names)}", file=sys.stderr)
+        # Over all splits of a command, since one remark stands beside one result.
         counts = lost_pictures, pictures, lost_triplets, triplets
         self._lost = [sum(pair) for pair in zip(self._lost, counts, strict=True)]

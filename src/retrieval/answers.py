@@ -61,6 +61,7 @@ def predict_features(
     batch_size: int = 512,
 ) -> Tensor:
     """Return predicted features [queries, dim]: each reference's feature in the gallery combined with its caption's."""
+    # From the gallery, not from the picture again: the published validation does so, and it is free.
     rows = gallery.rows(references)
     batches = zip(rows.split(batch_size), caption_features.split(batch_size), strict=True)
     return torch.cat([combining_function(gallery.features[row], caption).float() for row, caption in batches])
@@ -74,6 +75,7 @@ def answer(
     `best` is how many of the first rows to give; there are fewer in a smaller gallery. Raises InputError for a name
     that is not in the gallery, and for a target that is its own reference or no member of its group.
     """
+    # Predicted features come from the whole gallery's references, so only ranking sees the narrow one.
     if protocol.gallery == "val":
         gallery = gallery.narrowed(triplets)
     references = gallery.rows([triplet.reference for triplet in triplets])
@@ -83,6 +85,7 @@ def answer(
     members = _other_members(triplets, gallery) if protocol.group_at else None
 
     features = gallery.features
+    # A toy gallery may have fewer pictures than a server wants answers.
     best = min(best, len(gallery.names) - (excluded is not None))
     return Answers(
         gallery,
@@ -98,6 +101,7 @@ def answer(
 
 
 def _target_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> Tensor | None:
+    # A test split has no targets at all; answers are still wanted.
     if not all(triplet.targets for triplet in triplets):
         return None
     for triplet in triplets:
@@ -115,5 +119,6 @@ def _other_members(triplets: Sequence[Triplet], gallery: Gallery) -> Tensor:
     for triplet in triplets:
         if triplet.reference not in triplet.group:
             raise InputError(f"{triplet.reference}: not a member of its own group of {len(triplet.group)}")
+        # In every group's own order; ties rank by row, whatever that order.
         others.append(gallery.rows([member for member in triplet.group if member != triplet.reference]))
     return torch.stack(others)

@@ -10,6 +10,7 @@ from src.tasks.triplets import Protocol, Triplet
 
 def recall_at(ranks: Tensor, k: int) -> float:
     """Return the percentage of ranks (from 0) below `k`, divided in fp32 as the published code does."""
+    # A division in fp64 would differ from published recalls in the last digits.
     return (ranks < k).float().mean().item() * 100
 
 
@@ -21,6 +22,7 @@ def recalls(answers: Answers, protocol: Protocol) -> dict[str, float]:
 
 def chance(triplets: Sequence[Triplet], pictures: int, protocol: Protocol) -> dict[str, float]:
     """Return the recalls in percent that ranking a gallery of `pictures` at random is worth."""
+    # A reference that leaves the ranking is one picture less to guess among.
     others = pictures - (protocol.reference == "drop")
     members = len(triplets[0].group) - 1
     of_group = {f"group_recall_at{k}": min(100, 100 * k / members) for k in protocol.group_at}

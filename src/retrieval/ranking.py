@@ -1,6 +1,12 @@
-"""Ranking a gallery by cosine similarity, in row numbers; names come back only where an answer is written."""
+"""Ranking a gallery by cosine similarity, in row numbers; names come back only where an answer is written.
+
+A rank is the number of gallery rows that score higher, plus those of equal score in an earlier row.
+"""
+
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from src.base.errors import InputError
 
@@ -12,11 +18,12 @@ ROWS_AT_ONCE = 2**12
 """Rows of a gallery normalised and compared at a time: memory may not hold it twice, and a cache holds these."""
 
 
-def rank_targets(predicted_features, gallery_features, target_rows, excluded_rows=None):
-    """Rank [queries], from 0, of each query's target in the whole gallery.
+def rank_targets(
+    predicted_features: Tensor, gallery_features: Tensor, target_rows: Tensor, excluded_rows: Tensor | None = None
+) -> Tensor:
+    """Return the rank [queries], from 0, of each query's target in the whole gallery.
 
-    A rank is the number of gallery rows that score higher, plus those of equal score in an earlier row.
-    `excluded_rows` [queries] leave the ranking: the reference pictures, where a benchmark says so.
+    `excluded_rows` [queries] leave the ranking.
     """
     ranks = []
     for queries, scores in _scores(predicted_features, gallery_features, excluded_rows):
@@ -24,31 +31,37 @@ def rank_targets(predicted_features, gallery_features, target_rows, excluded_row
     return torch.cat(ranks)
 
 
-def rank_targets_among(predicted_features, gallery_features, target_rows, candidate_rows):
-    """Rank [queries], from 0, of each query's target among its own `candidate_rows` [queries, candidates]."""
+def rank_targets_among(
+    predicted_features: Tensor, gallery_features: Tensor, target_rows: Tensor, candidate_rows: Tensor
+) -> Tensor:
+    """Return the rank [queries], from 0, of each query's target among its `candidate_rows` [queries, candidates]."""
     scores = _candidate_scores(predicted_features, gallery_features, candidate_rows)
     is_target = candidate_rows == target_rows[:, None]
     assert is_target.sum(dim=1).eq(1).all(), "each target is exactly one of its candidates"
-    return _ahead(scores, candidate_rows, target_rows[:, None], scores[is_target][:, None])
+    target_scores = scores[is_target][:, None]
+    tied_earlier = (scores == target_scores) & (candidate_rows < target_rows[:, None])
+    return ((scores > target_scores) | tied_earlier).sum(dim=1)
 
 
-def best_rows(predicted_features, gallery_features, k, excluded_rows=None):
-    """The first `k` gallery rows [queries, k] of each query, best first, equal scores in the gallery's order."""
+def best_rows(
+    predicted_features: Tensor, gallery_features: Tensor, k: int, excluded_rows: Tensor | None = None
+) -> Tensor:
+    """Return the first `k` gallery rows [queries, k] of each query, best first, ties in the gallery's order."""
     scored = _scores(predicted_features, gallery_features, excluded_rows)
     return torch.cat([_first(scores, k) for _, scores in scored])
 
 
-def best_candidates(predicted_features, gallery_features, k, candidate_rows):
-    """The first `k` of each query's `candidate_rows` [queries, candidates], best first, ties in the gallery's order."""
+def best_candidates(predicted_features: Tensor, gallery_features: Tensor, k: int, candidate_rows: Tensor) -> Tensor:
+    """Return the first `k` of each query's `candidate_rows` [queries, candidates], ties in the gallery's order."""
     candidate_rows = candidate_rows.sort(dim=1).values
     scores = _candidate_scores(predicted_features, gallery_features, candidate_rows)
     return candidate_rows.gather(1, scores.argsort(dim=1, descending=True, stable=True)[:, :k])
 
 
-def _scores(predicted_features, gallery_features, excluded_rows):
+def _scores(predicted_features, gallery_features, excluded_rows) -> Iterator[tuple[slice, Tensor]]:
     """Yield (slice of queries, their cosine similarities [queries, images]), the excluded rows at minus infinity.
 
-    Always in fp32, whatever the autocast around it.
+    Always in fp32, whatever the autocast around it: half precision ties scores that differ.
     """
     predicted_features = _normalised(predicted_features)
     images = len(gallery_features)
@@ -60,36 +73,42 @@ def _scores(predicted_features, gallery_features, excluded_rows):
         scores = memory[: len(predicted_features[queries])]
         for rows in _pieces(images):
             piece = gallery_features[rows] / lengths[rows]
+            # With `out`, autocast leaves a product alone.
             torch.mm(predicted_features[queries], piece.T, out=scores[:, rows])
         if excluded_rows is not None:
             scores.scatter_(1, excluded_rows[queries, None], -torch.inf)
         yield queries, scores
 
 
-def _pieces(images):
+def _pieces(images: int) -> list[slice]:
     return [slice(start, start + ROWS_AT_ONCE) for start in range(0, images, ROWS_AT_ONCE)]
 
 
-def _candidate_scores(predicted_features, gallery_features, candidate_rows):
+def _candidate_scores(predicted_features, gallery_features, candidate_rows) -> Tensor:
+    # A sum of products, since autocast would round a matrix product.
     candidates = _normalised(gallery_features[candidate_rows])
     return (_normalised(predicted_features)[:, None] * candidates).sum(dim=-1)
 
 
-def _ahead_in_gallery(scores, target_rows):
-    """How many of `scores` [queries, images] are ahead of the score at each of `target_rows` [queries, 1]."""
+def _ahead_in_gallery(scores, target_rows) -> Tensor:
+    """Count how many of `scores` [queries, images] are ahead of the score at each of `target_rows` [queries, 1]."""
     target_scores = scores.gather(1, target_rows)
     ahead, tied = torch.zeros(2, len(scores), dtype=torch.int32, device=scores.device)
     for rows in _pieces(scores.shape[1]):
         ahead += (scores[:, rows] > target_scores).sum(dim=1, dtype=torch.int32)
         tied += (scores[:, rows] == target_scores).sum(dim=1, dtype=torch.int32)
+    # Ties are rare. Comparing row numbers for every score would double the time.
     for query in (tied > 1).nonzero().flatten():  # one is the target itself
         target = target_rows[query, 0]
         ahead[query] += (scores[query, :target] == target_scores[query]).sum()
     return ahead
 
 
-def _first(scores, k):
-    """The columns [queries, k] of the `k` highest of `scores` [queries, images], ties in the columns' order."""
+def _first(scores, k) -> Tensor:
+    """Return the columns [queries, k] of the `k` highest of `scores` [queries, images], ties in the columns' order.
+
+    topk breaks ties as it likes. So it only gives the k-th score, and all that reach it are sorted stably.
+    """
     lowest = scores.topk(k, dim=1).values[:, -1:]
     rows, columns = (scores >= lowest).nonzero(as_tuple=True)  # in the columns' order, more than k where the last ties
     by_score = scores[rows, columns].argsort(descending=True, stable=True)
@@ -99,19 +118,14 @@ def _first(scores, k):
     return columns[by_query][begins[:, None] + torch.arange(k, device=scores.device)]
 
 
-def _ahead(scores, rows, target_rows, target_scores):
-    tied_earlier = (scores == target_scores) & (rows < target_rows)
-    return ((scores > target_scores) | tied_earlier).sum(dim=1)
-
-
-def _normalised(features):
+def _normalised(features) -> Tensor:
     features = features.float()
     return features / _lengths(features)
 
 
-def _lengths(features):
-    """Euclidean length [features, 1] of each, at least 1e-12 as in torch's normalize."""
+def _lengths(features) -> Tensor:
+    """Return the Euclidean length [features, 1] of each feature, at least 1e-12 as in torch's normalize."""
     # Every comparison with a NaN is false, which would put the target first.
     if not features.isfinite().all():
-        raise InputError("the features are not finite: the weights that made them cannot be ranked with")
+        raise InputError("the features are not finite, so nothing can be ranked: the weights that made them are broken")
     return features.float().norm(dim=-1, keepdim=True).clamp_min(1e-12)

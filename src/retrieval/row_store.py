@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,46 +13,50 @@ from src.base.files import read_json, replacing, write_json
 
 
 class RowStore:
-    """Arrays of one shape and type by key, in a subfolder for the facts that they depend on; without one, in memory.
+    """Arrays of one shape and type by key, in a subfolder for what they depend on; without a folder, in memory.
 
     An addition is two files of one name: rows [n, ...] in .npy, then their keys and SHA-256 in .json. Nothing is ever
     changed in place, so a process that is killed while it writes loses its own addition and nothing else.
     """
 
-    def __init__(self, folder=None, facts=None, mapped=False):
-        """`facts` are plain values, `mapped` rows stay on disk until they are read: for more than memory holds."""
-        self.folder = None if folder is None else Path(folder).absolute() / _digest(facts)
-        self.facts = facts
+    def __init__(self, folder: Path | None = None, depends_on: dict | None = None, mapped: bool = False):
+        """`depends_on` are plain values that all rows depend on.
+
+        `mapped` rows stay on disk until they are read: for more than memory holds.
+        """
+        self.folder = None if folder is None else Path(folder).absolute() / _digest(depends_on)
+        self.depends_on = depends_on
         self.mapped = mapped
         self._additions = []
         self._places = {}
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)  # now, since a folder that cannot be written wastes the work
+            self.folder.mkdir(parents=True, exist_ok=True)  # now: a folder that cannot be written would waste the work
             for index_path in sorted(self.folder.glob("*.json")):
                 self._open(index_path)
 
-    def __contains__(self, key):
+    def __contains__(self, key: str) -> bool:
         return key in self._places
 
-    def missing(self, keys):
-        """Positions in `keys` of those that are not kept yet, each key once."""
+    def missing(self, keys: Sequence[str]) -> list[int]:
+        """Return the positions in `keys` of those that are not kept yet, each key once."""
         first = {}
         for position, key in enumerate(keys):
             if key not in self:
                 first.setdefault(key, position)
         return list(first.values())
 
-    def add(self, keys, batches):
+    def add(self, keys: Sequence[str], batches: Iterable[np.ndarray]) -> None:
         """Keep rows under `keys`, from arrays that are together as long."""
         if self.folder is None:
             self._remember(keys, np.concatenate(list(batches)))
         else:
             self._open(self._write(keys, batches))
 
-    def read(self, keys):
-        """Rows [keys, ...] under `keys`, each of which is kept."""
+    def read(self, keys: Sequence[str]) -> np.ndarray:
+        """Return the rows [keys, ...] under `keys`, each of which is kept."""
         places = np.array([self._places[key] for key in keys])
         rows = np.empty((len(keys), *self._additions[-1].shape[1:]), self._additions[-1].dtype)
+        # One fancy index for each addition: row by row is a hundred times slower.
         for addition in np.unique(places[:, 0]):
             here = places[:, 0] == addition
             rows[here] = self._additions[addition][places[here, 1]]
@@ -61,9 +66,10 @@ class RowStore:
         self._places |= {key: (len(self._additions), row) for row, key in enumerate(keys)}
         self._additions.append(array)
 
-    def _write(self, keys, batches):
+    def _write(self, keys, batches) -> Path:
         path = self.folder / f"{_digest(keys)}.npy"
         checksum = hashlib.sha256()
+        # Batch by batch, since all rows together may not fit into memory.
         with replacing(path) as unfinished, unfinished.open("wb") as file:
             for batch in batches:
                 if file.tell() == 0:
@@ -71,11 +77,12 @@ class RowStore:
                 content = np.ascontiguousarray(batch).data
                 file.write(content)
                 checksum.update(content)
-        index = {"facts": self.facts, "keys": keys, "sha256": checksum.hexdigest()}
+        # The key in the file is older than the name in this code; changing it would throw whole caches away.
+        index = {"facts": self.depends_on, "keys": keys, "sha256": checksum.hexdigest()}
         write_json(path.with_suffix(".json"), index)
         return path.with_suffix(".json")
 
-    def _open(self, index_path):
+    def _open(self, index_path: Path) -> None:
         path = index_path.with_suffix(".npy")
         try:
             index = read_json(index_path, dict)
@@ -83,6 +90,7 @@ class RowStore:
         except (InputError, OSError, ValueError, SyntaxError) as error:
             fault = in_a_line(error, index_path)
         else:
+            # Read whole, so that a torn page is found now and not in an epoch.
             array = array if self.mapped else np.array(array)
             fault = self._fault(index, array)
         if fault:
@@ -90,10 +98,10 @@ class RowStore:
         else:
             self._remember(index["keys"], array)
 
-    def _fault(self, index, array):
-        """What is wrong with an addition, or None. Mapped rows are not read for it: they may be many gigabytes."""
+    def _fault(self, index, array) -> str | None:
+        """Return what is wrong with an addition, or None. Mapped rows are not read, they may be many gigabytes."""
         keys = index.get("keys")
-        if index.get("facts") != self.facts or not isinstance(keys, list) or len(keys) != len(array):
+        if index.get("facts") != self.depends_on or not isinstance(keys, list) or len(keys) != len(array):
             return "foreign"
         same_kind = not self._additions or (array.dtype, array.shape[1:]) == (
             self._additions[0].dtype,
@@ -105,14 +113,14 @@ class RowStore:
         return "torn" if torn else None
 
 
-def file_key(path):
-    """A key that changes whenever the file at `path` does: its path, size and time of modification."""
+def file_key(path: Path | str) -> str:
+    """Return a key that changes whenever the file at `path` does: its path, size and time of modification."""
     path = Path(path).absolute()
     status = path.stat()
     return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
-def _digest(content):
+def _digest(content) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

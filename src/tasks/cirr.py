@@ -43,6 +43,7 @@ class CIRR(Task):
         root = self.root(data_path)
         path, listing = self.files(data_path, category, split)
         pictures = _read_listing(listing, root)
+        # Only the server needs ids, and only a test split has no targets.
         answered = {"pairid": int} if split == "test1" else {"target_hard": str}
         entries = read_entries(path, {"reference": str, "caption": str} | answered)
         _require_groups(path, entries)
@@ -62,6 +63,7 @@ class CIRR(Task):
 
     def columns(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
         (named,) = recalls.values()
+        # The three means of the seven recalls pick the published checkpoints.
         seven = list(named.values())
         return named | {
             "mean(R@5+R_s@1)": (named["group_recall_at1"] + named["recall_at5"]) / 2,
@@ -83,6 +85,7 @@ def _read_listing(listing: Path, root: Path) -> dict[str, Path]:
     outside = [path for path in relative.values() if not stays_inside(path)]
     refuse(listing, outside, len(relative), "paths outside the data set's folder")
     require_any(listing, relative, "pictures")
+    # Paths start at the data set's folder, not at the file that lists them.
     return {name: root / path for name, path in relative.items()}
 
 
@@ -112,6 +115,7 @@ def _require_groups(path: Path, entries: list[dict]) -> None:
 
 def _require_members(path: Path, triplets: list[Triplet]) -> None:
     """Raise InputError unless reference and target are two of their group."""
+    # The reference leaves the ranking, so such a target could never be found.
     same = [triplet.reference for triplet in triplets if triplet.reference in triplet.targets]
     refuse(path, same, len(triplets), "triplets whose target is their reference")
     for role, outside in (

@@ -34,6 +34,7 @@ class FashionIQ(Task):
     folder = "fashionIQ_dataset"
     annotations = ""
     splits = ("train", "val", "test")
+    # In the published order of training, which the columns of the CSVs follow.
     categories = ("dress", "toptee", "shirt")
     protocols = (
         Protocol("clip4cir", reference="keep", gallery="full", at=(10, 50)),
@@ -69,6 +70,7 @@ class FashionIQ(Task):
 
     def training_texts(self, captions: Sequence[str]) -> tuple[str, ...]:
         first, second = map(cleaned_caption, captions)
+        # The published draw has these four in this order: below .25 the first, and so on.
         return joined_captions(first, second), joined_captions(second, first), first.capitalize(), second.capitalize()
 
     def columns(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -78,6 +80,7 @@ class FashionIQ(Task):
 
     def printed(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
         named = {
+            # The published print-out says recallat10 where the columns say recall_at10.
             f"{category}_{name.replace('_at', 'at')}": value
             for category in PRINTED_ORDER
             for name, value in recalls[category].items()
@@ -104,6 +107,7 @@ def joined_captions(first: str, second: str) -> str:
 def _read_listing(listing: Path, folder: Path) -> dict[str, Path]:
     names = read_json(listing, list)
     refuse(listing, entries_that(names, lambda name: not is_name(name)), len(names), "entries without a name")
+    # Pictures lie flat in one folder, so a name is never a path.
     outside = [name for name in names if not stays_inside(name) or len(path_parts(name)) > 1]
     refuse(listing, outside, len(names), "names outside the data set's folder")
     refuse(listing, repeated(names), len(names), "names listed again")

@@ -42,6 +42,7 @@ class Split(NamedTuple):
 
     def needed(self, triplet: Triplet) -> set[str]:
         """Return the names without whose pictures `triplet` is lost. Training needs no group, judging does."""
+        # Training never looks at a group, so a member's missing picture costs it nothing.
         return {triplet.reference, *triplet.targets, *(() if self.name == "train" else triplet.group)}
 
     def without(self, lost: Collection[Path]) -> "Split":
@@ -115,6 +116,7 @@ class Task:
         """Return the protocol called `chosen`; None is the published one. Raises InputError for an unknown name."""
         if isinstance(chosen, Protocol):
             return chosen
+        # By name for people, as a Protocol for other code that has its own way of counting.
         named = {protocol.name: protocol for protocol in self.protocols}
         require_one_of(chosen or self.protocols[0].name, tuple(named), f"protocol of {self.name}")
         return named[chosen or self.protocols[0].name]
@@ -144,7 +146,10 @@ def read_entries(path: Path, fields: dict[str, type]) -> list[dict]:
     """Read a JSON list of objects, each with `fields` {key: str or int}; raises InputError for the first fault."""
     entries = read_json(path, list)
     refuse(
-        path, entries_that(entries, lambda entry: not isinstance(entry, dict)), len(entries), "entries not an object"
+        path,
+        entries_that(entries, lambda entry: not isinstance(entry, dict)),
+        len(entries),
+        "entries that are not objects",
     )
     for field, kind in fields.items():
         is_right, what = (is_text, "text") if kind is str else (_is_whole_number, "a whole number")
@@ -196,6 +201,7 @@ def is_name(value) -> bool:
 def stays_inside(path: str) -> bool:
     """Whether a relative path leads to a file below where it starts, on every system."""
     parts = path_parts(path)
+    # A drive letter is an absolute path on one system and a folder's name on another.
     starts_elsewhere = parts[0] == "" or re.match("[A-Za-z]:", path) is not None
     leads_down = ".." not in parts and any(part not in ("", ".") for part in parts)
     return leads_down and not starts_elsewhere and NOT_IN_NAMES.search(path) is None

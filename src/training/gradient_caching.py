@@ -1,15 +1,16 @@
-"""Batches larger than memory: a module run piece by piece, its gradients those of the whole (Gao et al. 2021)."""
+"""Batches larger than memory: run a module piece by piece, with the gradients of the whole (Gao et al. 2021)."""
 
 import torch
+from torch import Tensor, nn
 from torch.func import functional_call
 
 
-def in_pieces(module, rows, size, learning):
-    """`module(rows)` [rows, dim] with the activations of `size` rows in memory at a time; `size` None is all of them.
+def in_pieces(module: nn.Module, rows: Tensor, size: int | None, learning: dict[str, nn.Parameter]) -> Tensor:
+    """Return `module(rows)` [rows, dim], with the activations of `size` rows in memory at a time; None is all of them.
 
-    `learning` {name: parameter} are those of the module's that get a gradient. Exact as long as no row's result depends
-    on other rows. Each piece is run twice: once for its features alone, and again, with a graph, when the gradients of
-    these are known.
+    `learning` {name: parameter} are the module's that get a gradient. Each piece is run twice: first for its features
+    alone, and again with a graph once the gradients of these are known. The result is exact as long as no row depends
+    on another, so no batch norm may be in training mode.
     """
     if size is None or len(rows) <= size:
         return module(rows)
@@ -29,8 +30,8 @@ class _InPieces(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        # Leaves of their own, on the same memory: whatever waits for the weights' gradients (DistributedDataParallel)
-        # gets them once, when they are whole. They grow in fp32, also under autocast.
+        # Each piece adds to leaves that share the weights' memory, not to the weights, whose gradients
+        # DistributedDataParallel must get once, when they are whole. They grow in fp32, also under autocast.
         leaves = {
             name: weight.detach().requires_grad_() for name, weight in zip(ctx.names, ctx.saved_tensors, strict=True)
         }

@@ -50,6 +50,7 @@ class TrainingState:
 
     def restore(self, content: dict, path: Path) -> None:
         """Be where the training was that gave `content`, read from `path`; raises InputError for other weights."""
+        # First, since it refuses what does not fit before anything is changed.
         load_weights(self.trained, content["weights"], path)
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
@@ -79,10 +80,11 @@ def read_state(folder: Path) -> dict | None:
 def require_same_run(content: dict, path: Path, triplets: int, facts: dict, num_epochs: int) -> None:
     """Raise InputError when a state stood on other data or facts, or has finished more epochs than there will be."""
     if content["triplets"] != triplets:
-        raise InputError(f"{path}: of {content['triplets']} training triplets, there are {triplets} now")
+        raise InputError(f"{path}: the run trains on {content['triplets']} triplets, there are {triplets} now")
+    # Loss and weights would go on as if nothing had happened, so this is refused and not warned of.
     for name, fact in facts.items():
         if content["facts"].get(name) != fact:
-            raise InputError(f"{path}: of a run with another {name}, {content['facts'].get(name)}, not {fact}")
+            raise InputError(f"{path}: the run has {name} {content['facts'].get(name)}, not {fact}")
     if num_epochs < content["next_epoch"]:
         raise InputError(f"--num-epochs {num_epochs}: the run has finished {content['next_epoch']} already")
 
@@ -103,6 +105,7 @@ class Keeper:
         """Return how to go on with this run once it has stopped."""
         if not self.saves:
             return "without --save-training nothing was kept to go on from"
+        # In whole epochs: a stopped one begins anew, which its random states make the same.
         done = self.state.next_epoch
         epochs = "no finished epoch" if done == 0 else "1 finished epoch" if done == 1 else f"{done} finished epochs"
         return f"--resume {self.run.folder} goes on from {epochs}"

@@ -1,0 +1,53 @@
+"""README and docs say what is so: measured tables, options, links, and no more words than one reads."""
+
+import re
+from urllib.parse import unquote
+
+import pytest
+
+from docs import options
+from src.base.files import PROJECT_ROOT
+
+PAGES = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
+MOST_WORDS = 2600
+
+
+@pytest.mark.parametrize(("table", "page"), [("table.md", "performance.md"), ("scaling.md", "many-cards.md")])
+def test_a_page_carries_the_measured_table(table, page):
+    measured = (PROJECT_ROOT / "benchmarks" / table).read_text(encoding="utf-8").strip()
+    said = (PROJECT_ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert measured in said, f"docs/{page} lacks the table of benchmarks/{table}"
+
+
+def test_options_are_those_of_the_parsers():
+    is_current = options.PAGE.read_text(encoding="utf-8") == options.page(options.DOORS)
+    assert is_current, "docs/options.md is stale: run make docs"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    targets = re.findall(r"\]\(([^)\s]+)\)", without_code(path.read_text(encoding="utf-8")))
+    assert [target for target in targets if not leads_somewhere(path, target)] == []
+
+
+def test_readme_is_short():
+    assert len((PROJECT_ROOT / "README.md").read_text(encoding="utf-8").split()) <= MOST_WORDS
+
+
+def leads_somewhere(path, target):
+    """Whether a link in the page at `path` names a web page, or a file and, behind a #, one of its headings."""
+    if re.match("https?:", target):
+        return True
+    name, _, heading = target.partition("#")
+    file = path.parent / unquote(name) if name else path
+    return file.is_file() and (not heading or heading in anchors(file))
+
+
+def anchors(path):
+    """Return the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", without_code(path.read_text(encoding="utf-8")), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def without_code(text):
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
