@@ -4,9 +4,9 @@
         --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from src.base.files import PROJECT_ROOT, time_stamp, write_json
+from src.base.files import PROJECT_ROOT, require_writable, time_stamp, write_json
 from src.base.parser import Parser, part_of_a_file_name
-from src.command.flags import add_judging_options, combining_options, comet_options, retriever_options
+from src.command.flags import add_judging_options, combining_options, comet_options, parse_judging, retriever_options
 
 
 def make_parser() -> Parser:
@@ -18,7 +18,7 @@ def make_parser() -> Parser:
 
 
 if __name__ == "__main__":
-    make_parser().parse_args()  # --help and a wrong flag are answered here, before torch is imported
+    parse_judging(make_parser())  # --help and a wrong flag are answered here, before torch is imported
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from src.models.registry import backbone_of
 from src.pictures.skipping import Skipping
 from src.retrieval.answers import Answers, answer
 from src.tasks.registry import TASKS
-from utils import Encoder, Retriever, autocast
+from utils import Encoder, Retriever, autocast, read_data
 
 ANSWERS, GROUP_ANSWERS = 50, 3
 
@@ -54,7 +54,8 @@ def generate_cirr_test_submissions(
         retriever = Retriever(Encoder(backbone_of(clip_model)), preprocess, Skipping(enabled=False))
     retriever = retriever.combining_by(combining_function)
     task = TASKS["CIRR"]
-    (split,) = map(retriever.usable, task.read_all(data_path, "test1").values())
+    data = read_data(task, data_path, "test1", skip_missing=retriever.skipping.enabled)
+    (split,) = map(retriever.usable, data["test1"].values())
     gallery = retriever.gallery(retriever.pictures(split.pictures))
     caption_features = retriever.encoder.captions([task.query_text(triplet.captions) for triplet in split.triplets])
     predicted = retriever.predict(gallery, [triplet.reference for triplet in split.triplets], caption_features)
@@ -84,9 +85,12 @@ def named_answers(ids: list[str], answers: Answers) -> tuple[dict, dict]:
 
 @command
 def main(argv=None):
-    args = make_parser().parse_args(argv)
+    args = parse_judging(make_parser(), argv)
     checkpoints = args.clip_model_path, args.combiner_path
     vars(args).update(told_by_checkpoints(checkpoints, vars(args), args.given))
+    # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
+    read_data(TASKS["CIRR"], args.data_path, "test1", skip_missing=args.skip_missing)
+    require_writable(args.output_path)
     retriever = load_combined(retriever_options(args), combining_options(args))
 
     experiment = start_experiment("CIRR test submission", comet_options(args), args.output_path / "comet")

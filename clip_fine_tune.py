@@ -40,9 +40,9 @@ from data_utils import Batch, TripletImages, TripletRows
 from src.base.distributed import command
 from src.command.run import FINE_TUNING
 from src.models.backbone import ENCODERS, Backbone
-from src.tasks.registry import TASKS
+from src.models.weights import weights_digest
 from src.training.gradient_caching import in_pieces
-from training import Training, load_data, train_stage
+from training import prepare, read_training_data, train_stage
 from utils import caption_tokens, device, element_wise_sum, load_retriever, to_device
 
 
@@ -125,11 +125,12 @@ class _OneEncoder(nn.Module):
 def main(argv=None):
     args = flags.parse_training(make_parser(), argv)
     torch.manual_seed(args.seed)
-    task, plan, learning = TASKS[args.dataset], flags.training_plan(args), LEARNING[args.encoder]
+    data = read_training_data(flags.run_options(args))
+    learning = LEARNING[args.encoder]
     frozen = tuple(encoder for encoder in ENCODERS if encoder not in learning)
     retriever = load_retriever(flags.retriever_options(args), frozen)
     batches = TripletRows if "image" in frozen else TripletImages
-    loader, validation = load_data(task, args.data_path, retriever, batches, plan, args.num_workers)
+    loader, validation = prepare(data, retriever, batches, args.num_workers)
 
     pictures = loader.dataset.pictures
     # Before anything is encoded, so that a full disk is found first.
@@ -139,7 +140,8 @@ def main(argv=None):
     weights = [weight for weight in stage.parameters() if weight.requires_grad]
     # Published betas and eps; the fused step gives the same up to rounding.
     optimizer = torch.optim.AdamW(weights, lr=args.learning_rate, betas=(0.9, 0.999), eps=1e-7, fused=True)
-    train_stage(Training(stage, optimizer, loader, task, plan), validation, flags.run_options(args))
+    facts = {"initial_weights": weights_digest(retriever.backbone.model.state_dict())}
+    train_stage(stage, optimizer, loader, validation, data, facts)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,8 @@ from src.base.distributed import command
 from src.command.run import COMBINER_TRAINING
 from src.models.facts import told_by_checkpoints
 from src.models.weights import weights_digest
-from src.tasks.registry import TASKS
 from src.tasks.triplets import Task
-from training import Training, load_data, train_stage
+from training import prepare, read_training_data, train_stage
 from utils import Encoder, autocast, device, load_retriever
 
 
@@ -87,22 +86,22 @@ def main(argv=None):
     args = flags.parse_training(make_parser(), argv)
     vars(args).update(told_by_checkpoints([args.clip_model_path], vars(args), args.given))
     torch.manual_seed(args.seed)
-    task, plan = TASKS[args.dataset], flags.training_plan(args)
+    data = read_training_data(flags.run_options(args))
     retriever = load_retriever(flags.retriever_options(args), batch_size=args.clip_bs)
     # Behind CLIP, whose loading draws random numbers too: the order decides the first weights of a seed.
     combiner = Combiner(retriever.backbone.dimension, args.projection_dim, args.hidden_dim).to(device)
     # The rows are in memory, so workers would only copy them from process to process.
-    loader, validation = load_data(task, args.data_path, retriever, TripletRows, plan, num_workers=0)
+    loader, validation = prepare(data, retriever, TripletRows, num_workers=0)
 
     with autocast(args.precision):
-        stage = CombinerTraining(combiner, *encode_triplets(loader.dataset, task, retriever.encoder))
+        stage = CombinerTraining(combiner, *encode_triplets(loader.dataset, data.task, retriever.encoder))
     optimizer = torch.optim.Adam(combiner.parameters(), lr=args.combiner_lr, fused=True)
     facts = {
         "projection_dim": args.projection_dim,
         "hidden_dim": args.hidden_dim,
         "clip_weights": weights_digest(retriever.backbone.model.state_dict()),
     }
-    train_stage(Training(stage, optimizer, loader, task, plan), validation, flags.run_options(args), facts)
+    train_stage(stage, optimizer, loader, validation, data, facts)
 
 
 if __name__ == "__main__":

@@ -141,8 +141,7 @@ class Pictures(Dataset):
     """Pictures by name, opened through a transform, or read from an image cache where there is one."""
 
     def __init__(self, paths: dict[str, Path], preprocess: Callable, cache: ImageCache | None = None):
-        """Take picture files by name; raises InputError unless all are there."""
-        require_present(paths.values())
+        """Take picture files {name: file}."""
         self.paths, self.names = paths, list(paths)
         self.preprocess, self.cache = preprocess, cache
 
@@ -264,10 +263,9 @@ class TripletRows(Dataset):
         cache: ImageCache | None = None,
         share: slice = slice(None),
     ):
-        """`share` says which triplets of each batch are this process's. Raises InputError for missing pictures."""
+        """`share` says which triplets of each batch are this process's."""
         triplets = [triplet for split in splits for triplet in split.triplets]
         paths = {name: path for split in splits for name, path in split.pictures.items()}
-        require_present(paths.values())
         # Only named pictures are opened or encoded, in the order of the triplets.
         named = dict.fromkeys(name for triplet in triplets for name in (triplet.reference, triplet.targets[0]))
         self.pictures = Pictures({name: paths[name] for name in named}, preprocess, cache)

@@ -47,20 +47,21 @@ def walk(seed: int) -> Path:
     if not (toy / "small_clip.pt").is_file():
         run("-m", "src.toy", name, "--seed", seed)
     common = ["--data-path", name, "--clip-model-name", f"{name}/small_clip.pt"]
-    written = [*common, "--output-path", name, "--seed", seed]
+    to_toy = ["--output-path", name]
+    written = [*common, *to_toy, "--seed", seed]
     kept = ["--save-training", "--save-best"]
     cirr = ["--dataset", "CIRR"]
 
-    run("validate.py", *cirr, *common)
+    run("validate.py", *cirr, *common, *to_toy)
     schedule = ["--num-epochs", 8, "--batch-size", 128, "--learning-rate", "1e-3"]
     run("clip_fine_tune.py", *cirr, *written, *schedule, *kept)
     tuned = ["--clip-model-path", newest_weights(toy, "clip_finetuned_on_cirr", "tuned_clip_arithmetic")]
-    run("validate.py", *cirr, *common, *tuned)
+    run("validate.py", *cirr, *common, *to_toy, *tuned)
     schedule = ["--num-epochs", 15, "--batch-size", 256, "--combiner-lr", "1e-3", "--validation-frequency", 1]
     run("combiner_train.py", *cirr, *written, *tuned, *COMBINER, *schedule, *kept)
     combiner = newest_weights(toy, "combiner_trained_on_cirr", "combiner_arithmetic")
     trained = [*tuned, "--combiner-path", combiner]
-    run("validate.py", *cirr, *common, *trained)
+    run("validate.py", *cirr, *common, *to_toy, *trained)
     run("cirr_test_submission.py", *written, *trained, "--submission-name", "toy")
     run("report.py", "--run-folder", combiner.parents[1], "--output", f"{name}/report.html")
     return toy / "report.html"

@@ -7,7 +7,7 @@ The page, report.html in the run folder, opens offline. A run of stage 2 brings 
 
 from pathlib import Path
 
-from src.base.parser import Parser, count_or_zero, usable_cores
+from src.base.parser import Parser, count_or_zero, existing_file, name_or_file, usable_cores
 from src.command.flags import RetrieverOptions, add_feature_cache_options, add_skip_missing_option, feature_cache_folder
 
 
@@ -16,6 +16,9 @@ def make_parser() -> Parser:
     parser.add_argument("--run-folder", type=Path, required=True, help="run folder of either stage, below models/")
     parser.add_argument("--output", type=Path, help="the page (default: report.html in the run folder)")
     parser.add_argument("--data-path", type=Path, help="folder that holds the data set (default: the run's)")
+    moved = "where its file was moved (default: the run's)"
+    parser.add_argument("--clip-model-name", type=name_or_file, help=f"the CLIP of the run, {moved}")
+    parser.add_argument("--clip-model-path", type=existing_file, help=f"the checkpoint of stage 1 it took, {moved}")
     add_skip_missing_option(parser)
     parser.add_argument(
         "--num-workers", type=count_or_zero, default=usable_cores(), help="processes that load pictures"
@@ -35,13 +38,13 @@ from torch import Tensor
 
 from combiner import image_only, load_combiner, text_only
 from src.base.errors import InputError, one_line_errors
-from src.base.files import read_json, replacing
+from src.base.files import read_json, replacing, require_writable
 from src.command.page import curves, page, picture, table, wall_row
 from src.command.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
 from src.tasks.registry import TASKS
-from src.tasks.triplets import Task
-from utils import element_wise_sum, load_retriever
+from src.tasks.triplets import Split, Task
+from utils import element_wise_sum, load_retriever, read_data
 from validate import Validation
 
 ANSWERS = 5
@@ -73,7 +76,10 @@ def read_run(folder: Path) -> FinishedRun:
     """Read the run in `folder`; raises InputError when there is none, or it saved no weights."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, where a run is expected")
-    options = read_json(folder / "training_hyperparameters.json", dict)
+    path = folder / "training_hyperparameters.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: not a run folder, it has no {path.name}")
+    options = read_json(path, dict)
     # The kept options tell the stage: older runs have no other mark of it.
     stage = next((stage for stage in STAGES if stage.option in options), FINE_TUNING)
     best = next(iter(stage.best(TASKS[options["dataset"]])))
@@ -87,9 +93,13 @@ def read_run(folder: Path) -> FinishedRun:
     return FinishedRun(folder, stage, options, saved[-1])
 
 
-def runs_behind(folder: Path) -> list[FinishedRun]:
-    """Return the runs that a page of `folder` is about: its own, and before it the run of stage 1 that it stands on."""
+def runs_behind(folder: Path, moved: dict[str, str]) -> list[FinishedRun]:
+    """Return the runs that a page of `folder` is about: its own, and before it the run of stage 1 that it stands on.
+
+    `moved` are options of the run whose files have other places now.
+    """
     run = read_run(folder)
+    run = run._replace(options=run.options | moved)
     # Stage 2 may stand on published weights or on a file that was moved, which have no run beside them.
     tuned_clip = run.options.get("clip_model_path")
     if tuned_clip is None or not (Path(tuned_clip).parents[1] / "training_hyperparameters.json").is_file():
@@ -97,7 +107,9 @@ def runs_behind(folder: Path) -> list[FinishedRun]:
     return [read_run(Path(tuned_clip).parents[1])._replace(weights=Path(tuned_clip)), run]
 
 
-def validations(run: FinishedRun, task: Task, data_path: Path, choose: Callable) -> tuple[Validation, Validation]:
+def validations(
+    run: FinishedRun, task: Task, splits: dict[str, Split], choose: Callable
+) -> tuple[Validation, Validation]:
     """Return the validation of CLIP before training, and of CLIP as the run used it.
 
     `choose(clip_model_path)` gives the RetrieverOptions.
@@ -106,7 +118,7 @@ def validations(run: FinishedRun, task: Task, data_path: Path, choose: Callable)
     before = load_retriever(choose(None))
     # Both try the same pictures, so what was left out is counted once.
     after = load_retriever(choose(tuned), skipping=before.skipping)
-    return Validation(task, data_path, before), Validation(task, data_path, after)
+    return Validation(task, splits, before), Validation(task, splits, after)
 
 
 def climb(before: Validation, after: Validation, combine: Callable | None) -> list[Rung]:
@@ -203,7 +215,12 @@ def _wall_of(category, validation, combining_function, rows_of_a_kind) -> Iterat
 @one_line_errors
 def main(argv=None):
     args = make_parser().parse_args(argv)
-    runs = runs_behind(args.run_folder)
+    output = args.output or args.run_folder / "report.html"
+    renamed = {"clip_model_name": args.clip_model_name, "clip_model_path": args.clip_model_path}
+    runs = runs_behind(args.run_folder, {name: str(file) for name, file in renamed.items() if file is not None})
+    if output.is_dir():
+        raise InputError(f"--output {output}: is a folder, a file is needed")
+    require_writable(output.parent)
     last, options = runs[-1], runs[-1].options
     args.output_path = Path(options["output_path"])  # the feature cache's place, unless a flag names another
     task, cache_folder = TASKS[options["dataset"]], feature_cache_folder(args)
@@ -213,7 +230,8 @@ def main(argv=None):
         machine = cache_folder, None, args.num_workers, args.skip_missing
         return RetrieverOptions(options["clip_model_name"], clip_model_path, *transform, *machine)
 
-    before, after = validations(last, task, args.data_path or Path(options["data_path"]), choose)
+    data = read_data(task, args.data_path or Path(options["data_path"]), "val", skip_missing=args.skip_missing)
+    before, after = validations(last, task, data["val"], choose)
     combine = None
     if last.stage is COMBINER_TRAINING:
         combine = load_combiner(last.weights, after.retriever.backbone).combine_features
@@ -229,7 +247,6 @@ def main(argv=None):
         ("Curves", "Loss on training triplets, recall on validation pictures.", draw_curves(runs, task.headline)),
         ("Queries", wall_rule(after), wall(after, combine or element_wise_sum)),
     ]
-    output = args.output or args.run_folder / "report.html"
     # A page that is open in a browser is replaced whole.
     with replacing(output) as unfinished:
         introduction = " ".join([describe(options, after), *warning.splitlines()])

@@ -1,8 +1,10 @@
 """The loop of both stages: epochs of full batches, and validations between them."""
 
+import contextlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +13,15 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from data_utils import TripletRows
 from src.base import distributed
 from src.base.bars import Bar
-from src.base.errors import InputError, lost_worker
+from src.base.errors import InputError, one_line
+from src.base.files import owning, require_writable
+from src.base.loading import Loader
 from src.base.signals import Stopping
-from src.base.workers import start_worker
 from src.command.flags import RunOptions, TrainingPlan
-from src.command.run import resume_run, start_run
+from src.command.run import new_run_folder, open_run
 from src.models.facts import training_facts
-from src.tasks.triplets import Task
+from src.tasks.registry import TASKS
+from src.tasks.triplets import Split, Task
 from src.training.losses import contrastive_loss
 from src.training.state import STATE_FILE, Keeper, TrainingState, read_state, require_same_run
 from utils import (
@@ -27,6 +31,7 @@ from utils import (
     device,
     mean_train_loss,
     model_label,
+    read_data,
     save_model,
     set_train_bar_description,
     update_train_running_results,
@@ -37,25 +42,18 @@ from validate import Validation
 def training_loader(triplets: TripletRows, batch_size: int, num_workers: int, seed: int) -> DataLoader:
     """Return shuffled full batches of `triplets`; their order follows from `seed` alone.
 
-    Raises InputError when the triplets do not fill one batch, or a batch does not give each process a triplet.
+    Raises InputError when the triplets do not fill a batch.
     """
-    # drop_last would leave an epoch without a step, and a division by zero behind it.
-    if batch_size > len(triplets):
-        raise InputError(f"--batch-size {batch_size}: there are only {len(triplets)} training triplets")
-    if batch_size < distributed.processes():
-        raise InputError(f"--batch-size {batch_size}: has no triplet for some of {distributed.processes()} processes")
+    require_full_batch(batch_size, len(triplets))
     # Its own generator: the order must not depend on what else draws, and --resume puts it back.
     order = RandomSampler(triplets, generator=torch.Generator().manual_seed(seed))
-    return DataLoader(
+    return Loader(
         triplets,
+        num_workers,
         batch_size=None,  # the sampler gives the batches, and the triplets one item for each
         sampler=BatchSampler(order, batch_size, drop_last=True),
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
         pin_memory=device.type == "cuda",
         collate_fn=_as_it_is,
-        worker_init_fn=start_worker,
-        generator=torch.Generator(),  # its own, so that workers draw no seed from the model's
     )
 
 
@@ -63,27 +61,48 @@ def _as_it_is(batch):
     return batch
 
 
-def load_data(
-    task: Task,
-    data_path: Path,
-    retriever: Retriever,
-    batches: type[TripletRows],
-    plan: TrainingPlan,
-    num_workers: int,
-) -> tuple[DataLoader, Validation]:
-    """Read the training and the validation split: a loader whose dataset is a `batches`, and a Validation.
+class TrainingData(NamedTuple):
+    """The splits that a training reads, before CLIP is loaded, and the options that it reads them for."""
 
-    Raises InputError when annotations are faulty, pictures are missing, or the triplets do not fill a batch.
+    options: RunOptions
+    task: Task
+    train: dict[str, Split]
+    """{category: Split}"""
+    val: dict[str, Split]
+
+
+def read_training_data(options: RunOptions) -> TrainingData:
+    """Read what a training needs.
+
+    Raises InputError for all that can be wrong with it at first sight, a batch that the triplets do not fill, and an
+    output path that cannot be written to.
     """
-    splits = [retriever.usable(split) for split in task.read_all(data_path, "train").values()]
+    task = TASKS[options.dataset]
+    data = read_data(task, options.data_path, "train", "val", skip_missing=options.skip_missing)
+    require_full_batch(options.plan.batch_size, sum(len(split.triplets) for split in data["train"].values()))
+    require_writable(options.output_path)
+    return TrainingData(options, task, data["train"], data["val"])
+
+
+def require_full_batch(batch_size: int, triplets: int) -> None:
+    """Raise InputError when the triplets do not fill one batch, or a batch does not give each process a triplet."""
+    # drop_last would leave an epoch without a step, and a division by zero behind it.
+    if batch_size > triplets:
+        raise InputError(f"--batch-size {batch_size}: there are only {triplets} training triplets")
+    if batch_size < distributed.processes():
+        raise InputError(f"--batch-size {batch_size}: has no triplet for some of {distributed.processes()} processes")
+
+
+def prepare(
+    data: TrainingData, retriever: Retriever, batches: type[TripletRows], num_workers: int
+) -> tuple[DataLoader, Validation]:
+    """Make a loader, whose dataset is a `batches`, and a Validation; raises InputError when too little is left."""
+    plan = data.options.plan
+    splits = [retriever.usable(split) for split in data.train.values()]
     share = distributed.share(plan.batch_size)
     triplets = batches(splits, retriever.preprocess, retriever.image_cache, share)
     loader = training_loader(triplets, plan.batch_size, num_workers, plan.seed)
-    return loader, Validation(task, data_path, retriever)
-
-
-class NotFinite(InputError):
-    """A loss that is no number any more."""
+    return loader, Validation(data.task, data.val, retriever)
 
 
 class Training:
@@ -125,34 +144,39 @@ class Training:
         try:
             # Not an attribute, which would be a cycle of references: the loader's workers would end seconds late.
             with Stopping(keeper.last_words) as stopping, distributed.naming_lost_processes(keeper.last_words):
+                save = partial(self._save_state, keeper, stopping) if saves else lambda: None
+                self._judge_if_due(keeper, validation, best, save)  # of a run that ended before it could
                 for epoch in range(self.state.next_epoch, self.plan.num_epochs):
-                    self._train_and_judge(epoch, keeper, validation, best if saves else None)
-                    if saves:
-                        with stopping.finishing():
-                            keeper.save_state()
-        except NotFinite as error:
-            raise InputError(f"{error}; {keeper.last_words()}") from None
-        except RuntimeError as error:
-            fault = lost_worker(error)
-            if fault is None:
-                raise
-            raise InputError(f"{fault} {keeper.last_words()}") from None
+                    keeper.run.log_training(epoch, self.train_epoch(epoch, keeper.run.log_step))
+                    self.state.next_epoch = epoch + 1
+                    # From the first epoch on, as published.
+                    self.state.judged = epoch % self.plan.validation_frequency != 0
+                    # Before the validation, so that no fault behind it can cost an epoch of training.
+                    save()
+                    self._judge_if_due(keeper, validation, best, save)
+        except InputError as error:
+            raise InputError(f"{one_line(error)}; {keeper.last_words()}") from None
         finally:
             keeper.run.end()
 
-    def _train_and_judge(self, epoch, keeper, validation, best):
-        run = keeper.run
-        run.log_training(epoch, self.train_epoch(epoch, run.log_step))
-        # From the first epoch on, as published.
-        if epoch % self.plan.validation_frequency == 0:
-            metrics = self.validate(validation)
-            run.log_validation(epoch, metrics)
-            if best is not None:
-                self._save_weights(epoch, metrics, keeper, best)
-        self.state.next_epoch = epoch + 1
+    @staticmethod
+    def _save_state(keeper, stopping):
+        with stopping.finishing():
+            keeper.save_state()
+
+    def _judge_if_due(self, keeper, validation, best, save):
+        if self.state.judged:
+            return
+        epoch = self.state.next_epoch - 1
+        metrics = self.validate(validation)
+        keeper.run.log_validation(epoch, metrics)
+        if keeper.saves and distributed.is_first():
+            self._save_weights(epoch, metrics, keeper, best)
+        self.state.judged = True
+        save()
 
     def train_epoch(self, epoch: int, log_step: Callable[[int, float], None] | None = None) -> float:
-        """Take one pass over the triplets; return its mean loss. Raises NotFinite."""
+        """Take one pass over the triplets; return its mean loss. Raises InputError when a loss is not finite."""
         results = {"images_in_epoch": 0, "accumulated_train_loss": 0.0}
         self.stage.train()
         with Bar(self.loader) as bar:
@@ -160,7 +184,7 @@ class Training:
                 texts = self._texts(batch.captions)[distributed.share(self.plan.batch_size)]
                 loss = self.train_step(self.stage.inputs(batch, texts))
                 if not loss.isfinite():
-                    raise NotFinite(f"epoch {epoch}, step {step}: the loss is {loss.item()}")
+                    raise InputError(f"epoch {epoch}, step {step}: the loss is {loss.item()}")
                 update_train_running_results(results, loss, len(batch.captions))
                 set_train_bar_description(bar, epoch, self.plan.num_epochs, results)
                 if log_step is not None:
@@ -210,29 +234,41 @@ class Training:
             save_model(name, epoch, self.stage.trained, keeper.run.folder, keeper.facts | {"metrics": metrics})
 
 
-def train_stage(training: Training, validation: Validation, options: RunOptions, facts: dict | None = None) -> None:
+def train_stage(
+    stage: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loader: DataLoader,
+    validation: Validation,
+    data: TrainingData,
+    facts: dict | None = None,
+) -> None:
     """Train a stage in a run folder of its own, or where --resume says; a run without any finished epoch begins anew.
 
     `facts` are what its checkpoints tell beside the options. Refuses before anything of an old run is changed.
     """
-    names, task, plan = training.stage.names, training.task, training.plan
+    options, task, plan, names = data.options, data.task, data.options.plan, stage.names
+    training = Training(stage, optimizer, loader, task, plan)
     remarks = validation.retriever.skipping.remarks
     # What is left out belongs to them too: a run must not go on with other pictures than it began with.
     facts = training_facts(options.hyper_parameters) | (facts or {}) | remarks
     told = f"{task.name} {names.project}", options.comet, options.hyper_parameters, remarks
-    triplets = len(training.loader.dataset)
-    if plan.save_best and not plan.save_training:
-        print("--save-best: saves nothing without --save-training", file=sys.stderr)
+    triplets = len(loader.dataset)
+    if not plan.save_training:
+        flag = "--save-best: " if plan.save_best else ""
+        print(f"{flag}saves nothing without --save-training", file=sys.stderr)
     if options.resume is None:
         label = model_label(options.hyper_parameters["clip_model_name"])
-        run = start_run(options.output_path / "models", f"{names.run}_on_{task.short_name}_{label}", *told)
+        folder = new_run_folder(options.output_path / "models", f"{names.run}_on_{task.short_name}_{label}")
     else:
-        state = read_state(options.resume)
-        # None is a run that was stopped in its first epoch.
+        folder = options.resume
+    with owning(folder) if distributed.is_first() else contextlib.nullcontext():
+        state = read_state(folder)
+        # None is a new run, or one that was stopped in its first epoch.
         if state is not None:
-            path = options.resume / STATE_FILE
-            require_same_run(state, path, triplets, facts, plan.num_epochs)
-            training.state.restore(state, path)
-        run = resume_run(options.resume, state and state["run"], *told)
-    keeper = Keeper(training.state, run, triplets, facts, plan.save_training)
-    training.train(keeper, validation, names.best(task) if plan.save_best else {})
+            require_same_run(state, folder / STATE_FILE, triplets, facts, plan.num_epochs)
+            training.state.restore(state, folder / STATE_FILE)
+        run = open_run(folder, state and state["run"], *told)
+        if training.state.next_epoch == plan.num_epochs and training.state.judged:
+            print(f"{folder}: all {plan.num_epochs} epochs are done; --num-epochs takes more", file=sys.stderr)
+        keeper = Keeper(training.state, run, triplets, facts, plan.save_training)
+        training.train(keeper, validation, names.best(task) if plan.save_best else {})

@@ -9,22 +9,23 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from torch.utils.data import Dataset, Subset, default_collate
 
 from data_utils import Pictures, make_transform
 from src.base import distributed
 from src.base.bars import Bar
-from src.base.workers import start_worker
+from src.base.loading import Loader
 from src.command.flags import PRECISIONS, RetrieverOptions
 from src.models.backbone import ENCODERS, Backbone
 from src.models.registry import backbone_of, load_backbone
 from src.models.weights import weights_digest, write_checkpoint
 from src.pictures.cache import ImageCache
+from src.pictures.opening import require_present
 from src.pictures.skipping import Skipping
 from src.retrieval.answers import Gallery, predict_features
 from src.retrieval.row_store import RowStore, file_key
 from src.tasks.registry import TASKS
-from src.tasks.triplets import Split
+from src.tasks.triplets import Split, Task
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -96,15 +97,8 @@ def extract_index_features(
 ) -> tuple[Tensor, list[str]]:
     """Return features [images, dim] of (name, image) items, fp32 and not normalised, and the pictures' names."""
     backbone = backbone_of(clip_model)
-    loader = DataLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        pin_memory=device.type == "cuda",
-        collate_fn=collate_fn,
-        worker_init_fn=start_worker,
-        generator=torch.Generator(),  # its own, so that workers draw no seed from the training's
-    )
+    pins = device.type == "cuda"
+    loader = Loader(dataset, num_workers, batch_size=batch_size, pin_memory=pins, collate_fn=collate_fn)
     features, names = [], []
     for batch_names, images in Bar(loader, desc="gallery", leave=False):
         features.append(backbone.encode_images(to_device(images)).float())
@@ -113,7 +107,7 @@ def extract_index_features(
 
 
 class Encoder:
-    """A CLIP's two encoders. What a frozen one gives is never computed twice, nor again by a process with its folder.
+    """A CLIP's two encoders. Features of a frozen one are computed once, and kept in a folder for later commands.
 
     Processes of one job share the work out, and all have all of its features; the first one keeps the folder.
     """
@@ -159,11 +153,11 @@ class Encoder:
     def _kept(self, encoder, settings, keys, encode):
         # One process asks the disk; the answer must be the same for all, or they would wait for each other.
         store = self._store(encoder, settings) if distributed.is_first() else None
-        missing = distributed.broadcast(store and store.missing(keys))
+        missing = distributed.broadcast(None if store is None else store.missing(keys))
         new = distributed.shared_out(missing, encode) if missing else None
         if store is not None and missing:
             store.add([keys[position] for position in missing], [new.cpu().numpy()])
-        rows = distributed.broadcast(store and torch.from_numpy(store.read(keys)))
+        rows = distributed.broadcast(None if store is None else torch.from_numpy(store.read(keys)))
         return rows.to(device)
 
     def _store(self, encoder, settings):
@@ -187,6 +181,22 @@ def _current_precision():
     enabled = torch.is_autocast_enabled(device.type)
     # The features of each precision are kept apart.
     return str(torch.get_autocast_dtype(device.type) if enabled else torch.float32).removeprefix("torch.")
+
+
+# ---- what is asked ----
+
+
+def read_data(task: Task, data_path: Path, *names: str, skip_missing: bool = False) -> dict[str, dict[str, Split]]:
+    """Read splits by name, before CLIP is loaded: {name: {category: Split}}.
+
+    Raises InputError for faulty annotations and, unless `skip_missing`, for pictures that are missing, empty or not
+    pictures at first sight.
+    """
+    data = {name: task.read_all(data_path, name) for name in names}
+    if not skip_missing:
+        splits = [split for categories in data.values() for split in categories.values()]
+        require_present(path for split in splits for path in split.pictures.values())
+    return data
 
 
 # ---- what answers ----
@@ -222,7 +232,7 @@ class Retriever:
         return self.skipping.usable(split, self.preprocess)
 
     def pictures(self, paths: dict[str, Path]) -> Pictures:
-        """Return the picture files {name: file} behind this transform; raises InputError for missing ones."""
+        """Return the picture files {name: file} behind this transform."""
         return Pictures(paths, self.preprocess, self.image_cache)
 
     def keep_decoded(self, some: Iterable[Pictures]) -> None:

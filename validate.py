@@ -10,6 +10,7 @@ from src.command.flags import (
     add_judging_options,
     combining_options,
     comet_options,
+    parse_judging,
     retriever_options,
 )
 
@@ -22,22 +23,22 @@ def make_parser() -> Parser:
 
 
 if __name__ == "__main__":
-    make_parser().parse_args()  # --help and a wrong flag are answered here, before torch is imported
+    parse_judging(make_parser())  # --help and a wrong flag are answered here, before torch is imported
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from torch import Tensor
 
 from combiner import load_combined
 from src.base.distributed import command
+from src.base.files import require_writable
 from src.command.comet import start_experiment
 from src.models.facts import told_by_checkpoints
 from src.retrieval.answers import Answers, Gallery, answer, predict_features
 from src.retrieval.metrics import chance, recalls
 from src.tasks.registry import TASKS
-from src.tasks.triplets import Protocol, Task, Triplet
-from utils import Retriever, autocast, extract_caption_features
+from src.tasks.triplets import Protocol, Split, Task, Triplet
+from utils import Retriever, autocast, extract_caption_features, read_data
 
 # ---- for other code ----
 
@@ -97,16 +98,12 @@ def _recalls(task, triplets, gallery, clip_model, combining_function, caption_fe
 
 
 class Validation:
-    """The validation split of a data set, ready to judge a retriever on.
+    """The validation split of a data set, ready to judge a retriever on."""
 
-    Raises InputError when its annotations are faulty or pictures are missing.
-    """
-
-    def __init__(self, task: Task, data_path: Path, retriever: Retriever):
+    def __init__(self, task: Task, splits: dict[str, Split], retriever: Retriever):
+        """Take the validation split {category: Split} as it was read."""
         self.task, self.retriever = task, retriever
         self.protocol = task.protocol()
-        # Everything that can be wrong with the data is found here, before CLIP encodes anything.
-        splits = task.read_all(data_path, "val")
         self.splits = {category: retriever.usable(split) for category, split in splits.items()}
         self.pictures = {category: retriever.pictures(split.pictures) for category, split in self.splits.items()}
         self._known = {}
@@ -161,13 +158,15 @@ class Validation:
 
 @command
 def main(argv=None):
-    args = make_parser().parse_args(argv)
+    args = parse_judging(make_parser(), argv)
     checkpoints = args.clip_model_path, args.combiner_path
     vars(args).update(told_by_checkpoints(checkpoints, vars(args), args.given))
-    # Before the data is read: wrong weights are found in a second.
-    retriever = load_combined(retriever_options(args), combining_options(args))
     task = TASKS[args.dataset]
-    validation = Validation(task, args.data_path, retriever)
+    # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
+    data = read_data(task, args.data_path, "val", skip_missing=args.skip_missing)
+    require_writable(args.output_path)
+    retriever = load_combined(retriever_options(args), combining_options(args))
+    validation = Validation(task, data["val"], retriever)
 
     experiment = start_experiment(f"{task.name} validation", comet_options(args), args.output_path / "comet")
     with autocast(args.precision):

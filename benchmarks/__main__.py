@@ -1,4 +1,4 @@
-"""What is measured: each thing that is made faster beside the plain way of doing it, in turn, in one run.
+"""Measure each thing that is made faster beside the plain way of doing it, in turn, in one run.
 
     python -m benchmarks
 
@@ -10,12 +10,13 @@ import os
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from pathlib import Path
 
 from src.base.parser import Parser
 
 
-def parse_arguments(argv=None):
+def parse_arguments(argv=None) -> Namespace:
     parser = Parser("Measure each thing that is made faster beside the plain way of doing it.")
     parser.add_argument("--quick", action="store_true", help="once, on next to nothing: only to see that it runs")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="receives the results")
@@ -41,8 +42,8 @@ from src.toy import write_world
 from utils import load_clip
 
 
-def prepare(args, folder):
-    """The World of the options; what has to be drawn for it goes to `folder`."""
+def prepare(args: Namespace, folder: Path) -> World:
+    """Return the World that the options name; what has to be drawn for it goes to `folder`."""
     data_path, clip_model_name = args.data_path, args.clip_model_name
     if data_path is None:
         data_path = folder / "toy"

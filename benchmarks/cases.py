@@ -1,11 +1,15 @@
 """Each thing that is made faster, beside the plain way of doing it."""
 
 import tempfile
+from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
+from torch.utils.data import DataLoader
 
 from benchmarks import plain
 from benchmarks.measure import Measured, alternate, has_fast_bf16
@@ -38,29 +42,44 @@ class Row(NamedTuple):
     ours: Measured
 
 
+Curve = dict[str, list[tuple[int, float, int | None]]]
+"""{way: [(size, seconds, peak bytes)]}"""
+
+
 class World(NamedTuple):
     """What all cases draw from."""
 
     data_path: Path
+    """Holds small pictures, in CIRR's layout."""
     large_pictures: Path
+    """Holds pictures of ordinary size, likewise."""
     backbone: Backbone
-    captions: list
+    """A CLIP for the small pictures."""
+    captions: list[str]
     quick: bool
+    """Whether to measure next to nothing, only to see that it runs."""
 
     def size(self, whole, quick):
-        """How much to measure."""
+        """Return how much to measure."""
         return quick if self.quick else whole
 
     @property
-    def workers(self):
-        """Processes that load pictures; starting them takes longer than next to nothing does."""
+    def workers(self) -> int:
+        """Processes that load pictures. To start them takes longer than to load next to nothing."""
         return self.size(usable_cores(), 0)
 
-    def model(self, name):
+    def model(self, name: str) -> nn.Module:
+        """Return a CLIP of a published size, or the small one."""
         return self.backbone.model if self.quick else clip_of_size(name)
 
 
-def training_of(stage, optimizer, batch_size, loader=None, precision="auto"):
+def training_of(
+    stage: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch_size: int,
+    loader: DataLoader | None = None,
+    precision: str = "auto",
+) -> Training:
     """Return the training loop of a stage, of which epochs or steps are measured."""
     plan = TrainingPlan(1, batch_size, 1, precision, seed=0, save_training=False, save_best=False)
     return Training(stage, optimizer, loader, CIRR, plan)
@@ -69,8 +88,8 @@ def training_of(stage, optimizer, batch_size, loader=None, precision="auto"):
 # ---- stage 2 ----
 
 
-def combiner_epochs(world):
-    """An epoch of stage 2 on small and on ordinary pictures, and beside the same arithmetic on tensors in memory."""
+def combiner_epochs(world: World) -> Iterator[Row]:
+    """Measure an epoch of stage 2 on small and on ordinary pictures, and its bare arithmetic on tensors in memory."""
     small = _EpochsOf(world, world.data_path, world.size(1024, 32))
     large = _EpochsOf(world, world.large_pictures, world.size(256, 4))
     for name, epochs, repeats in (("64-pixel pictures", small, 3), ("500-pixel PNGs", large, 2)):
@@ -82,7 +101,7 @@ def combiner_epochs(world):
 
 
 class _EpochsOf:
-    """Epochs of stage 2 over the first training triplets of a folder: published, ours, and arithmetic alone."""
+    """Epochs of stage 2 over the first training triplets of a folder: as published, ours, and bare arithmetic."""
 
     def __init__(self, world, data_path, triplets):
         self.backbone = world.backbone
@@ -106,13 +125,16 @@ class _EpochsOf:
         self.batches = [self.stage.inputs(batch, [text for (text,) in batch.captions]) for batch in loader]
 
     def plain(self):
+        """Open and encode the pictures of every triplet, as the published code does each epoch."""
         loader = plain.triplet_loader(self.training_set, self.batch_size, self.workers)
         plain.combiner_epoch(loader, self.backbone.model, self.combiner, self.optimizer)
 
     def ours(self):
+        """Train on features that were extracted once."""
         self.training.train_epoch(0)
 
     def arithmetic(self):
+        """Train on batches that are ready in memory: no loop could be faster."""
         self.stage.train()
         for batch in self.batches:
             loss = contrastive_loss(*self.stage(batch))
@@ -121,20 +143,19 @@ class _EpochsOf:
             self.optimizer.step()
 
 
-def second_start(world):
-    """The features of stage 2 and of its validation, from pictures at first and then from the feature cache."""
+def second_start(world: World) -> Iterator[Row]:
+    """Measure how long the features of stage 2 take, from pictures at first and then from the feature cache."""
     triplets = TripletRows([_training_split(world.large_pictures)], _preprocess(world.backbone))
     with tempfile.TemporaryDirectory() as folder:
-        turns = iter(range(100))
+        turns = count()
+        used = []
 
         def start(turn):
             encoder = Encoder(world.backbone, ENCODERS, Path(folder) / str(turn), world.workers)
             encode_triplets(triplets, CIRR, encoder)
 
-        used = []
-
         def start_anew():
-            used.append(next(turns))
+            used.append(next(turns))  # a folder that is empty still
             start(used[-1])
 
         measured = alternate({"plain": start_anew, "ours": lambda: start(used[-1])}, world.size(3, 1))
@@ -144,8 +165,8 @@ def second_start(world):
 # ---- ranking ----
 
 
-def ranking(world):
-    """CIRR's metrics at two sizes of the gallery, and the ranks of as many queries in a very large one."""
+def ranking(world: World) -> Iterator[Row]:
+    """Measure CIRR's metrics at two sizes of the gallery, and the ranks of as many queries in a very large one."""
     queries = world.size(4181, 20)
     for images, dim, repeats in world.size(((2297, 640, 3), (20_000, 128, 1)), ((50, 16, 1),)):
         question = _Question(images, dim, queries)
@@ -157,22 +178,24 @@ def ranking(world):
     predicted, gallery = torch.randn(queries, dim, device=device), torch.randn(images, dim, device=device)
     targets = torch.randint(images, (queries,), device=device)
     measured = alternate({"ours": lambda: rank_targets(predicted, gallery, targets)}, 1)
+    # The plain way would need an array of names of hundreds of gigabytes.
     yield Row(f"ranks of {queries:,} queries among {images:,} pictures, {dim} dimensions", None, measured["ours"])
 
 
-def growth_with_gallery(world):
-    """{way: [(pictures, seconds, peak bytes)]} of CIRR's metrics for a tenth of CIRR's queries."""
+def growth_with_gallery(world: World) -> Curve:
+    """Measure CIRR's metrics for a tenth of CIRR's queries in ever larger galleries."""
     curves = {"plain": [], "ours": []}
     for images in world.size((1000, 3000, 10_000, 30_000, 100_000), (50, 100)):
         question = _Question(images, 128, world.size(418, 20))
+        # Beyond that the plain way would take gigabytes.
         ways = {"ours": question.ours} | ({"plain": question.plain} if images <= 30_000 else {})
         for name, measured in alternate(ways, 1, warm_up=images <= 1000).items():
             curves[name].append((images, measured.seconds, measured.peak_bytes))
     return curves
 
 
-def growth_with_triplets(world):
-    """{way: [(triplets, seconds, peak bytes)]} of an epoch of stage 2."""
+def growth_with_triplets(world: World) -> Curve:
+    """Measure an epoch of stage 2 with ever more triplets."""
     curves = {"plain": [], "ours": []}
     for triplets in world.size((256, 512, 1024, 2048, 4096, 8192), (16, 32)):
         epochs = _EpochsOf(world, world.data_path, triplets)
@@ -207,8 +230,8 @@ class _Question:
 # ---- CLIP ----
 
 
-def text_encoding(world):
-    """Real captions, padded to CLIP's context and no further than the batch's longest."""
+def text_encoding(world: World) -> Iterator[Row]:
+    """Measure the encoding of real captions, padded to CLIP's context and no further than the batch's longest."""
     clip_model, captions = world.model("ViT-B/32"), world.captions[:: len(world.captions) // world.size(160, 8)]
     ways = {
         "plain": lambda: plain.encode_captions(captions, clip_model),
@@ -219,8 +242,8 @@ def text_encoding(world):
     yield Row(f"text encoding, ViT-B/32, {len(captions)} captions", **measured)
 
 
-def gallery_encoding(world):
-    """A gallery in fp32 and bf16."""
+def gallery_encoding(world: World) -> Iterator[Row]:
+    """Measure the encoding of a gallery in fp32 and bf16."""
     count = 2
     clip_model = world.model("RN50x4")
     images = torch.randn(count, 3, *[clip_model.visual.input_resolution] * 2)
@@ -241,8 +264,8 @@ def gallery_encoding(world):
         yield Row(f"gallery encoding, RN50x4, {count} pictures, {precision}", measured["plain"], measured[precision])
 
 
-def fine_tuning_steps(world):
-    """A step of stage 1; in bf16 only where the processor has instructions for it."""
+def fine_tuning_steps(world: World) -> Iterator[Row]:
+    """Measure a step of stage 1; in bf16 only where the processor has instructions for it."""
     batch = world.size(8, 4)
     for name in ("ViT-B/32", "RN50"):
         precisions = ("fp32", "bf16") if has_fast_bf16() or world.quick else ("fp32",)
@@ -273,8 +296,8 @@ def fine_tuning_steps(world):
             yield Row(what, measured["plain"], measured[precision])
 
 
-def image_cache(world):
-    """Ordinary pictures as stage 1 takes them: from their files, and from the image cache."""
+def image_cache(world: World) -> Iterator[Row]:
+    """Measure how long ordinary pictures take on their way to stage 1, from their files and from the image cache."""
     dim = world.size(288, 64)
     preprocess = make_transform("targetpad", 1.25, dim)
     from_files = TripletRows([_training_split(world.large_pictures)], preprocess).pictures

@@ -1,8 +1,9 @@
-"""Timing two or more ways of doing one thing in turn, so that their ratio holds while the machine's speed drifts."""
+"""Time and memory of ways to do one thing, taken in turn so that their ratio holds while the machine's speed drifts."""
 
 import gc
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -14,15 +15,21 @@ from utils import device
 
 
 class Measured(NamedTuple):
-    """What a way cost, in median seconds and the most memory it held beyond what was held before, and what it gave."""
+    """What a way cost, and what it gave."""
 
     seconds: float
+    """The median of its turns."""
     peak_bytes: int | None
+    """The most memory that it held beyond what was held before; None where the system does not say."""
     result: object
+    """What it returned in its last turn."""
 
 
-def alternate(ways, repeats, warm_up=False):
-    """{name: Measured} of `ways` {name: function without arguments}, called in turn `repeats` times."""
+def alternate(ways: dict[str, Callable[[], object]], repeats: int, warm_up: bool = False) -> dict[str, Measured]:
+    """Call `ways` {name: function} in turn, `repeats` times each; return {name: Measured}.
+
+    `warm_up` adds a turn before these, which does not count.
+    """
     times, peaks, results = {name: [] for name in ways}, dict.fromkeys(ways, 0), {}
     for turn in range(repeats + warm_up):
         for name, way in ways.items():
@@ -33,8 +40,8 @@ def alternate(ways, repeats, warm_up=False):
     return {name: Measured(median(times[name]), peaks[name], results[name]) for name in ways}
 
 
-def machine():
-    """The machine in a line."""
+def machine() -> str:
+    """Return what the machine is, in a line."""
     name = platform.processor() or platform.machine()
     cpu = Path("/proc/cpuinfo")
     if cpu.is_file():
@@ -48,7 +55,7 @@ def machine():
     )
 
 
-def has_fast_bf16():
+def has_fast_bf16() -> bool:
     """Whether this device multiplies bf16 matrices in hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability()[0] >= 8
@@ -56,37 +63,37 @@ def has_fast_bf16():
     return not cpu.is_file() or any(flag in cpu.read_text() for flag in ("avx512_bf16", "amx_bf16", " bf16 "))
 
 
-def timed(way):
-    """Seconds that `way()` took, and what it gave."""
+def timed(way: Callable[[], object]) -> tuple[float, object]:
+    """Return the seconds that `way()` took, and what it gave."""
     started = time.perf_counter()
     result = way()
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize()  # a card computes on after the call has returned
     return time.perf_counter() - started, result
 
 
 def _measure(way):
-    gc.collect()
+    gc.collect()  # what an earlier way left must not be freed, and counted, in this one
     before = held_memory()
     seconds, result = timed(way)
     peak = peak_memory()
     return seconds, None if peak is None else max(0, peak - before), result
 
 
-def held_memory():
-    """The memory held now, where a new peak begins; None where the system does not say."""
+def held_memory() -> int | None:
+    """Return the memory held now, and begin a new peak; None where the system does not say."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5")  # 5 sets VmHWM back to what is held now
     except OSError:
         return None
     return peak_memory()
 
 
-def peak_memory():
-    """The most memory held since the last peak began."""
+def peak_memory() -> int | None:
+    """Return the most memory held since the last peak began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")

@@ -1,4 +1,4 @@
-"""The memory of a step of stage 1 over the batch size: the whole batch at once, and --clip-bs pictures at a time.
+"""Measure the memory of a step of stage 1 over the batch size: the whole batch at once, and in pieces (--clip-bs).
 
     python -m benchmarks.memory
 
@@ -6,12 +6,13 @@ Writes memory.json and memory.png to this folder, or to --output. A CLIP of rand
 model and the optimizer's state, gradients included.
 """
 
+from argparse import Namespace
 from pathlib import Path
 
 from src.base.parser import Parser, count
 
 
-def parse_arguments(argv=None):
+def parse_arguments(argv=None) -> Namespace:
     parser = Parser("Measure the memory and the time of a step of stage 1, the whole batch at once and in pieces.")
     parser.add_argument("--model", default="ViT-B/32", help="whose size the random CLIP has")
     parser.add_argument("--clip-bs", type=count, default=8, help="pictures or captions at once, of the batch in pieces")
@@ -48,16 +49,19 @@ CAPTION = "is the same kind of dress but shorter, in a darker colour and without
 
 
 class Step(NamedTuple):
-    """What a step cost: median seconds, and peak bytes beyond model and optimizer, and of the whole process."""
+    """What a step cost."""
 
     batch_size: int
     seconds: float
+    """The median of its repeats."""
     extra_bytes: int
+    """The peak beyond model and optimizer."""
     process_bytes: int
+    """The peak of the whole process."""
 
 
-def measured(model, batch_size, clip_bs):
-    """The Step of a process that does nothing else, on random pictures with captions of ordinary length."""
+def measured(model: str, batch_size: int, clip_bs: int | None) -> Step:
+    """Take a step in this process, which must do nothing else, on random pictures and captions of ordinary length."""
     clip_model = clip_of_size(model)
     before = held_memory()
     stage = FineTuning(OpenAIClip(clip_model), ENCODERS, None, clip_bs)
@@ -65,7 +69,7 @@ def measured(model, batch_size, clip_bs):
     optimizer = torch.optim.AdamW(learning, lr=2e-6, eps=1e-7, fused=True)
     for parameter in learning:
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # its state is there from now on
+    optimizer.step()  # a step of nothing, so that the optimizer's state is there and does not count
     optimizer.zero_grad()
 
     images = torch.randn(2 * batch_size, 3, *[clip_model.visual.input_resolution] * 2)
@@ -77,14 +81,14 @@ def measured(model, batch_size, clip_bs):
     return Step(batch_size, seconds, peak - before - 2 * sum(map(size_of, learning)), peak)
 
 
-def in_a_process_of_its_own(*arguments):
-    """`measured`, where nothing that another measurement left can be mistaken for free memory."""
+def in_a_process_of_its_own(*arguments) -> Step:
+    """Call `measured` where no memory that another measurement left can serve again, and so not count."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(measured, *arguments).result()
 
 
-def in_turn(ways, model, batch_size, repeats):
-    """{way: Step} of `ways` {way: --clip-bs}, the most memory that any of its `repeats` took."""
+def in_turn(ways: dict[str, int | None], model: str, batch_size: int, repeats: int) -> dict[str, Step]:
+    """Take steps of `ways` {way: --clip-bs} in turn; return {way: Step} with the most memory of any repeat."""
     steps = {way: [] for way in ways}
     for _ in range(repeats):
         for way, clip_bs in ways.items():
@@ -96,8 +100,8 @@ def in_turn(ways, model, batch_size, repeats):
     }
 
 
-def draw(points, args, path):
-    """Both ways' peak memory over the batch size, both axes logarithmic."""
+def draw(points: dict[str, list[Step]], args: Namespace, path: Path) -> None:
+    """Draw both ways' peak memory over the batch size, both axes logarithmic."""
     figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
     for way, label in (("whole", "whole batch at once"), ("pieces", f"--clip-bs {args.clip_bs}")):
         sizes, _, peaks, _ = zip(*points[way], strict=True)

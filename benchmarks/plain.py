@@ -1,17 +1,28 @@
 """The published way of doing each thing, written plainly: the other side of benchmarks and of tests."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
+from combiner import Combiner
 from src.models.openai_clip import OpenAIClip
 from src.training.losses import contrastive_loss
 from utils import element_wise_sum
 
 
-def cirr_recalls(predicted, index_features, index_names, reference_names, target_names, groups):
-    """The seven recalls of CIRR in percent, by sorting arrays of names [queries, images]."""
+def cirr_recalls(
+    predicted: Tensor,
+    index_features: Tensor,
+    index_names: Sequence[str],
+    reference_names: Sequence[str],
+    target_names: Sequence[str],
+    groups: Sequence[Sequence[str]],
+) -> tuple[float, ...]:
+    """Return the seven recalls of CIRR in percent, by sorting arrays of names [queries, images]."""
     index_features = F.normalize(index_features, dim=-1)
     distances = 1 - F.normalize(predicted, dim=-1) @ index_features.T
     sorted_names = np.array(index_names)[torch.argsort(distances, dim=-1).cpu()]
@@ -28,26 +39,32 @@ def cirr_recalls(predicted, index_features, index_names, reference_names, target
 
 
 @torch.no_grad()
-def encode_captions(captions, clip_model, batch_size=32):
-    """Features [captions, dim]: in the order given, every caption padded to CLIP's context."""
+def encode_captions(captions: Sequence[str], clip_model: nn.Module, batch_size: int = 32) -> Tensor:
+    """Return features [captions, dim]: in the order given, every caption padded to CLIP's context."""
     device = next(clip_model.parameters()).device
     batches = [captions[start : start + batch_size] for start in range(0, len(captions), batch_size)]
     return torch.cat([clip_model.encode_text(OpenAIClip(clip_model).tokenize(batch).to(device)) for batch in batches])
 
 
 @torch.no_grad()
-def encode_images(images, clip_model, batch_size=32):
-    """Features [images, dim] in fp32."""
+def encode_images(images: Tensor, clip_model: nn.Module, batch_size: int = 32) -> Tensor:
+    """Return features [images, dim] in fp32."""
     return torch.cat([clip_model.encode_image(batch) for batch in images.split(batch_size)])
 
 
-def triplet_loader(training_set, batch_size, num_workers):
-    """Batches of opened triplets, each with the pictures of all its triplets, however often they are the same."""
+def triplet_loader(training_set: Dataset, batch_size: int, num_workers: int) -> DataLoader:
+    """Return batches that open both pictures of each triplet, however many triplets share a picture."""
     return DataLoader(training_set, batch_size=batch_size, shuffle=True, num_workers=num_workers, drop_last=True)
 
 
-def combiner_epoch(loader, clip_model, combiner, optimizer, clip_batch_size=32):
-    """An epoch of stage 2 that opens and encodes both pictures of every triplet; gives its mean loss."""
+def combiner_epoch(
+    loader: DataLoader,
+    clip_model: nn.Module,
+    combiner: Combiner,
+    optimizer: torch.optim.Optimizer,
+    clip_batch_size: int = 32,
+) -> float:
+    """Train stage 2 for an epoch, with both pictures of every triplet opened and encoded; return the mean loss."""
     losses = []
     for references, targets, captions in loader:
         reference_features = encode_images(references, clip_model, clip_batch_size)
@@ -62,8 +79,14 @@ def combiner_epoch(loader, clip_model, combiner, optimizer, clip_batch_size=32):
     return sum(losses) / len(losses)
 
 
-def fine_tuning_step(references, targets, captions, clip_model, optimizer):
-    """A step of stage 1: each tower as often as there are inputs, captions padded to CLIP's context; gives its loss."""
+def fine_tuning_step(
+    references: Tensor,
+    targets: Tensor,
+    captions: Sequence[str],
+    clip_model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> float:
+    """Take a step of stage 1 that encodes every input apart and pads captions to CLIP's context; return its loss."""
     tokens = OpenAIClip(clip_model).tokenize(captions).to(references.device)
     reference_features = clip_model.encode_image(references)
     predicted = element_wise_sum(reference_features, clip_model.encode_text(tokens))

@@ -1,18 +1,23 @@
 """The measured rows as a table in Markdown, and the curves as a picture."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 from matplotlib.ticker import NullFormatter
+
+from benchmarks.cases import Curve, Row
 
 HEADER = "| | plain | here | ratio | memory, plain | here |\n|---|---|---|---|---|---|"
 
 
-def table(rows):
-    """Rows with median seconds, their ratio, and the memory that each way took beyond what was held before."""
+def table(rows: Sequence[Row]) -> str:
+    """Return rows with median seconds, their ratio, and the memory of each way beyond what was held before."""
     return "\n".join([HEADER, *map(_line, rows)])
 
 
-def facts(row):
-    """A row in plain values."""
+def facts(row: Row) -> dict:
+    """Return a row in plain values."""
     ways = {"plain": row.plain, "ours": row.ours}
     return {"what": row.what} | {
         name: None if way is None else {"seconds": way.seconds, "peak_bytes": way.peak_bytes}
@@ -20,8 +25,8 @@ def facts(row):
     }
 
 
-def draw_curves(curves, path):
-    """A panel for each of `curves` {what grows: {way: [(size, seconds, peak bytes)]}}, both axes logarithmic."""
+def draw_curves(curves: dict[str, Curve], path: Path) -> None:
+    """Draw a panel for each of `curves` {what grows: Curve}, both axes logarithmic."""
     figure, panels = plt.subplots(1, len(curves), figsize=(10, 4), layout="constrained")
     for panel, (what, ways) in zip(panels, curves.items(), strict=True):
         for way, points in ways.items():

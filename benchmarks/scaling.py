@@ -1,4 +1,4 @@
-"""From one card to many: what a step of stage 1 exchanges, and which part of its time that takes.
+"""Compute what a step of stage 1 exchanges between many cards, and which part of its time that takes.
 
     python -m benchmarks.scaling
 
@@ -7,13 +7,14 @@ seconds, from what a card is said to sustain (--tflops), and from stated link sp
 to this folder, or to --output.
 """
 
+from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
 
 from src.base.parser import Parser, count, positive
 
 
-def parse_arguments(argv=None):
+def parse_arguments(argv=None) -> Namespace:
     parser = Parser("Compute what a step of stage 1 exchanges between cards, and where that stops paying.")
     help_text = "trillions of operations a second that a card sustains (an A100 in fp16 peaks at 312)"
     parser.add_argument("--tflops", type=positive, default=100, help=help_text)
@@ -47,33 +48,39 @@ BYTES = 4
 
 
 class Cost(NamedTuple):
-    """What one process was found to need of a model: its sizes, and for a triplet operations and seconds."""
+    """What a model was found to take in one process."""
 
     weights: int
+    """How many learn."""
     dim: int
+    """Numbers of a feature."""
     resolution: int
+    """Pixels of a side of its pictures."""
     operations: float
+    """For a triplet."""
     seconds: float
+    """For a triplet, on this device."""
 
 
 class Exchange(NamedTuple):
-    """Bytes that a process receives in a step, as many as it sends; a ring sends as many from node to node."""
+    """Bytes that a process receives in a step. It sends as many, and so does a node in a ring."""
 
     features: float
     gradients: float
 
 
-def exchanged(batch_size, cards, dim, weights):
-    """The Exchange of a step: an all-gather of the targets, a sum of their gradients, a sum of the weights' gradients.
+def exchanged(batch_size: int, cards: int, dim: int, weights: int) -> Exchange:
+    """Compute the Exchange of a step: targets are gathered, their gradients and those of the weights summed.
 
     A ring moves (n - 1) / n of what is gathered, and twice that of what is summed.
     """
     moved = (cards - 1) / cards * BYTES
+    # Of the features the gathering moves one share, the sum of their gradients two.
     return Exchange(3 * moved * batch_size * dim, 2 * moved * weights)
 
 
-def cost_of(model):
-    """The Cost of a model of this size: operations counted without computing, seconds measured on this device."""
+def cost_of(model: str) -> Cost:
+    """Find the Cost of a model of this size: count operations without computing, measure seconds on this device."""
     clip_model = clip_of_size(model)
     visual = clip_model.visual
     images = torch.randn(2, 3, visual.input_resolution, visual.input_resolution, device=device)
@@ -90,8 +97,8 @@ def cost_of(model):
     return Cost(learning, visual.output_dim, visual.input_resolution, counted.get_total_flops(), seconds)
 
 
-def line(model, cost, batch_size, cards, args):
-    """A row of the table, in plain values."""
+def line(model: str, cost: Cost, batch_size: int, cards: int, args: Namespace) -> dict:
+    """Return a row of the table, in plain values."""
     moved = exchanged(batch_size, cards, cost.dim, cost.weights)
     link = args.node_link if cards <= args.cards_per_node else args.network
     computing = batch_size / cards * cost.operations / (args.tflops * 1e12)
@@ -111,8 +118,8 @@ def line(model, cost, batch_size, cards, args):
     }
 
 
-def table(rows):
-    """The rows in Markdown."""
+def table(rows: list[dict]) -> str:
+    """Return the rows in Markdown."""
     names = "model, batch, cards, triplets per card, features, gradients, computing, exchanging, efficiency"
     head = [*names.split(", "), "pictures in host memory", "computing on this machine"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]

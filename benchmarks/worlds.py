@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from src.base.bars import Bar
 from src.base.files import read_json, write_json
@@ -20,14 +21,14 @@ SIZES = {
 }
 
 
-def clip_of_size(name):
-    """A CLIP of that size on the device, in fp32 and eval mode, always with the same random weights."""
+def clip_of_size(name: str) -> nn.Module:
+    """Make a CLIP of a published size on the device, in fp32 and eval mode, always with the same random weights."""
     torch.manual_seed(0)
     return random_clip(*SIZES[name]).to(device).eval()
 
 
-def write_large_pictures(folder, world, triplets):
-    """The first training triplets of CIRR's layout in `world`, with PNGs of about 500 pixels for their pictures."""
+def write_large_pictures(folder: Path, world: Path, triplets: int) -> None:
+    """Write the first training triplets of `world` to `folder`, with PNGs of about 500 pixels as their pictures."""
     captions = Path("cirr_dataset") / "cirr" / "captions" / "cap.rc2.train.json"
     chosen = read_json(world / captions, list)[:triplets]
     names = list(dict.fromkeys(name for triplet in chosen for name in (triplet["reference"], triplet["target_hard"])))
@@ -43,7 +44,7 @@ def write_large_pictures(folder, world, triplets):
 
 
 def _photograph(rng):
-    """As large and as hard to decode as a photograph, which has detail at every scale, the finer the fainter."""
+    """Draw a picture as hard to decode as a photograph, which has detail at every scale, the finer the fainter."""
     picture = rng.normal(0, 1, (375, 500, 3))
     for width in (4, 8, 16, 32, 64, 128, 256, 512):
         shades = Image.fromarray(rng.integers(0, 256, (width * 3 // 4, width, 3), np.uint8))

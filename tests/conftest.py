@@ -1,4 +1,4 @@
-"""A small toy world, its CLIP, and the reference implementation's numbers."""
+"""What tests share: a small toy world, its CLIP, and the reference implementation's numbers."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ import torch
 
 import utils
 from src.toy import write_world
+from tests.commands import toy_options
 from tests.forks import Forks, only_run
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -18,13 +19,21 @@ SHARED = Path(__file__).absolute().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def two_threads():
-    torch.set_num_threads(2)
+def one_thread():
+    """Compute in one thread: on tensors this small two wait for each other, the longer the busier the machine is."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def early_server(request):
+    """Start the server of `forks` beside the first tests, where any test wants it: it imports for seconds."""
+    if any("forks" in item.fixturenames for item in request.session.items):
+        request.getfixturevalue("forks")
 
 
 @pytest.fixture(autouse=True)
 def no_comet_account(monkeypatch):
-    """Tests never log to the account of whoever runs them."""
+    """Hide the account of whoever runs the tests, so that they never log to it."""
     for variable in ("COMET_API_KEY", "COMET_WORKSPACE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("COMET_CONFIG", "/dev/null")
@@ -37,7 +46,7 @@ def device():
 
 @pytest.fixture(scope="session")
 def golden():
-    """The reference's numbers in tests/golden, by the name of their file."""
+    """Return a function that reads the reference's numbers in tests/golden, by the name of their file."""
     return lambda name: json.loads((GOLDEN / f"{name}.json").read_text())
 
 
@@ -50,7 +59,7 @@ def shared():
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """A folder with both datasets, 40 / 30 / 30 pictures and 48 / 24 / 33 queries, and small_clip.pt."""
+    """Draw a folder with both data sets and small_clip.pt: 40 / 30 / 30 pictures and 48 / 24 / 33 queries."""
     folder = tmp_path_factory.mktemp("world")
     write_world(folder, pictures=(40, 30, 30), queries=(48, 24, 33))
     return folder
@@ -58,7 +67,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def broken_world(world, tmp_path):
-    """A copy of the toy world to break, in tmp_path."""
+    """Copy the toy world to tmp_path, to be broken."""
     shutil.copytree(world / "cirr_dataset", tmp_path / "cirr_dataset")
     shutil.copytree(world / "fashionIQ_dataset", tmp_path / "fashionIQ_dataset")
     return tmp_path
@@ -66,21 +75,19 @@ def broken_world(world, tmp_path):
 
 @pytest.fixture(scope="session")
 def small_clip(world):
-    """A Backbone."""
+    """Load the toy world's CLIP as a Backbone."""
     return utils.load_clip(str(world / "small_clip.pt"))
 
 
 @pytest.fixture
 def options(world, tmp_path):
-    """The options that every command needs to run on the toy world and write to tmp_path."""
-    paths = ["--data-path", str(world), "--output-path", str(tmp_path)]
-    return [*paths, "--clip-model-name", str(world / "small_clip.pt"), "--num-workers", "0"]
+    """Return the options that every command needs to run on the toy world and write to tmp_path."""
+    return toy_options(world, tmp_path)
 
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """The one run folder of tmp_path."""
-
+    """Return a function that gives the one run folder of tmp_path."""
     return partial(only_run, tmp_path)
 
 

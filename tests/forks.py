@@ -1,170 +1,93 @@
-"""Commands as processes of their own, alone or as torchrun would start them, without the seconds of importing torch."""
+"""Commands as processes of their own, alone or as torchrun would start them, without the seconds that imports take."""
 
 import functools
 import json
+import os
+import select
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 from src.base.files import PROJECT_ROOT
-
-# A process that imports everything once and then forks: as many children as each order that it reads says. It tells
-# how each ended. A child kills itself with SIGKILL at the n-th file operation in its run folder ("operations"), or in
-# the middle of writing its n-th state ("writes"); it has no file above so many bytes ("limit"); it leads a group of
-# processes ("group").
-SERVER = """
-import glob, itertools, json, os, resource, signal, sys, threading, time
-import cirr_test_submission, clip_fine_tune, combiner_train, comet_ml, torch, validate
-from tests import formula, gradients
-torch.set_num_threads(1)
-MODULES = {
-    "clip_fine_tune": clip_fine_tune, "combiner_train": combiner_train, "validate": validate,
-    "cirr_test_submission": cirr_test_submission, "gradients": gradients,
-}
-
-def die(): os.kill(os.getpid(), signal.SIGKILL)
-
-def die_at_operation(n):
-    operations = itertools.count(1)
-    def hook(event, arguments):
-        if event in ("open", "os.rename") and "/models/" in str(arguments[0]) and next(operations) == n:
-            die()
-    sys.addaudithook(hook)
-
-def die_while_writing(n, output):
-    seen = set()
-    def watch():
-        while True:
-            for path in glob.glob(output + "/models/*/.training_state.pt.*"):
-                try:
-                    status = os.stat(path)
-                except OSError:
-                    continue
-                seen.add(status.st_ino)
-                if len(seen) >= n and status.st_size > 100_000:
-                    die()
-            time.sleep(0.0005)
-    threading.Thread(target=watch, daemon=True).start()
-
-def redirect(path, descriptor):
-    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-
-def child(order, number):
-    redirect(order["folder"] + f"/stdout.{number}", 1)
-    redirect(order["folder"] + f"/stderr.{number}", 2)
-    if order["processes"] > 1:
-        port = int(os.read(order["gate"][0], 8))
-        numbers = {"RANK": number, "LOCAL_RANK": number, "MASTER_PORT": port}
-        numbers |= {"WORLD_SIZE": order["processes"], "LOCAL_WORLD_SIZE": order["processes"]}
-        os.environ |= {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1"}
-        os.environ |= {name: str(value) for name, value in numbers.items()}
-    if "group" in order: os.setpgid(0, 0)
-    if "operations" in order: die_at_operation(order["operations"])
-    if "writes" in order: die_while_writing(order["writes"], order["output"])
-    if "limit" in order: resource.setrlimit(resource.RLIMIT_FSIZE, (order["limit"], resource.RLIM_INFINITY))
-    if "without_luck" in order: combiner_train.Combiner = formula.combiner_without_luck
-    MODULES[order["command"]].main(order["arguments"])
-
-def fork(order, number):
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 0
-    try:
-        child(order, number)
-    except SystemExit as end:
-        status = end.code
-    except BaseException:
-        import traceback
-        traceback.print_exc()
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-for line in sys.stdin:
-    order = json.loads(line)
-    order["gate"] = os.pipe()
-    pids = [fork(order, number) for number in range(order["processes"])]
-    store = None
-    if order["processes"] > 1:
-        # The server keeps the job's store, as torchrun does: it outlives every process. Its threads begin behind the
-        # forks and end before the next ones: a child that is forked while one of them holds a lock would never get it.
-        store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        os.write(order["gate"][1], b"%8d" % store.port * len(pids))
-    print(json.dumps(pids), flush=True)
-    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
-    for end in order["gate"]: os.close(end)
-    del store
-"""
+from tests.processes import PATIENCE, wait_for_file
 
 
 class Forks:
-    """A server that forks commands; `folder` receives what they say."""
+    """The server that forks commands, tests/fork_server.py; `folder` receives what they say."""
 
     def __init__(self, folder):
         self.folder = folder
-        self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._serve()
+
+    def _serve(self):
+        command, pipe = [sys.executable, "-m", "tests.fork_server"], subprocess.PIPE
+        self.server = subprocess.Popen(command, cwd=PROJECT_ROOT, stdin=pipe, stdout=pipe)
+        self._unread, self._is_busy = b"", False
 
     def start(self, command, arguments, processes=1, **order):
-        """Start a command; gives the number that the system knows each of its processes by."""
+        """Start a command; return the number that the system knows each of its processes by."""
+        if self._is_busy:  # with a command of a test that failed before it waited
+            self.end()
+        if self.server.poll() is not None:
+            self._serve()
         order |= {"command": command, "arguments": [str(argument) for argument in arguments]}
         order |= {"processes": processes, "folder": str(self.folder)}
-        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.write(json.dumps(order).encode() + b"\n")
         self.server.stdin.flush()
-        return json.loads(self.server.stdout.readline())
+        self._is_busy = True
+        return self._answer()
 
     def wait(self):
-        """The status that each process ended with, minus the signal's number where one killed it."""
-        return json.loads(self.server.stdout.readline())
+        """Return the status that each process ended with, minus the signal's number where one killed it."""
+        statuses = self._answer()
+        self._is_busy = False
+        return statuses
 
     def run(self, command, arguments, **order):
-        """The status that a command ends with; a list of them for several processes that do not end alike."""
+        """Return the status that a command ends with; a list of them for several processes that do not end alike."""
         self.start(command, arguments, **order)
         statuses = self.wait()
         return statuses[0] if len(set(statuses)) == 1 else statuses
 
     def said(self, number=0, stream="stderr"):
-        """What a process said."""
-        return (self.folder / f"{stream}.{number}").read_text()
+        """Return what a process said."""
+        path = self.folder / f"{stream}.{number}"
+        return path.read_text() if path.is_file() else ""
+
+    def wait_for_file(self, folder, pattern, pid):
+        """Return once the process that was started, `pid`, has written a file below `folder` that matches."""
+        wait_for_file(folder, pattern, pid, self.said)
 
     def end(self):
-        self.server.stdin.close()
-        self.server.wait()
+        """End the server, and with it what it may still have running."""
+        self.server.kill()
+        self.server.wait(PATIENCE)
 
-
-def children_of(pid):
-    """The processes that a process has started."""
-    found = subprocess.run(["pgrep", "-P", str(pid)], check=True, capture_output=True, text=True)
-    return [int(child) for child in found.stdout.split()]
-
-
-def wait_for_end(pids):
-    """Return once none of these processes works any more; an orphan may stay as a zombie."""
-    for _ in range(1000):
-        if not any(map(_works, pids)):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"of {pids} some still work")
-
-
-def _works(pid):
-    status = Path(f"/proc/{pid}/stat")
-    return status.is_file() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+    def _answer(self):
+        """Return what the server's next line holds; a server that is silent for too long ends with its processes."""
+        while b"\n" not in self._unread:
+            is_there, _, _ = select.select([self.server.stdout], [], [], PATIENCE)
+            # Not readline(), which may keep more than a line to itself: select() would not see that.
+            some = os.read(self.server.stdout.fileno(), 65536) if is_there else b""
+            if not some:
+                self.end()
+                fault = f"silent for {PATIENCE} s" if not is_there else "gone"
+                raise AssertionError(f"the server of forks is {fault}, its first process said: {self.said()}")
+            self._unread += some
+        line, _, self._unread = self._unread.partition(b"\n")
+        return json.loads(line)
 
 
 def only_run(folder):
-    """The one run folder below an output path."""
+    """Return the one run folder below an output path."""
     (run,) = (folder / "models").iterdir()
     return run
 
 
 def finished_runs(forks, flags_of, world, make_folder):
-    """(command, dataset, flags) → the folder of a run of one process that nobody disturbed, each run but once."""
+    """Return a function from (command, dataset, flags) to the folder of such a run, which nobody disturbed.
+
+    Each run takes one process, and is made once.
+    """
 
     @functools.cache
     def folder_of(command, dataset, *extra):

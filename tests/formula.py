@@ -8,7 +8,7 @@ from combiner import Combiner
 
 
 def sines(shape, scale, offset):
-    """A tensor whose flat entry i is scale * sin(0.37 * (i + 1) + offset)."""
+    """Return a tensor whose flat entry i is scale * sin(0.37 * (i + 1) + offset)."""
     entries = [scale * math.sin(0.37 * (i + 1) + offset) for i in range(math.prod(shape))]
     return torch.tensor(entries, dtype=torch.float32).reshape(shape)
 
@@ -20,7 +20,7 @@ def fill_with_sines(module, scale):
 
 
 def combiner_without_luck(*dimensions):
-    """A Combiner without dropout, its weights from the formula."""
+    """Make a Combiner without dropout, its weights from the formula."""
     combiner = Combiner(*dimensions)
     combiner.dropout.p = combiner.dynamic_scalar[2].p = 0
     fill_with_sines(combiner, 0.05)

@@ -1,4 +1,4 @@
-"""The gradients of one step by any number of processes: a command for tests/forks.py."""
+"""The gradients of one step by any number of processes: a command of tests/fork_server.py."""
 
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from src.tasks.registry import TASKS
 from training import Training
 
 BATCH = 13
-RESNET = (32, 64, (1, 1, 1, 1), 8, None, 77, 49408, 64, 1, 1)
-TRANSFORMER = (32, 64, 1, 64, 16, 77, 49408, 64, 1, 1)
+WORDS = 512
+"""Of a small vocabulary: each has a row of gradients, which processes exchange and tests compare."""
+RESNET = (32, 64, (1, 1, 1, 1), 8, None, 77, WORDS, 64, 1, 1)
+TRANSFORMER = (32, 64, 1, 64, 16, 77, WORDS, 64, 1, 1)
 
 
 def main(arguments):
@@ -28,6 +30,7 @@ def main(arguments):
 
 
 def gradients(path, model, clip_bs, precision):
+    """Take one step and write its gradients and its loss, from the first process."""
     torch.manual_seed(0)
     stage = combiner_stage() if model == "combiner" else clip_stage(model, clip_bs, precision)
     optimizer = torch.optim.SGD(stage.trained.parameters(), lr=0)
@@ -36,14 +39,14 @@ def gradients(path, model, clip_bs, precision):
     scaler = training.state.scaler
     scaler.load_state_dict(scaler.state_dict() | {"scale": 64.0})
     loss = training.train_step(share_of_batch(model))
-    assert precision != "fp16" or scaler.get_scale() == 64  # nothing has overflown
+    assert precision != "fp16" or scaler.get_scale() == 64  # an overflow would have halved it
     found = {name: value.grad for name, value in stage.trained.named_parameters() if value.grad is not None}
     if distributed.is_first():
         torch.save(found | {"loss": loss}, Path(path))
 
 
 def plan_of(batch_size, precision="auto"):
-    """The plan of a training of which single steps are taken."""
+    """Return the plan of a training of which single steps are taken."""
     return TrainingPlan(1, batch_size, 1, precision, seed=0, save_training=False, save_best=False)
 
 
@@ -63,13 +66,13 @@ def clip_stage(model, clip_bs, precision):
 
 
 def share_of_batch(model):
-    """This process's part of a batch that is always the same, as the stage takes it."""
+    """Return this process's part of a batch that is always the same, as the stage takes it."""
     draws = torch.Generator().manual_seed(1)
     rows = distributed.share(BATCH)
     if model == "combiner":
         return tuple(torch.randn(3, BATCH, 32, generator=draws, dtype=torch.double)[:, rows])
     images = torch.randn(20, 3, 64, 64, generator=draws, dtype=torch.double)
     references, targets = torch.randint(20, (2, BATCH), generator=draws)[:, rows]
-    tokens = torch.randint(1, 49000, (BATCH, 9), generator=draws)
-    tokens[:, -1] = 49407
+    tokens = torch.randint(1, WORDS - 1, (BATCH, 9), generator=draws)
+    tokens[:, -1] = WORDS - 1  # the end of text, which CLIP finds as the highest number
     return images, references, targets, tokens[rows]

@@ -1,5 +1,6 @@
-"""Splits of the published data sets, read as the commands read them."""
+"""The published data sets, as the commands read them and as other code opens them."""
 
+from data_utils import CIRRDataset, FashionIQDataset
 from src.tasks.registry import TASKS
 
 CIRR, FASHIONIQ = TASKS["CIRR"], TASKS["FashionIQ"]
@@ -11,3 +12,10 @@ def read_cirr(data_path, split):
 
 def read_fashioniq(data_path, category, split):
     return FASHIONIQ.read(data_path, category, split)
+
+
+def published_dataset(name, split, mode, preprocess, data_path):
+    """Open a data set, FashionIQ's with all its categories, by the class that other code imports."""
+    if name == "CIRR":
+        return CIRRDataset(split, mode, preprocess, data_path)
+    return FashionIQDataset(split, FASHIONIQ.categories, mode, preprocess, data_path)

@@ -2,35 +2,33 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
 import check_data
-from src.base.files import PROJECT_ROOT, read_json, write_json
+from src.base.files import read_json, write_json
 from src.pictures.findings import is_blank
 from src.tasks.fashioniq import cleaned_caption
 from src.tasks.registry import TASKS
+from tests.commands import status_of
 from tests.conftest import SHARED
-from tests.odd_pictures import BROKEN, ODD
+from tests.odd_pictures import REFUSED, TAKEN, write
+from tests.processes import python
 from tests.splits import read_cirr, read_fashioniq
 
 DATASETS = "CIRR", "FashionIQ"
 
 
 def run(*options):
-    """The exit status of the command."""
-    try:
-        check_data.main([*map(str, options), "--num-workers", "0"])
-    except SystemExit as exit:
-        return exit.code
-    return 0
+    return status_of(check_data.main, [*options, "--num-workers", "0"])
 
 
 @pytest.fixture
 def checked(broken_world, capsys):
-    """Check a data set of the broken world: exit status, {kind: finding} of the JSON, which the text must equal."""
+    """Return a function that checks a data set of the broken world: exit status, and {kind: finding} of what is found.
+
+    The findings are the JSON's; the text must say the same.
+    """
 
     def check(dataset):
         output = broken_world / "findings.json"
@@ -58,7 +56,7 @@ def split_of(dataset, data_path, split="val"):
 
 
 def listing_of(split):
-    """The image split beside a captions file."""
+    """Return the image split beside a captions file."""
     return split.path.parents[1] / "image_splits" / split.path.name.replace("cap.", "split.")
 
 
@@ -68,17 +66,24 @@ def test_a_sound_data_set(dataset, checked):
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-@pytest.mark.parametrize("case", ODD)
-def test_kinds_that_change_nothing(case, dataset, broken_world, checked):
-    make, kinds = ODD[case]
-    picture = list(split_of(dataset, broken_world).pictures.values())[3]
-    picture.write_bytes(make())
+def test_kinds_that_change_nothing(dataset, broken_world, checked):
+    """All at once, one in the place of each picture: what is found of one says nothing of another."""
+    splits = TASKS[dataset].read_all(broken_world, "val").values()
+    places = [path for split in splits for path in split.pictures.values()]
+    expected = {}
+    for odd, path in zip(TAKEN.values(), places, strict=False):
+        write(odd, path)
+        for kind in odd.kinds:
+            expected.setdefault(kind, []).append(str(path.relative_to(folder_of(dataset, broken_world))))
+    assert len(places) >= len(TAKEN)
     status, found = checked(dataset)
     assert status == 0
-    assert sorted(found) == sorted(kinds)
+    assert {kind: sorted(finding["names"]) for kind, finding in found.items()} == {
+        kind: sorted(names) for kind, names in expected.items()
+    }
     for kind, finding in found.items():
+        assert finding["count"] == len(expected[kind])
         assert finding["level"] == ("warning" if kind == "16-bit" else "note")
-        assert finding["names"] == [str(picture.relative_to(folder_of(dataset, broken_world)))]
 
 
 def folder_of(dataset, data_path):
@@ -86,19 +91,17 @@ def folder_of(dataset, data_path):
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("case", [case for case, odd in REFUSED.items() if odd.kinds])
 def test_pictures_that_change_a_result(case, dataset, broken_world, checked):
-    make, fault = BROKEN[case]
     picture = list(split_of(dataset, broken_world).pictures.values())[3]
-    picture.unlink()
-    if make:
-        picture.write_bytes(make())
+    write(REFUSED[case], picture)
     status, found = checked(dataset)
-    kind = case if case in ("missing", "zero-sized") else "unreadable"
+    (kind,) = REFUSED[case].kinds
     assert (status, list(found)) == (1, [kind])
     (name,) = found[kind]["names"]
     assert name.startswith(str(picture.relative_to(folder_of(dataset, broken_world))))
-    assert fault in name
+    if kind == "unreadable":
+        assert REFUSED[case].fault in name
     assert found[kind]["changes_results"]
 
 
@@ -264,12 +267,11 @@ def test_unusable_annotations_and_outputs(broken_world, capsys):
 
 def test_what_a_shell_sees(broken_world):
     next(iter(read_cirr(broken_world, "val").pictures.values())).unlink()
-    command = [sys.executable, str(PROJECT_ROOT / "check_data.py"), "--data-path", str(broken_world)]
-    ended = subprocess.run([*command, "--num-workers", "2"], check=False, capture_output=True, text=True)
+    ended = python("check_data.py", "--data-path", broken_world, "--num-workers", "2", check=False)
     assert ended.returncode == 1
     assert ended.stdout.splitlines()[-1].endswith("would change a result (1 missing)")
     assert "Traceback" not in ended.stderr
-    answered = subprocess.run([*command[:2], "--help"], check=True, capture_output=True, text=True)
+    answered = python("check_data.py", "--help")
     assert "Exit status 1 when something would change a result" in " ".join(answered.stdout.split())
 
 

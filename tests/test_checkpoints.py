@@ -16,21 +16,24 @@ from src.models.facts import read_facts
 from src.models.openai_clip import random_clip
 from src.models.weights import read_weights, write_checkpoint
 from src.training.state import KEYS, STATE_FILE, read_state
+from tests.commands import COMBINER, status_of, toy_options
 from utils import load_clip
 
 SHORT = ["--num-epochs", "1", "--batch-size", "16", "--save-training"]
-COMBINER = ["--projection-dim", "24", "--hidden-dim", "40"]
+
+
+def paths_of(world, output):
+    """Return the options of a command on the toy world that leave the CLIP to checkpoints."""
+    return ["--data-path", str(world), "--output-path", str(output), "--num-workers", "0"]
 
 
 @pytest.fixture(scope="module")
 def trained(world, tmp_path_factory):
-    """The checkpoints of both stages, trained with --transform squarepad."""
+    """Train both stages with --transform squarepad; return their checkpoints."""
     folder = tmp_path_factory.mktemp("trained")
-    paths = ["--data-path", str(world), "--output-path", str(folder), "--num-workers", "0"]
-    small = ["--clip-model-name", str(world / "small_clip.pt")]
-    clip_fine_tune.main(["--dataset", "CIRR", *SHORT, *paths, *small, "--transform", "squarepad"])
+    clip_fine_tune.main(["--dataset", "CIRR", *SHORT, *toy_options(world, folder), "--transform", "squarepad"])
     (tuned,) = folder.glob("models/*/saved_models/tuned_clip_0.pt")
-    combiner_train.main([*SHORT, *COMBINER, *paths, "--clip-model-path", str(tuned)])
+    combiner_train.main([*SHORT, *COMBINER, *paths_of(world, folder), "--clip-model-path", str(tuned)])
     (combiner,) = folder.glob("models/*/saved_models/combiner_0.pt")
     return tuned, combiner
 
@@ -40,25 +43,24 @@ def test_what_checkpoints_tell(trained, world):
     assert tuned["clip_model_name"] == combiner["clip_model_name"] == str(world / "small_clip.pt")
     assert tuned["transform"] == combiner["transform"] == "squarepad"
     assert (tuned["dataset"], tuned["seed"], tuned["target_ratio"]) == ("CIRR", 0, 1.25)
-    assert (combiner["projection_dim"], combiner["hidden_dim"]) == (24, 40)
+    assert (combiner["projection_dim"], combiner["hidden_dim"]) == (16, 32)
     assert 0 <= tuned["metrics"]["recall_at50"] <= 100
     assert set(torch.load(trained[0], weights_only=True)) == {"epoch", "CLIP", "facts"}
 
 
 @pytest.fixture
 def judge(world, tmp_path, capsys):
-    """Run validate.py on checkpoints; give what it prints, or the line that it ends with."""
+    """Return a function that runs validate.py on checkpoints: what it prints, or the line that it ends with."""
 
     def run(*arguments):
-        paths = ["--data-path", str(world), "--output-path", str(tmp_path), "--num-workers", "0"]
         capsys.readouterr()
-        try:
-            validate.main(["--dataset", "CIRR", *paths, *map(str, arguments)])
-        except SystemExit as end:
-            assert end.code == 2
-            (line,) = capsys.readouterr().err.splitlines()
-            return line
-        return capsys.readouterr().out
+        status = status_of(validate.main, ["--dataset", "CIRR", *paths_of(world, tmp_path), *arguments])
+        captured = capsys.readouterr()
+        if status == 0:
+            return captured.out
+        assert status == 2
+        (line,) = captured.err.splitlines()
+        return line
 
     return run
 
@@ -77,16 +79,15 @@ def test_a_flag_that_contradicts_is_refused(trained, judge, small_clip, world, t
     line = judge("--clip-model-path", tuned, "--transform", "targetpad")
     assert f"--transform targetpad: {tuned} was trained with --transform squarepad" in line
     both = ["--clip-model-path", tuned, "--combiner-path", combiner]
-    assert "--projection-dim 24 --hidden-dim 40, not of 99" in judge(*both, "--hidden-dim", "99")
+    assert "--projection-dim 16 --hidden-dim 32, not of 99" in judge(*both, "--hidden-dim", "99")
     small = ["--clip-model-name", world / "small_clip.pt"]
     assert f"{combiner}: was trained on another CLIP" in judge(*small, "--combiner-path", combiner)
 
 
 def test_submission_takes_what_checkpoints_tell(trained, world, tmp_path):
     tuned, combiner = trained
-    paths = ["--data-path", str(world), "--output-path", str(tmp_path), "--num-workers", "0"]
     arguments = ["--clip-model-path", str(tuned), "--combiner-path", str(combiner), "--submission-name", "mine"]
-    cirr_test_submission.main([*paths, *arguments])
+    cirr_test_submission.main([*paths_of(world, tmp_path), *arguments])
     assert len(list((tmp_path / "submission" / "CIRR").iterdir())) == 2
 
 
@@ -116,7 +117,7 @@ FEW = settings(
 
 
 def assert_data_or_refused(read, path):
-    """Reading gives something, or refuses in one line that begins with the file."""
+    """Read something, or be refused in one line that begins with the file."""
     try:
         read(path)
     except InputError as error:
@@ -124,12 +125,15 @@ def assert_data_or_refused(read, path):
         assert len(str(error).splitlines()) == 1
 
 
+READERS = (lambda path: read_weights(path, "CLIP"), lambda path: load_clip(str(path)), read_facts)
+
+
 @FEW
 @given(content=CONTENTS)
 def test_checkpoints_of_anything(content, tmp_path):
     path = tmp_path / "any.pt"
     torch.save(content, path)
-    for read in (lambda path: read_weights(path, "CLIP"), lambda path: load_clip(str(path)), read_facts):
+    for read in READERS:
         assert_data_or_refused(read, path)
     path.rename(tmp_path / STATE_FILE)
     assert_data_or_refused(lambda path: read_state(path.parent), tmp_path / STATE_FILE)
@@ -137,7 +141,7 @@ def test_checkpoints_of_anything(content, tmp_path):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A whole checkpoint of a very small CLIP."""
+    """Return the bytes of a whole checkpoint of a very small CLIP."""
     path = tmp_path_factory.mktemp("saved") / "clip.pt"
     torch.save(random_clip(8, 16, 1, 64, 8, 8, 16, 8, 1, 1).state_dict(), path)
     return path.read_bytes()
@@ -152,7 +156,7 @@ def test_torn_and_mutated_checkpoints(data, saved, tmp_path):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "torn.pt"
     path.write_bytes(content)
-    for read in (lambda path: read_weights(path, "CLIP"), lambda path: load_clip(str(path)), read_facts):
+    for read in READERS:
         assert_data_or_refused(read, path)
 
 
@@ -169,7 +173,7 @@ def test_mutated_whole_checkpoints(data, tmp_path):
 
 
 class Touch:
-    """Unpickling this runs code."""
+    """What runs code when it is unpickled: it creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -182,8 +186,10 @@ class Touch:
 def test_no_code_runs(write, tmp_path):
     path = tmp_path / "hostile.pt"
     write({"epoch": 0, "CLIP": {"a": Touch(tmp_path / "touched")}, "facts": Touch(tmp_path / "touched")}, path)
-    for read in (lambda path: read_weights(path, "CLIP"), lambda path: load_clip(str(path)), read_facts):
-        assert_data_or_refused(read, path)
+    for read in (lambda path: read_weights(path, "CLIP"), lambda path: load_clip(str(path))):
+        with pytest.raises(InputError, match=r"hostile.pt: cannot be read as weights"):
+            read(path)
+    assert_data_or_refused(read_facts, path)
     with pytest.raises(InputError):
         read_state(path.rename(tmp_path / STATE_FILE).parent)
     assert not (tmp_path / "touched").exists()

@@ -1,3 +1,5 @@
+"""The Combiner is the published one: its weights fit, and it gives the same features and logits."""
+
 import torch
 
 from combiner import Combiner

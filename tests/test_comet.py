@@ -1,3 +1,5 @@
+"""Comet: no account is no fault, no network stops a run, and no key is written anywhere."""
+
 import json
 import socket
 import zipfile
@@ -12,20 +14,21 @@ KEY = "ThisKeyMustNeverBeWritten"
 
 @pytest.fixture
 def silent_server():
-    """An address that takes connections and never answers."""
+    """Open an address that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/clientlib/"
 
 
 @pytest.fixture
 def closed_port():
+    """Return an address that nothing listens at."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     return f"http://127.0.0.1:{port}/clientlib/"
 
 
 def messages_of(archive):
-    """All messages of an offline experiment."""
+    """Return all messages of an offline experiment."""
     with zipfile.ZipFile(archive) as files:
         lines = files.read("messages.json").decode().splitlines()
     return [json.loads(line) for line in lines]
@@ -68,6 +71,7 @@ def test_an_offline_archive_holds_the_run(options, run_folder, capsys):
 @pytest.mark.parametrize("server", ["closed_port", "silent_server"])
 def test_a_run_goes_on_without_comet(server, options, run_folder, capsys, monkeypatch, request):
     monkeypatch.setenv("COMET_URL_OVERRIDE", request.getfixturevalue(server))
+    monkeypatch.setattr("src.command.comet.COMET_PATIENCE", 0.2)  # neither will ever answer
     fine_tune(options, "--api-key", KEY, "--workspace", "lab")
     assert "Comet cannot be reached" in capsys.readouterr().err
     assert len(list(run_folder().glob("*.zip"))) == 1

@@ -1,3 +1,5 @@
+"""Transforms and data sets give what the published ones give, and name what they cannot open."""
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -16,7 +18,7 @@ from src.base.errors import InputError
 
 
 def formula_picture(width, height, mode):
-    """The picture that tests/golden/transforms.json was made from."""
+    """Draw the picture that tests/golden/transforms.json was made from."""
     y, x = np.mgrid[:height, :width]
     channels = ((3 * x + 5 * y) % 256, (7 * x + 2 * y) % 256, (x * x // 9 + 11 * y) % 256)
     return PIL.Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)).convert(mode)

@@ -1,13 +1,9 @@
 """Any number of processes, and any --clip-bs, come to the same results."""
 
-import contextlib
 import itertools
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 
 import pandas as pd
 import pytest
@@ -15,13 +11,15 @@ import torch
 import torch.distributed
 
 import validate
-from src.base.files import PROJECT_ROOT
+from src.base.files import read_json, write_json
 from src.training.losses import contrastive_loss
 from src.training.state import STATE_FILE
-from tests.forks import children_of, finished_runs, only_run, wait_for_end
+from tests.commands import toy_options
+from tests.forks import finished_runs, only_run
+from tests.processes import children_of, wait_for_end, wait_for_workers
 
-# 14 is a multiple of neither 4 nor 8.
-RECIPE = ["--num-epochs", "5", "--batch-size", "14", "--validation-frequency", "1", "--seed", "2", "--save-training"]
+# 14 is a multiple of neither 4 processes nor 8 pictures at once: shares and pieces differ in size.
+RECIPE = ["--num-epochs", "5", "--batch-size", "14", "--validation-frequency", "1", "--seed", "2"]
 STAGES = {
     "clip_fine_tune": ["--learning-rate", "1e-3"],
     "combiner_train": ["--combiner-lr", "1e-3", "--projection-dim", "64", "--hidden-dim", "64"],
@@ -29,13 +27,12 @@ STAGES = {
 
 
 def flags_of(command, dataset, world, output, *extra):
-    paths = ["--data-path", world, "--clip-model-name", world / "small_clip.pt", "--num-workers", "0"]
-    return ["--dataset", dataset, *paths, "--output-path", output, *RECIPE, *STAGES[command], *extra]
+    return ["--dataset", dataset, *toy_options(world, output), *RECIPE, *STAGES[command], *extra]
 
 
 @pytest.fixture(scope="module")
 def alone(forks, world, tmp_path_factory):
-    """The folder of a run of one process that takes whole batches: (command, dataset, flags) → folder."""
+    """Return a function from (command, dataset, flags) to the folder of a run of one process in whole batches."""
     return finished_runs(forks, flags_of, world, tmp_path_factory.mktemp)
 
 
@@ -77,6 +74,7 @@ def test_one_encoder_learns_alike(encoder, forks, alone, world, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole_gradients(forks, tmp_path_factory):
+    """Return {model: gradients} of one process that takes the whole batch at once."""
     folder = tmp_path_factory.mktemp("gradients")
     for model in ("combiner", "resnet", "transformer"):
         assert forks.run("gradients", [folder / model, model, None, "fp64"]) == 0, forks.said()
@@ -92,19 +90,19 @@ def whole_gradients(forks, tmp_path_factory):
     ],
 )
 def test_gradients_of_a_step_are_those_of_the_whole_batch(model, processes, clip_bs, forks, whole_gradients, tmp_path):
-    """In float64, the Combiner's dropout included, 13 triplets."""
+    """In float64, the Combiner's dropout included. 13 triplets divide into no equal shares or pieces."""
     assert forks.run("gradients", [tmp_path / "found", model, clip_bs, "fp64"], processes=processes) == 0, forks.said()
     found, expected = torch.load(tmp_path / "found", weights_only=True), whole_gradients[model]
     assert found.keys() == expected.keys()
     largest = max(gradient.norm() for gradient in expected.values())
     for name, gradient in expected.items():
-        # The bias of keys has none but for rounding: softmax does not see it.
+        # The gradient of an attention's key bias is rounding alone: softmax does not see that bias.
         assert (found[name] - gradient).norm() <= 1e-6 * gradient.norm() + 1e-14 * largest, name
 
 
 @pytest.mark.parametrize(("precision", "model"), [("bf16", "transformer"), ("fp16", "resnet")])
 def test_half_precision_gradients_in_pieces_are_no_worse(precision, model, forks, tmp_path):
-    """Both kinds of autocast, fp16 with a GradScaler: no further from fp32 than the whole batch's are."""
+    """Pieces stray no further from fp32 than the whole batch does, in both kinds of autocast."""
     ways = {
         "exact": (1, None, "fp32"),
         "whole": (1, None, precision),
@@ -150,8 +148,8 @@ def test_a_failure_of_one_process_ends_all_with_its_message(forks, broken_world,
     torn = broken_world / "cirr_dataset" / "dev"
     torn = sorted(torn.iterdir())[-1]
     torn.write_bytes(torn.read_bytes()[:100])
-    paths = ["--data-path", broken_world, "--clip-model-name", world / "small_clip.pt", "--output-path", tmp_path]
-    assert forks.run("validate", ["--dataset", "CIRR", *paths, "--num-workers", "0"], processes=2) == 2
+    flags = ["--dataset", "CIRR", *toy_options(world, tmp_path), "--data-path", broken_world]
+    assert forks.run("validate", flags, processes=2) == 2
     said = [line for number in range(2) for line in forks.said(number).splitlines() if "error" in line]
     assert len(said) == 1
     assert f"error: {torn}: cannot be read as a picture" in said[0]
@@ -168,32 +166,35 @@ def test_one_process_writes_and_speaks(forks, world, tmp_path):
 
 @pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
 def test_judging_is_shared_out_and_its_features_are_kept(dataset, forks, world, tmp_path, capsys):
-    flags = ["--dataset", dataset, "--data-path", world, "--clip-model-name", world / "small_clip.pt"]
-    flags += ["--output-path", tmp_path, "--num-workers", "0"]
+    flags = ["--dataset", dataset, *toy_options(world, tmp_path)]
     assert forks.run("validate", flags, processes=4) == 0, forks.said()
     printed = forks.said(stream="stdout")
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").rglob("*.npy")}
-    validate.main([str(flag) for flag in flags])
+    validate.main(flags)
     assert capsys.readouterr().out == printed
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "features").rglob("*.npy")} == kept
-    validate.main([str(flag) for flag in flags] + ["--no-feature-cache"])
+    validate.main([*flags, "--no-feature-cache"])
     assert capsys.readouterr().out == printed
     assert not torch.distributed.is_initialized()
 
 
-def test_more_processes_than_pictures(forks, broken_world, world, tmp_path):
+def test_more_processes_than_queries(forks, broken_world, world, tmp_path):
     """Every process has something to encode, even where there is less than that."""
-    flags = ["--data-path", world, "--clip-model-name", world / "small_clip.pt", "--num-workers", "0"]
+    annotations = broken_world / "cirr_dataset" / "cirr"
+    captions, listing = annotations / "captions/cap.rc2.test1.json", annotations / "image_splits/split.rc2.test1.json"
+    (triplet, *_), paths = read_json(captions, list), read_json(listing, dict)
+    write_json(captions, [triplet])
+    write_json(listing, {name: paths[name] for name in triplet["img_set"]["members"]})
     for processes, folder in ((1, "one"), (4, "four")):
-        order = [*flags, "--output-path", tmp_path / folder, "--submission-name", "a"]
-        assert forks.run("cirr_test_submission", order, processes=processes) == 0, forks.said()
+        flags = [*toy_options(world, tmp_path / folder), "--data-path", broken_world, "--submission-name", "a"]
+        assert forks.run("cirr_test_submission", flags, processes=processes) == 0, forks.said()
     one, four = ((tmp_path / folder / "submission" / "CIRR").iterdir() for folder in ("one", "four"))
     assert [path.read_bytes() for path in sorted(one)] == [path.read_bytes() for path in sorted(four)]
 
 
 @pytest.mark.parametrize(("command", "dataset"), [("clip_fine_tune", "CIRR"), ("combiner_train", "FashionIQ")])
 def test_resume_with_another_number_of_processes(command, dataset, forks, alone, world, tmp_path):
-    flags = flags_of(command, dataset, world, tmp_path, "--num-epochs", "1")
+    flags = flags_of(command, dataset, world, tmp_path, "--num-epochs", "1", "--save-training")
     assert forks.run(command, flags, processes=4) == 0, forks.said()
     for processes, epochs in ((2, 3), (1, 5)):
         flags = ["--resume", only_run(tmp_path), "--num-epochs", epochs]
@@ -201,32 +202,27 @@ def test_resume_with_another_number_of_processes(command, dataset, forks, alone,
     assert_alike(only_run(tmp_path), alone(command, dataset))
 
 
-@contextlib.contextmanager
-def torchrun_job(world, output):
-    """Two processes with a worker each, on their way through more epochs than will be, as torchrun starts them."""
-    flags = flags_of("clip_fine_tune", "CIRR", world, output, "--num-epochs", "500", "--num-workers", "1")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "clip_fine_tune.py", *map(str, flags)]
-    with (
-        (output / "stderr").open("w") as stderr,
-        subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL, stderr=stderr) as job,
-    ):
-        while not list(output.glob(f"models/*/{STATE_FILE}")):
-            assert job.poll() is None, (output / "stderr").read_text()
-            time.sleep(0.05)
-        yield job
+@pytest.fixture
+def job(forks, world, tmp_path):
+    """Start two processes with a worker each, on their way through more epochs than will be, as torchrun starts them.
+
+    Return torchrun's number and theirs.
+    """
+    endless = ["--num-epochs", "500", "--save-training", "--num-workers", "1"]
+    flags = flags_of("clip_fine_tune", "CIRR", world, tmp_path, *endless)
+    torchrun = ["--standalone", "--nproc-per-node", "2", "clip_fine_tune.py", *flags]
+    (pid,) = forks.start("torchrun", torchrun)
+    forks.wait_for_file(tmp_path, f"models/*/{STATE_FILE}", pid)
+    return pid, children_of(pid)
 
 
-def test_a_killed_process_ends_the_job_which_goes_on_with_fewer(forks, alone, world, tmp_path):
-    with torchrun_job(world, tmp_path) as job:
-        processes = children_of(job.pid)
-        workers = [worker for process in processes for worker in children_of(process)]
-        assert len(workers) >= 2
-        os.kill(processes[1], signal.SIGKILL)
-        assert job.wait(timeout=60) != 0
+def test_a_killed_process_ends_the_job_which_goes_on_with_fewer(job, forks, alone, world, tmp_path):
+    _, processes = job
+    workers = [worker for process in processes for worker in wait_for_workers(process, 1)]
+    os.kill(processes[1], signal.SIGKILL)
+    assert forks.wait() == [1]
     wait_for_end([*processes, *workers])
-    said = (tmp_path / "stderr").read_text()
-    run = only_run(tmp_path)
+    said, run = forks.said(), only_run(tmp_path)
     way_on = rf"--resume {run} goes on from \d+ finished"
     assert re.search(rf"(another process of this job has ended, .*; |stopped by SIGTERM: ){way_on}", said), said
     epochs = ["--num-workers", "0", "--num-epochs", len(pd.read_csv(run / "train_metrics.csv")) + 2]
@@ -234,9 +230,9 @@ def test_a_killed_process_ends_the_job_which_goes_on_with_fewer(forks, alone, wo
     assert_alike(run, alone("clip_fine_tune", "CIRR", *epochs))
 
 
-def test_a_killed_torchrun_takes_its_processes_along(world, tmp_path):
-    with torchrun_job(world, tmp_path) as job:
-        processes = children_of(job.pid)
-        job.kill()
+def test_a_killed_torchrun_takes_its_processes_along(job, forks, tmp_path):
+    torchrun, processes = job
+    os.kill(torchrun, signal.SIGKILL)
+    assert forks.wait() == [-signal.SIGKILL]
     wait_for_end(processes)
-    assert f"stopped by SIGTERM: --resume {only_run(tmp_path)} goes on from" in (tmp_path / "stderr").read_text()
+    assert f"stopped by SIGTERM: --resume {only_run(tmp_path)} goes on from" in forks.said()

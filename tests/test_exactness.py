@@ -1,8 +1,6 @@
 """Every faster way gives what the plain one gives: the published algorithms as benchmarks/plain.py writes them."""
 
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,8 +10,7 @@ import benchmarks.__main__ as benchmark
 import data_utils
 from benchmarks import plain
 from clip_fine_tune import FineTuning
-from data_utils import CIRRDataset, FashionIQDataset, TripletImages, make_transform
-from src.base.files import PROJECT_ROOT
+from data_utils import TripletImages, make_transform
 from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip
 from src.models.openai_clip import small_clip as random_clip
@@ -21,6 +18,8 @@ from src.retrieval import ranking
 from src.retrieval.ranking import best_rows, rank_targets, rank_targets_among
 from src.tasks.registry import TASKS
 from tests.gradients import plan_of
+from tests.processes import python
+from tests.splits import published_dataset
 from training import Training
 from utils import autocast, extract_caption_features
 from validate import compute_cirr_val_metrics
@@ -28,6 +27,7 @@ from validate import compute_cirr_val_metrics
 
 @pytest.fixture(params=[False, True], ids=["whole", "in pieces"])
 def pieces(request, monkeypatch):
+    """Let ranking take the whole at once, or many small pieces."""
     if request.param:
         for name, number in (("SCORES_AT_ONCE", 300), ("QUERIES_AT_ONCE", 3), ("ROWS_AT_ONCE", 16)):
             monkeypatch.setattr(ranking, name, number)
@@ -35,7 +35,7 @@ def pieces(request, monkeypatch):
 
 @pytest.fixture
 def question(device):
-    """Features of 90 pictures, some the same; predicted features of 50 queries; the rows [50, 6] of their groups."""
+    """Return features of 90 pictures, some the same, predicted features of 50 queries, and rows [50, 6] of groups."""
     draws = torch.Generator().manual_seed(1)
     features = torch.randn(90, 8, generator=draws)
     features[40:60] = features[10:30]
@@ -98,9 +98,7 @@ def test_a_batch_opens_each_of_its_pictures_once(dataset, world, monkeypatch):
     random.Random(0).shuffle(chosen)
     references, targets, captions, images = triplets[chosen]
     assert len(opened) == len(set(opened)) == len(images)
-    kinds = [] if dataset == "CIRR" else [task.categories]
-    make = CIRRDataset if dataset == "CIRR" else FashionIQDataset
-    published = make("train", *kinds, "relative", preprocess, world)
+    published = published_dataset(dataset, "train", "relative", preprocess, world)
     for place, number in enumerate(chosen):
         reference, target, caption = published[number]
         assert torch.equal(images[references[place]], reference)
@@ -109,7 +107,10 @@ def test_a_batch_opens_each_of_its_pictures_once(dataset, world, monkeypatch):
 
 
 def test_a_step_of_stage_1_is_the_plain_one(world, device):
-    """Loss and weights after a step: pictures once through the tower, captions trimmed, channels last, fused AdamW."""
+    """Loss and gradients are those of a step without shortcuts.
+
+    Ours takes each picture once through the tower, trims captions, keeps channels last and fuses AdamW.
+    """
     splits = list(TASKS["CIRR"].read_all(world, "train").values())
     batch = TripletImages(splits, make_transform("targetpad", 1.25, 64))[list(range(24))]
     references, targets, captions, images = batch
@@ -151,10 +152,11 @@ def test_flags_are_answered_before_torch_is_imported(command, flag, status):
         f"try: runpy.run_module('{command}', run_name='__main__')\n"
         "except SystemExit as end: print({'torch', 'pandas', 'numpy', 'PIL'} & set(sys.modules), end.code or 0)\n"
     )
-    ran = subprocess.run([sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    ran = python("-c", program)
     assert ran.stdout.splitlines()[-1] == f"set() {status}"
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(tmp_path):
     """Its figures mean nothing on so little, but its own comparisons of plain and fast results hold."""
     benchmark.main(["--quick", "--output", str(tmp_path)])

@@ -24,7 +24,7 @@ FILES = {
 """{file: the reader of it and its arguments}"""
 
 HOSTILE_TEXT = st.one_of(
-    st.text(st.characters(exclude_categories=()), max_size=20),  # half surrogate pairs too
+    st.text(st.characters(exclude_categories=()), max_size=20),  # halves of surrogate pairs too
     st.sampled_from(["", "\n", "a\0b", "\ud800", "../../x", "/etc/passwd", "C:\\x", "a\u2028b", ".", "..", "x" * 5000]),
 )
 HOSTILE_VALUES = st.one_of(
@@ -41,7 +41,7 @@ EXAMPLES = settings(max_examples=150, derandomize=True, deadline=None)
 
 @pytest.fixture(scope="module")
 def annotations_alone(world, tmp_path_factory):
-    """The toy world without its pictures, to be overwritten."""
+    """Copy the toy world without its pictures, to be overwritten."""
     folder = tmp_path_factory.mktemp("annotations")
     for name in FILES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def annotations_alone(world, tmp_path_factory):
 
 
 def read_with(folder, name, content):
-    """The split that `name` belongs to, read while that file holds `content`; None where it is refused in one line."""
+    """Read the split that `name` belongs to while that file holds `content`; None where it is refused in one line."""
     original = (folder / name).read_bytes()
     (folder / name).write_bytes(content)
     reader, *arguments = FILES[name]
@@ -76,7 +76,7 @@ def read_with(folder, name, content):
 
 
 def assert_right(split, folder, is_cirr):
-    """What the rest of the code takes for granted of a split."""
+    """Assert what the rest of the code takes for granted of a split."""
     root = folder / ("cirr_dataset" if is_cirr else FIQ)
     for name, path in split.pictures.items():
         assert len(name.splitlines()) == 1
@@ -118,7 +118,7 @@ def test_flipped_and_inserted_bytes(name, changes, annotations_alone):
 
 
 def places(content):
-    """All (container, key) of a JSON content."""
+    """Yield all (container, key) of a JSON content."""
     keys = content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
     for key in keys:
         yield content, key

@@ -8,15 +8,26 @@ import pytest
 
 from src.base.errors import InputError
 from src.pictures.kinds import look_at, look_at_all
-from tests.odd_pictures import plain, saved
+from tests.odd_pictures import REFUSED, RGB, TAKEN, saved, write
 from tests.splits import read_cirr
+
+
+@pytest.mark.parametrize("case", [*TAKEN, *REFUSED])
+def test_what_is_found(case, tmp_path):
+    odd = (TAKEN | REFUSED)[case]
+    write(odd, tmp_path / "picture.png")
+    look = look_at(tmp_path / "picture.png")
+    assert look.kinds == odd.kinds
+    if look.kinds == ("unreadable",):
+        assert odd.fault in look.fault
+    else:
+        assert look.fault == ""
 
 
 def test_worker_processes_see_what_one_process_sees(broken_world):
     paths = list(read_cirr(broken_world, "train").pictures.values())
-    paths[1].write_bytes(b"no picture")
-    paths[2].unlink()
-    paths[30].write_bytes(saved(plain("P"), "PNG"))
+    for number, odd in ((1, REFUSED["text"]), (2, REFUSED["missing"]), (30, TAKEN["palette"])):
+        write(odd, paths[number])
     alone = look_at_all(paths, 0)
     assert look_at_all(paths, 2) == alone
     assert list(alone) == paths
@@ -37,7 +48,8 @@ def test_a_dead_worker_is_an_error_that_names_where(tmp_path):
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM", "TGA", "ICO"])
 def test_no_damage_is_too_much(form, tmp_path):
-    whole, rng = saved(plain(size=(40, 30)), form), np.random.default_rng(0)
+    """Whatever a damaged file is, looking at it raises nothing, and says why where it is unreadable."""
+    whole, rng = saved(RGB, form), np.random.default_rng(0)
     picture = tmp_path / "picture"
     for number in range(60):
         damaged = bytearray(whole[: rng.integers(1, len(whole))] if number % 2 else whole)

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("shared")
 
 @pytest.fixture(params=[1, 2])
 def finish(request, forks):
-    """Run a command to its end; give what it printed."""
+    """Return a function that runs a command, in one process or two, to a good end and returns what it printed."""
 
     def run(command, *arguments, **order):
         assert forks.run(command, arguments, processes=request.param, **order) == 0, forks.said()
@@ -22,6 +22,7 @@ def finish(request, forks):
 
 @pytest.fixture
 def checkpoints(shared, tmp_path):
+    """Return {combining function: options} that name the reference's checkpoints."""
     folder = shared / "golden"
     clip = ["--clip-model-name", str(folder / "tiny_clip.pt"), "--clip-model-path", str(folder / "tuned_clip.pt")]
     combiner = ["--combiner-path", str(folder / "combiner.pt"), "--projection-dim", "256", "--hidden-dim", "512"]
@@ -58,7 +59,7 @@ def test_submission_is_the_references(checkpoints, shared, finish, tmp_path):
 
 @pytest.fixture
 def cut_data(shared, golden, tmp_path):
-    """The folder of pictures with its CIRR captions cut to those of tests/golden/training.json."""
+    """Return options for the reference's pictures, with their CIRR captions cut to those that it was trained on."""
     whole = shared / "data" / "emoji_cir" / "cirr_dataset"
     cut = tmp_path / "data" / "cirr_dataset"
     shutil.copytree(whole / "cirr", cut / "cirr")

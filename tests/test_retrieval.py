@@ -1,3 +1,5 @@
+"""Ranks and best rows on a few pictures, by hand."""
+
 import pytest
 import torch
 

@@ -15,7 +15,7 @@ def row(key):
 
 
 def ask(store, keys):
-    """The keys whose rows the store lacks; it is given them, and what it then gives for `keys` is checked."""
+    """Return the keys whose rows the store lacks; give it these, and check what it then returns for `keys`."""
     missing = [keys[position] for position in store.missing(keys)]
     if missing:
         store.add(missing, [np.stack([row(key) for key in missing])])

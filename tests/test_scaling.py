@@ -10,7 +10,10 @@ LINKS = SimpleNamespace(tflops=100, node_link=200, network=20, cards_per_node=8)
 
 
 def test_bytes_of_a_step():
-    """Two processes, 8 triplets, 4 numbers a feature, 10 weights: half of 4 bytes, 3 times 8 · 4 and twice 10."""
+    """By hand for 2 processes, 8 triplets, 4 numbers a feature and 10 weights.
+
+    A process sends half of 4 bytes a number: 3 times 8 · 4 numbers of features, and twice 10 of gradients.
+    """
     assert exchanged(8, 2, 4, 10) == (192, 40)
     assert exchanged(8, 1, 4, 10) == (0, 0)
 

@@ -12,7 +12,7 @@ from src.base.signals import Stopping
 
 
 class _Interrupted(BaseException):
-    """What a signal's handler raises."""
+    """What the handler of a signal raises."""
 
 
 @pytest.mark.parametrize("step", ["_get_free_pos", "refresh"])

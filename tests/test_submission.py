@@ -1,6 +1,7 @@
+"""The two submission files hold what the reference's hold, in the form that CIRR's server takes."""
+
 import json
 
-import pytest
 import torch
 
 import cirr_test_submission
@@ -9,6 +10,7 @@ from data_utils import CIRRDataset
 from src.retrieval.answers import Gallery, answer
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
+from tests.commands import status_of
 
 
 def test_answers_are_the_references(golden, device):
@@ -54,15 +56,12 @@ def test_name_is_the_time_by_default(options, tmp_path):
 
 
 def test_a_name_is_no_path(options, capsys, tmp_path):
-    with pytest.raises(SystemExit) as exit:
-        cirr_test_submission.main(["--submission-name", "../mine", *options])
-    assert exit.value.code == 2
+    assert status_of(cirr_test_submission.main, ["--submission-name", "../mine", *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "--submission-name: '../mine' is not a part of a file name, which has no slashes" in line
     assert not (tmp_path / "submission").exists()
 
 
 def test_help_says_the_time_and_not_which(capsys):
-    with pytest.raises(SystemExit):
-        cirr_test_submission.main(["--help"])
+    assert status_of(cirr_test_submission.main, ["--help"]) == 0
     assert "end of both files' names (default: the time)" in " ".join(capsys.readouterr().out.split())

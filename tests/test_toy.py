@@ -7,9 +7,11 @@ import PIL.Image
 import pytest
 
 from src import toy
+from tests.commands import status_of
 
 
 def cirr(world, split):
+    """Return captions and listing of a split, as they are on disk."""
     folder = world / "cirr_dataset" / "cirr"
     captions = json.loads((folder / "captions" / f"cap.rc2.{split}.json").read_text())
     return captions, json.loads((folder / "image_splits" / f"split.rc2.{split}.json").read_text())
@@ -93,8 +95,6 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(("place", "fault"), [("file", "is a file"), ("file/toy", "Not a directory")])
 def test_a_place_that_is_no_folder(place, fault, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SystemExit) as exit:
-        toy.main([str(tmp_path / place)])
-    assert exit.value.code == 2
+    assert status_of(toy.main, [tmp_path / place]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {tmp_path / place}: {fault}")

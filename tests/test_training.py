@@ -16,19 +16,16 @@ import validate
 from clip_fine_tune import FineTuning
 from combiner import Combiner
 from combiner_train import CombinerTraining, encode_triplets
-from data_utils import CIRRDataset, FashionIQDataset, TripletRows, make_transform
+from data_utils import TripletRows, make_transform
 from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip
 from src.models.openai_clip import small_clip as random_clip
 from src.models.weights import read_weights
 from src.tasks.registry import TASKS
+from tests.commands import CIRR_RECALLS, COMBINER
+from tests.splits import published_dataset
 from utils import Encoder, collate_fn
 
-CIRR_RECALLS = [
-    *(f"group_recall_at{k}" for k in (1, 2, 3)),
-    *(f"recall_at{k}" for k in (1, 5, 10, 50)),
-]
-COMBINER = ["--projection-dim", "16", "--hidden-dim", "32"]
 SHORT = ["--num-epochs", "3", "--batch-size", "16"]
 COLUMNS = {
     "CIRR": [
@@ -89,7 +86,7 @@ def check_run(folder, dataset, saved, validated):
 
 
 def compare_with_validate(dataset, options, folder, capsys, *checkpoints):
-    """validate.py must print what the last validation of the training wrote."""
+    """Compare what validate.py prints with what the last validation of the training wrote."""
     capsys.readouterr()
     validate.main(["--dataset", dataset, *options, *checkpoints])
     printed = [float(line.split(" = ")[1]) for line in capsys.readouterr().out.splitlines()]
@@ -156,7 +153,7 @@ def test_clip_does_not_leave_eval_mode():
 
 @pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
 def test_stage_2_sees_what_clip_would_give_each_batch(dataset, world, small_clip):
-    """Features extracted once must be those of encoding a batch's own pictures and captions, as the published code."""
+    """Features extracted once are those that the published code gets by encoding a batch's pictures and captions."""
     task, preprocess = TASKS[dataset], make_transform("targetpad", 1.25, 64)
     triplets = TripletRows(list(task.read_all(world, "train").values()), preprocess)
     encoder = Encoder(small_clip, ENCODERS, batch_size=7)
@@ -166,9 +163,7 @@ def test_stage_2_sees_what_clip_would_give_each_batch(dataset, world, small_clip
     texts = [random.Random(0).choice(task.training_texts(some)) for some in batch.captions]
     given = stage.inputs(batch, texts)
 
-    kinds = [] if dataset == "CIRR" else [task.categories]
-    make = CIRRDataset if dataset == "CIRR" else FashionIQDataset
-    published = make("train", *kinds, "relative", preprocess, world)
+    published = published_dataset(dataset, "train", "relative", preprocess, world)
     images = collate_fn([published[index][:2] for index in chosen])
     with torch.no_grad():
         plain = [small_clip.encode_images(side.to(given[0].device)) for side in images]

@@ -1,3 +1,6 @@
+"""Validation gives the reference's recalls, and counts as each protocol says."""
+
+import json
 from statistics import mean
 
 import pytest
@@ -6,15 +9,12 @@ import torch
 import validate
 from combiner import Combiner
 from src.base.errors import InputError
-from src.retrieval.answers import Gallery, predict_features
+from src.retrieval.answers import Gallery, answer, predict_features
 from src.tasks.registry import TASKS
+from src.tasks.triplets import Triplet
+from tests.commands import CIRR_RECALLS, COMBINER
 from utils import save_model
 from validate import compute_cirr_val_metrics, compute_fiq_val_metrics
-
-CIRR_RECALLS = [
-    *(f"group_recall_at{k}" for k in (1, 2, 3)),
-    *(f"recall_at{k}" for k in (1, 5, 10, 50)),
-]
 
 
 class Queries(list):
@@ -22,7 +22,7 @@ class Queries(list):
 
 
 def given(features):
-    """A combining function that gives these predicted features, whatever the picture and the caption."""
+    """Return a combining function that gives these predicted features, whatever the picture and the caption."""
     return lambda image_features, text_features: torch.tensor(features, device=image_features.device)
 
 
@@ -36,6 +36,72 @@ def test_recalls_are_the_references(golden, small_clip, device):
     assert compute_cirr_val_metrics(cirr, small_clip, *gallery, combine) == tuple(published["cirr"].values())
     fashioniq = Queries(zip(*names, [("a", "b")] * 24, strict=True))
     assert compute_fiq_val_metrics(fashioniq, small_clip, *gallery, combine) == tuple(published["fashioniq"].values())
+
+
+@pytest.mark.parametrize(
+    ("counted", "protocol"), [("full keep", "clip4cir"), ("full drop", "covr"), ("val drop", "val")]
+)
+def test_protocols_count_as_published_programs_do(counted, protocol, shared, small_clip, device):
+    for of in json.loads((shared / "golden" / "protocols" / "fashioniq.json").read_text()).values():
+        queries = Queries((*names, ("a", "b")) for names in of["triplets"])
+        gallery = torch.tensor(of["index_features"], device=device), of["names"]
+        combine = given(of["predicted_features"])
+        recalls = compute_fiq_val_metrics(queries, small_clip, *gallery, combine, protocol=protocol)
+        assert recalls == pytest.approx([of["recalls"][counted][f"r{k}"] for k in (10, 50)], abs=1e-4)
+
+
+# Five pictures at 0, 20, 40, 60 and 80 degrees, and two queries at 5: they see them in their order.
+ANGLES = torch.deg2rad(torch.tensor([0.0, 20, 40, 60, 80]))
+PICTURES = Gallery(torch.stack([ANGLES.cos(), ANGLES.sin()], dim=1), list("abcde"))
+QUERIES = torch.tensor([[0.9962, 0.0872]]).repeat(2, 1)
+TRIPLETS = [Triplet("a", ("bluer", "longer"), ("d",)), Triplet("c", ("shorter", "red"), ("e",))]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "gallery", "ranks", "best"),
+    [
+        ("clip4cir", "abcde", [3, 4], ["abcde", "abcde"]),
+        ("covr", "abcde", [2, 3], ["bcde", "abde"]),  # without each query's own reference
+        ("val", "acde", [1, 2], ["cde", "ade"]),  # and without what no triplet names
+    ],
+)
+def test_protocols_by_hand(protocol, gallery, ranks, best):
+    answers = answer(TRIPLETS, PICTURES, QUERIES, TASKS["FashionIQ"].protocol(protocol), best=5)
+    assert "".join(answers.gallery.names) == gallery
+    assert answers.ranks.tolist() == ranks
+    assert ["".join(answers.gallery.names[row] for row in rows) for rows in answers.best.tolist()] == best
+    assert answers.group_ranks is answers.group_best is None
+    few = answer(TRIPLETS, PICTURES, QUERIES, TASKS["FashionIQ"].protocol(protocol), best=2)
+    assert few.best.tolist() == answers.best[:, :2].tolist()
+
+
+def test_groups_by_hand():
+    """The reference leaves both rankings, and of a group only the others are ranked."""
+    asked = [triplet._replace(group=tuple("abde" if triplet.reference == "a" else "bcde")) for triplet in TRIPLETS]
+    answers = answer(asked, PICTURES, QUERIES, TASKS["CIRR"].protocol(), best=1)
+    assert answers.ranks.tolist() == [2, 3]
+    assert answers.group_ranks.tolist() == [1, 2]
+    assert answers.best.tolist() == [[1], [0]]
+    assert answers.group_best.tolist() == [[1, 3, 4], [1, 3, 4]]
+
+
+def test_best_rows_only_where_they_are_asked_for():
+    answers = answer(TRIPLETS, PICTURES, QUERIES, TASKS["FashionIQ"].protocol())
+    assert answers.best is answers.group_best is None
+    unanswered = [triplet._replace(targets=()) for triplet in TRIPLETS]
+    answers = answer(unanswered, PICTURES, QUERIES, TASKS["FashionIQ"].protocol(), best=1)
+    assert answers.ranks is None
+    assert answers.best.tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("compute", "known"),
+    [(compute_cirr_val_metrics, "clip4cir$"), (compute_fiq_val_metrics, "clip4cir, covr, val$")],
+)
+def test_an_unknown_protocol_is_refused(compute, known, small_clip):
+    queries = [("a", "b", *(["red", "abcdef"] if compute is compute_cirr_val_metrics else [("red", "blue")]))]
+    with pytest.raises(InputError, match=f"'vall' is no protocol of .*: it must be one of {known}"):
+        compute(queries, small_clip, PICTURES.features, PICTURES.names, given([[0.0, 1.0]]), protocol="vall")
 
 
 def test_fashioniq_captions_are_the_references(golden, small_clip, monkeypatch):
@@ -119,15 +185,8 @@ def test_validate_prints_cirrs_recalls(options, capsys):
 
 
 def test_validate_prints_fashioniqs_recalls(options, capsys, tmp_path, device):
-    save_model("combiner", 0, Combiner(64, 8, 8), tmp_path)
-    combiner = [
-        "--combiner-path",
-        str(tmp_path / "saved_models/combiner.pt"),
-        "--projection-dim",
-        "8",
-        "--hidden-dim",
-        "8",
-    ]
+    save_model("combiner", 0, Combiner(64, 16, 32), tmp_path)
+    combiner = ["--combiner-path", str(tmp_path / "saved_models" / "combiner.pt"), *COMBINER]
     validate.main(["--dataset", "FASHIONIQ", *options, *combiner])
     recalls = printed(capsys)
     kinds = ("shirt", "dress", "toptee")

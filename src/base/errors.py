@@ -4,6 +4,8 @@ import functools
 import sys
 from collections.abc import Callable, Collection, Sequence
 
+from src.base.output import unbreakable_output
+
 NAMED = 10
 """How many culprits of a kind are named; the others are counted."""
 
@@ -65,13 +67,9 @@ def require_one_of(value: object, allowed: Collection[str], what: str) -> None:
         raise InputError(f"{value!r} is no {what}: it must be one of {', '.join(allowed)}")
 
 
-def lost_worker(error: RuntimeError) -> str | None:
-    """Return what a DataLoader says of a worker that died, as a line; None for any other exception."""
-    if not str(error).startswith("DataLoader worker"):
-        return None
-    said = " ".join(str(error).split())
-    # A worker that was told to end did not run out of memory.
-    return said if "Terminated" in said else f"{said} Fewer --num-workers, or 0, take less memory."
+def one_line(error: InputError) -> str:
+    """Return the line of an InputError. A worker sends its whole traceback, whose last line is what it raised."""
+    return str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.{InputError.__name__}: ")
 
 
 def one_line_errors(main: Callable) -> Callable:
@@ -83,23 +81,19 @@ def one_line_errors(main: Callable) -> Callable:
 
     @functools.wraps(main)
     def command(argv=None):
-        try:
-            return main(argv)
-        except Stopped as stopped:
-            print(stopped.line, file=sys.stderr, flush=True)
-            raise
-        except InputError as error:
-            # A DataLoader worker sends its whole traceback as the message; the last line is what it raised.
-            fault = str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.{InputError.__name__}: ")
-        except RuntimeError as error:
-            fault = lost_worker(error)
-            if fault is None:
+        with unbreakable_output():
+            try:
+                return main(argv)
+            except Stopped as stopped:
+                print(stopped.line, file=sys.stderr, flush=True)
                 raise
-        except OSError as error:
-            if error.filename is None:
-                raise
-            fault = f"{error.filename}: {error.strerror}"
-        print(f"error: {fault}", file=sys.stderr)
-        raise SystemExit(2)
+            except InputError as error:
+                fault = one_line(error)
+            except OSError as error:
+                if error.filename is None:
+                    raise
+                fault = f"{error.filename}: {error.strerror}"
+            print(f"error: {fault}", file=sys.stderr)
+            raise SystemExit(2)
 
     return command

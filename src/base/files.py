@@ -4,12 +4,20 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from src.base.errors import InputError, repeated, shown
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_UNSYNCED = set()
+"""File systems that refused to sync a folder, each of which is mentioned once."""
 PROJECT_ROOT = Path(__file__).absolute().parents[2]
 
 
@@ -27,7 +35,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         yield unfinished
         _sync(unfinished, os.O_RDWR)
         unfinished.replace(path)
-        _sync(path.parent, os.O_RDONLY)
+        _sync_folder(path.parent)
     except OSError as error:
         # A failed write does not say where, and the name of the unfinished file would mean nothing to anybody.
         if error.filename in (None, str(unfinished)):
@@ -45,6 +53,19 @@ def remove_unfinished(folder: Path) -> None:
             path.unlink()
 
 
+def _sync_folder(folder: Path) -> None:
+    """Sync a folder, so that a new name in it survives a power failure, where the file system can."""
+    try:
+        _sync(folder, os.O_RDONLY)
+    except OSError as error:
+        # Shares, FUSE and Windows refuse in many ways. The file itself is whole and has its name.
+        device = folder.stat().st_dev
+        if device not in _UNSYNCED:
+            _UNSYNCED.add(device)
+            said = f"{folder}: folders cannot be synced here ({error.strerror}); a power failure may cost the last file"
+            print(said, file=sys.stderr, flush=True)
+
+
 def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags)
     try:
@@ -53,11 +74,42 @@ def _sync(path: Path, flags: int) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def owning(folder: Path) -> Iterator[None]:
+    """Make `folder` this process's own inside the block. A process that died holds nothing.
+
+    Raises InputError when another process has it.
+    """
+    path = folder / ".lock"
+    # This kind of lock is not passed on to workers, who may outlive their process by a moment.
+    with path.open("w") as file:
+        try:
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise InputError(f"{folder}: another process works on this run; it has to end first") from None
+        except OSError:  # a file system without locks: nobody can be kept away
+            pass
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
 def require_space(folder: Path, size: int, needs: str) -> None:
     """Raise InputError, which begins with `needs`, unless the disk of `folder` has `size` bytes free."""
     free = shutil.disk_usage(folder).free
     if size > free:
         raise InputError(f"{needs}, its disk has {free / 1e9:.2f} GB free")
+
+
+def require_writable(folder: Path) -> None:
+    """Raise InputError unless files can be written to `folder`, now rather than after hours of work."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise InputError(f"{existing}: is a file, a folder is needed to write to")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{existing}: may not be written to")
 
 
 def write_json(path: Path, content: object, **options) -> None:
@@ -73,7 +125,7 @@ def read_json(path: Path, kind: type) -> list | dict:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repetition)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repetition)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:

@@ -91,9 +91,38 @@ def positive(text: str) -> float:
     return number
 
 
+def one_or_more(text: str) -> float:
+    """Take a finite number of at least one."""
+    try:
+        number = positive(text)
+    except argparse.ArgumentTypeError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return number
+
+
+def existing_file(text: str) -> Path:
+    """Take the path of a file that is there, made absolute."""
+    path = Path(text)
+    if not text or not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text or repr(text)}: {'is a folder' if path.is_dir() else 'no such file'}")
+    return path.absolute()
+
+
+def file_path(text: str) -> Path:
+    """Take a path, made absolute now: what a run keeps of it has to be found from any folder."""
+    return Path(text).absolute()
+
+
+def name_or_file(text: str) -> str:
+    """Take a name, or the path of a file, made absolute."""
+    return str(Path(text).absolute()) if Path(text).is_file() else text
+
+
 def part_of_a_file_name(text: str) -> str:
     """Take what can be a part of a file's name, so no path."""
-    if Path(text).name != text:
+    if Path(text).name != text or "\\" in text or not text:
         raise argparse.ArgumentTypeError(f"{text!r} is not a part of a file name, which has no slashes")
     return text
 

@@ -4,10 +4,12 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 
 
-def start_worker(_number: int = 0) -> None:
-    """Make this worker end with the process that it works for, and never by a signal sent to the whole group.
+def start_worker(_number: int = 0, employer: int | None = None) -> None:
+    """Make this worker end with the process `employer` that it works for, and never by a signal to the whole group.
 
     Ctrl-C, and the SIGTERM of torchrun or `timeout`, reach every process of a group. A worker that died of one would be
     reported as lost before the training itself could say why it stops.
@@ -15,6 +17,9 @@ def start_worker(_number: int = 0) -> None:
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     end_with_parent(signal.SIGKILL)
+    # A fork server is the parent of all workers and lives as long as any of them: then the employer must be watched.
+    if employer not in (None, os.getppid()):
+        threading.Thread(target=_end_with, args=(employer,), daemon=True).start()
 
 
 def end_with_parent(number: int) -> None:
@@ -22,3 +27,13 @@ def end_with_parent(number: int) -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, ctypes.c_ulong(number))
+
+
+def _end_with(employer: int) -> None:
+    """Kill this process when the process `employer` has ended. Its number may be given to another one only later."""
+    while True:
+        time.sleep(1)
+        try:
+            os.kill(employer, 0)
+        except ProcessLookupError:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -6,7 +6,19 @@ from typing import NamedTuple
 
 from src.base.errors import InputError
 from src.base.files import PROJECT_ROOT, read_json
-from src.base.parser import Parser, any_case, count, count_or_zero, hyper_parameters, plain, positive, usable_cores
+from src.base.parser import (
+    Parser,
+    any_case,
+    count,
+    count_or_zero,
+    existing_file,
+    file_path,
+    hyper_parameters,
+    name_or_file,
+    one_or_more,
+    plain,
+    usable_cores,
+)
 from src.command.comet import CometOptions
 from src.pictures.padding import TRANSFORMS
 from src.tasks.registry import TASKS, folders
@@ -26,9 +38,9 @@ def add_common_options(parser: Parser) -> None:
     """Add what all four commands take: features, where data is and results go, the machine, and Comet."""
     add_feature_cache_options(parser)
     group = parser.add_argument_group("data, output and machine")
-    group.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
+    group.add_argument("--data-path", type=file_path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
     group.add_argument(
-        "--output-path", type=Path, default=PROJECT_ROOT, help="receives models/, submission/ and features/"
+        "--output-path", type=file_path, default=PROJECT_ROOT, help="receives models/, submission/ and features/"
     )
     group.add_argument(
         "--seed", type=count_or_zero, default=0, help="decides every random draw of a training; judging draws nothing"
@@ -60,7 +72,7 @@ def add_skip_missing_option(parser: Parser) -> None:
 def add_image_cache_option(parser: Parser) -> None:
     """Add --image-cache."""
     help_text = "folder that keeps every picture decoded, resized and cropped: 3 bytes a pixel"
-    parser.add_argument("--image-cache", type=Path, metavar="FOLDER", help=help_text)
+    parser.add_argument("--image-cache", type=file_path, metavar="FOLDER", help=help_text)
 
 
 def add_feature_cache_options(parser: Parser) -> None:
@@ -68,7 +80,7 @@ def add_feature_cache_options(parser: Parser) -> None:
     # Exclusive: a folder and no folder contradict each other.
     group = parser.add_argument_group("features of a frozen CLIP").add_mutually_exclusive_group()
     help_text = "folder that keeps features for the next command (default: features/ in the output path)"
-    group.add_argument("--feature-cache", type=Path, metavar="FOLDER", help=help_text)
+    group.add_argument("--feature-cache", type=file_path, metavar="FOLDER", help=help_text)
     group.add_argument("--no-feature-cache", action="store_true", help="keep features in memory alone")
 
 
@@ -103,6 +115,14 @@ def retriever_options(args: Namespace) -> RetrieverOptions:
         args.num_workers,
         args.skip_missing,
     )
+
+
+def parse_judging(parser: Parser, argv: list[str] | None = None) -> Namespace:
+    """Parse the options of a judging command."""
+    args = parser.parse_args(argv)
+    if args.combining_function == "combiner" and args.combiner_path is None:
+        parser.error("--combining-function combiner needs --combiner-path, a checkpoint of stage 2")
+    return args
 
 
 class CombiningOptions(NamedTuple):
@@ -146,12 +166,13 @@ def add_training_options(parser: Parser, batch_size: int, validation_frequency: 
     group.add_argument("--save-best", action="store_true", help="with --save-training: keep only the best weights")
 
     help_text = "go on with a run that was stopped or has finished; its options need not be given again"
-    group.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help=help_text)
+    group.add_argument("--resume", type=file_path, metavar="RUN_FOLDER", help=help_text)
 
 
 MAY_CHANGE = {
-    *("num_epochs", "clip_bs", "num_workers", "data_path", "output_path"),
+    *("num_epochs", "clip_bs", "num_workers", "data_path"),
     *("feature_cache", "no_feature_cache", "image_cache"),
+    *("clip_model_name", "clip_model_path"),  # the weights themselves are compared
     *("api_key", "workspace", "experiment_name", "comet_offline", "resume"),
 }
 """Options that do not decide a run's results: --resume takes other ones."""
@@ -162,7 +183,7 @@ def parse_training(parser: Parser, argv: list[str] | None = None) -> Namespace:
     args = parser.parse_args(argv)
     if args.resume is not None:
         try:
-            _take_over(args, {action.dest for action in parser._actions if action.type is Path})
+            _take_over(args, {action.dest for action in parser._actions if action.type in (file_path, existing_file)})
         except InputError as error:
             parser.error(str(error))
     # Not required by argparse: with --resume the run says it.
@@ -176,11 +197,13 @@ def _take_over(args: Namespace, paths: set[str]) -> None:
     if not args.resume.is_dir():
         raise InputError(f"--resume {args.resume}: no such folder")
     path = args.resume / "training_hyperparameters.json"
+    if not path.is_file():
+        raise InputError(f"--resume {args.resume}: not a run folder, it has no {path.name}")
     options = read_json(path, dict)
     # The options of a command are its signature: stage 1 and stage 2 differ in them.
     foreign = sorted(options.keys() ^ hyper_parameters(args).keys())
     if foreign:
-        raise InputError(f"{path}: not a run of this command, whose options differ in {foreign[0]}")
+        raise InputError(f"--resume {args.resume}: a run of another command, whose options differ in {foreign[0]}")
     if not options["save_training"]:
         raise InputError(f"--resume {args.resume}: a run without --save-training left nothing to go on from")
     flags = {name: f"--{name.replace('_', '-')}" for name in options}
@@ -215,8 +238,12 @@ def training_plan(args: Namespace) -> TrainingPlan:
 
 
 class RunOptions(NamedTuple):
-    """Where a training writes and logs, and which run it goes on with."""
+    """What a training reads, how it runs, where it writes and logs, and which run it goes on with."""
 
+    dataset: str
+    plan: TrainingPlan
+    data_path: Path
+    skip_missing: bool
     output_path: Path
     resume: Path | None
     comet: CometOptions
@@ -226,19 +253,22 @@ class RunOptions(NamedTuple):
 
 def run_options(args: Namespace) -> RunOptions:
     """Return the part of a training command's options that its run takes."""
-    return RunOptions(args.output_path, args.resume, comet_options(args), hyper_parameters(args))
+    paths = args.data_path, args.skip_missing, args.output_path, args.resume
+    return RunOptions(args.dataset, training_plan(args), *paths, comet_options(args), hyper_parameters(args))
 
 
 def add_clip_options(parser: Parser, tuned: bool = True) -> None:
     """Add which CLIP, how pictures are prepared for it, and (`tuned`) the checkpoint to load over it."""
     group = parser.add_argument_group("CLIP")
     help_text = "a name that clip.available_models() lists, or a file of CLIP weights"
-    group.add_argument("--clip-model-name", default="RN50x4", help=help_text)
+    group.add_argument("--clip-model-name", type=name_or_file, default="RN50x4", help=help_text)
     if tuned:
-        group.add_argument("--clip-model-path", type=Path, help="checkpoint of stage 1 to load over --clip-model-name")
+        group.add_argument(
+            "--clip-model-path", type=existing_file, help="checkpoint of stage 1 to load over --clip-model-name"
+        )
     group.add_argument("--transform", choices=tuple(TRANSFORMS), default="targetpad", help="how pictures become square")
     group.add_argument(
-        "--target-ratio", type=positive, default=1.25, help="targetpad pads pictures whose sides have a larger ratio"
+        "--target-ratio", type=one_or_more, default=1.25, help="targetpad pads pictures whose sides have a larger ratio"
     )
 
 
@@ -256,7 +286,7 @@ def add_combiner_options(parser: Parser, trained: bool = True) -> None:
         help_text = "how picture and caption become a query: " + ", ".join(COMBINING_FUNCTIONS)
         help_text += " (default: combiner with --combiner-path, else sum)"
         group.add_argument("--combining-function", type=names, help=help_text)
-        group.add_argument("--combiner-path", type=Path, help="checkpoint of stage 2, a Combiner")
+        group.add_argument("--combiner-path", type=existing_file, help="checkpoint of stage 2, a Combiner")
 
 
 def add_judging_options(parser: Parser) -> None:

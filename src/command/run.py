@@ -109,8 +109,9 @@ class Run:
         self._rows = {table: list(rows) for table, rows in state["rows"].items()}
         self._best = dict(state["best"])
         # A run killed between a CSV and its state has rows that the state does not know; they come again.
-        for table in self._rows:
-            self._write(table)
+        for table, rows in self._rows.items():
+            if rows or (self.folder / f"{table}.csv").exists():
+                self._write(table)
 
     def end(self) -> None:
         """Let Comet send what it has not sent yet."""
@@ -128,22 +129,16 @@ class Run:
             pd.DataFrame(self._rows[table]).to_csv(unfinished, index=False)
 
 
-def start_run(
-    models_path: Path,
-    name: str,
-    project_name: str,
-    comet_options: CometOptions,
-    hyper_parameters: dict,
-    remarks: dict[str, str] | None = None,
-) -> Run:
-    """Start a Run in a new folder of `models_path`, with an experiment in Comet's project `project_name`."""
+def new_run_folder(models_path: Path, name: str) -> Path:
+    """Create `models_path`/<name>_<time>, the same for all processes of a job.
+
+    A second run of the same second gets a number behind the time, as array jobs start several in one.
+    """
     # One process names the folder. Each would see another second.
-    folder = distributed.broadcast(create_run_folder(models_path, name) if distributed.is_first() else None)
-    experiment = start_experiment(project_name, comet_options, offline_directory=folder)
-    return Run(folder, experiment, hyper_parameters, remarks)
+    return distributed.broadcast(_create_run_folder(models_path, name) if distributed.is_first() else None)
 
 
-def resume_run(
+def open_run(
     folder: Path,
     state: dict | None,
     project_name: str,
@@ -151,7 +146,10 @@ def resume_run(
     hyper_parameters: dict,
     remarks: dict[str, str] | None = None,
 ) -> Run:
-    """Take up the Run in `folder` and its experiment where it gave `state`; None is before anything."""
+    """Open the Run in `folder`, and its experiment in Comet's project `project_name`, where it gave `state`.
+
+    `state` None is before anything.
+    """
     if distributed.is_first():
         # Only of this run's own folder, which no other process writes to.
         remove_unfinished(folder)
@@ -162,9 +160,7 @@ def resume_run(
     return run
 
 
-def create_run_folder(models_path: Path, name: str) -> Path:
-    """Create `models_path`/<name>_<time>; a second run of the same second gets a number behind the time."""
-    # Array jobs start several runs in one second.
+def _create_run_folder(models_path: Path, name: str) -> Path:
     stamped = f"{name}_{time_stamp()}"
     for folder in (models_path / stamped, *(models_path / f"{stamped}_{number}" for number in range(2, 100))):
         try:

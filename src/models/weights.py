@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -16,18 +17,32 @@ from src.base.files import replacing
 def read_weights(path: Path | str, name: str) -> dict[str, Tensor]:
     """Read the state dict in the file at `path`, to the CPU: plain, under the key `name`, or a TorchScript archive's.
 
-    Never runs code from the file. Raises InputError when there is no such file or it holds no weights of that name.
+    Takes what other programs put around it off: the keys and prefixes in KEYS and PREFIXES. Never runs code from the
+    file. Raises InputError when there is no such file or it holds no weights of that name.
     """
     content = read_content(path)
-    if isinstance(content, dict) and isinstance(content.get(name), dict):
-        content = content[name]
+    for key in (name, *KEYS):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path}: holds a {type(content).__name__} where weights of a {name} are expected")
-    if not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
+    if not all(isinstance(key, str) and isinstance(tensor, torch.Tensor) for key, tensor in content.items()):
         raise InputError(f"{path}: holds {in_a_line(list(content))} where weights of a {name} are expected")
+    if any(key.startswith(("vision_model.", "text_model.")) for key in content):
+        raise InputError(f"{path}: a model of Hugging Face, whose weights have other names than a {name}'s")
+    for prefix in (prefix for _ in PREFIXES for prefix in PREFIXES):  # they may be nested either way
+        if all(key.startswith(prefix) for key in content):
+            content = {key.removeprefix(prefix): tensor for key, tensor in content.items()}
     # OpenAI's archives list these sizes among their weights.
     sizes = "input_resolution", "context_length", "vocab_size"
     return {key: tensor for key, tensor in content.items() if key not in sizes}
+
+
+KEYS = "state_dict", "model_state_dict", "model"
+"""Keys under which other programs keep a state dict."""
+PREFIXES = "module.", "_orig_mod."
+"""What DataParallel and torch.compile put before each name."""
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path | str) -> None:
@@ -64,7 +79,10 @@ def read_content(path: Path | str):
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: {'a folder, a file is needed' if path.is_dir() else 'no such file'}")
+    foreign = _at_first_sight(path)
+    if foreign:
+        raise InputError(f"{path}: cannot be read as weights (it is {foreign})")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript is deprecated, and torn files make torch's reader wonder
@@ -72,7 +90,43 @@ def read_content(path: Path | str):
                 return dict(torch.jit.load(path, map_location="cpu").state_dict())
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch's readers raise for a torn file may be anything
-        raise InputError(f"{path}: cannot be read as weights ({in_a_line(error)})") from None
+        raise InputError(f"{path}: cannot be read as weights ({_said_by_reader(error)})") from None
+
+
+def _at_first_sight(path: Path) -> str | None:
+    """Return what else a file is by its first bytes, and what to do then; None where it may hold weights."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not head:
+        return "empty"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return "a safetensors file; save it again with torch.save"
+    found = (what for mark, what in NO_WEIGHTS.items() if head.lower().startswith(mark))
+    return next(found, None)
+
+
+NO_WEIGHTS = {
+    b"version https://": "a pointer of Git LFS; `git lfs pull` replaces it by the file",
+    b"<!doctype": "a web page; download the file again",
+    b"<html": "a web page; download the file again",
+    b"<?xml": "an answer of a server that has no such file; download it again",
+    b"{": "a JSON file; the weights are beside it",
+    b"\x1f\x8b": "a gzip archive; unpack it",
+    b"\x89hdf": "an HDF5 file of another library",
+    b"bzh": "a bzip2 archive; unpack it",
+    b"7z": "a 7z archive; unpack it",
+}
+"""{what a file begins with, in lower case: what it then is}"""
+
+
+def _said_by_reader(error: Exception) -> str:
+    """Return what torch's reader says, in a line that names what the file would have to run."""
+    needed = re.search(r"GLOBAL (\S+)", str(error))
+    if needed:
+        return f"it needs {needed[1]}, which is code; save it again with tensors and plain values alone"
+    if "weights_only" in str(error):  # a page of torch's about its own options
+        return "it is torn, or no file of weights"
+    return in_a_line(error)
 
 
 def write_checkpoint(path: Path, content: dict) -> None:

@@ -8,12 +8,23 @@ from pathlib import Path
 
 import PIL.Image
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from src.base import distributed
 from src.base.bars import Bar
 from src.base.errors import InputError, first_ten, in_a_line
-from src.base.workers import start_worker
+from src.base.loading import Loader
+
+MISSING = "no such picture"
+NO_PICTURES = {
+    b"version https://": "a pointer of Git LFS, which `git lfs pull` replaces by the file",
+    b"<!doctype": "a web page",
+    b"<html": "a web page",
+    b"<?xml": "an XML file",
+    b"<svg": "an SVG file",
+    b"pk\x03\x04": "a ZIP archive",
+}
+"""{what a file begins with, in lower case: what it then is}"""
 
 
 def opened(path: Path, preprocess: Callable):
@@ -39,14 +50,64 @@ def require_affordable(width: int, height: int) -> None:
 
 
 def require_present(paths: Iterable[Path]) -> None:
-    """Raise InputError, with the number of missing files and the first ten, unless all `paths` are files."""
-    paths = dict.fromkeys(paths)
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        names = first_ten([path.name for path in missing])
-        raise InputError(
-            f"{missing[0]}: no such picture; {len(missing)} of {len(paths)} are missing: {names} (see --skip-missing)"
-        )
+    """Look at each of `paths` and at its first bytes, with a bar; opens none.
+
+    Raises InputError when some are missing, empty or of something else: how many, and the first ten.
+    """
+    paths = list(dict.fromkeys(paths))
+    faults = {}
+    for path in Bar(paths, desc="looking at picture files", leave=False, delay=1):
+        fault = _fault_at_first_sight(path)
+        if fault:
+            faults.setdefault(fault, []).append(path)
+    if faults:
+        raise InputError(_description(faults, len(paths)))
+
+
+def _fault_at_first_sight(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return MISSING
+    except OSError as error:
+        return f"cannot be opened ({error.strerror})"
+    if not head:
+        return "an empty file"
+    # By what no picture begins with. What every picture begins with cannot be told: some formats have no mark.
+    if not any(head):
+        return "a file of zeros, as a broken download leaves one"
+    known = (what for mark, what in NO_PICTURES.items() if head.lower().startswith(mark))
+    return next(known, None)
+
+
+def _description(faults: dict[str, list[Path]], total: int) -> str:
+    """Return a line about {fault: paths} among `total` pictures: the first of each kind, and ten names."""
+    fault, (first, *_) = next(iter(faults.items()))
+    paths = [path for some in faults.values() for path in some]
+    missing = faults.get(MISSING, [])
+    if len(missing) == len(paths):
+        counted = f"{len(missing)} of {total} are missing"
+    else:
+        kinds = ", ".join(f"{len(some)}: {kind}" for kind, some in faults.items())
+        counted = f"{len(paths)} of {total} pictures cannot be used ({kinds})"
+    names = first_ten([path.name for path in paths])
+    hint = _elsewhere(missing[0]) if len(missing) > total / 2 else ""
+    return f"{first}: {fault}; {counted}: {names}{hint} (check_data.py lists all, --skip-missing leaves them out)"
+
+
+def _elsewhere(path: Path) -> str:
+    """Return where a missing file seems to be instead: under another suffix, or a folder away."""
+    suffixes = [path.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg", ".webp", ".JPG", ".PNG", ".JPEG")]
+    above = path.parent.parent
+    folders = [above, *_folders(path.parent), *_folders(above), *_folders(above.parent)]
+    moved = [folder / name for folder in folders for name in (path.name, Path(path.parent.name) / path.name)]
+    found = next((place for place in (*suffixes, *moved) if place.is_file()), None)
+    return f"; there is {found} instead" if found else ""
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [inside for inside in sorted(folder.iterdir()) if inside.is_dir()] if folder.is_dir() else []
 
 
 def unusable(paths: Sequence[Path], preprocess: Callable, num_workers: int) -> list[Path]:
@@ -75,14 +136,7 @@ def each_in_workers(function: Callable, items: Sequence, num_workers: int, descr
 
     Worker processes call it, this one where there are none; what it raises, it raises here.
     """
-    loader = DataLoader(
-        _Each(function, items),
-        batch_size=32,
-        num_workers=num_workers,
-        worker_init_fn=start_worker,
-        generator=torch.Generator(),  # its own, so that workers draw no seed from the training's
-    )
-    yield from Bar(loader, desc=description, leave=False)
+    yield from Bar(Loader(_Each(function, items), num_workers, batch_size=32), desc=description, leave=False)
 
 
 class _Each(Dataset):

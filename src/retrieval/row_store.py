@@ -28,11 +28,16 @@ class RowStore:
         self.depends_on = depends_on
         self.mapped = mapped
         self._additions = []
+        self._files = []
         self._places = {}
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)  # now: a folder that cannot be written would waste the work
             for index_path in sorted(self.folder.glob("*.json")):
                 self._open(index_path)
+
+    def __getstate__(self):
+        # Mapped rows are opened again by whoever gets a copy: pickled, they would be sent whole to every worker.
+        return self.__dict__ | ({"_additions": [None] * len(self._additions)} if self.mapped else {})
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
@@ -55,6 +60,9 @@ class RowStore:
     def read(self, keys: Sequence[str]) -> np.ndarray:
         """Return the rows [keys, ...] under `keys`, each of which is kept."""
         places = np.array([self._places[key] for key in keys])
+        for addition, file in enumerate(self._files):
+            if self._additions[addition] is None:
+                self._additions[addition] = np.lib.format.open_memmap(file, mode="r")
         rows = np.empty((len(keys), *self._additions[-1].shape[1:]), self._additions[-1].dtype)
         # One fancy index for each addition: row by row is a hundred times slower.
         for addition in np.unique(places[:, 0]):
@@ -96,6 +104,7 @@ class RowStore:
         if fault:
             print(f"{path}: not used, its rows are made again ({fault})", file=sys.stderr)
         else:
+            self._files.append(path)
             self._remember(index["keys"], array)
 
     def _fault(self, index, array) -> str | None:
@@ -114,10 +123,13 @@ class RowStore:
 
 
 def file_key(path: Path | str) -> str:
-    """Return a key that changes whenever the file at `path` does: its path, size and time of modification."""
+    """Return a key that changes whenever the file at `path` does: its path, size, and times of change.
+
+    Programs that unpack or copy set the time of modification as they like. Nobody sets the inode's time of change.
+    """
     path = Path(path).absolute()
     status = path.stat()
-    return f"{path} {status.st_size} {status.st_mtime_ns}"
+    return f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def _digest(content) -> str:

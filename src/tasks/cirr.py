@@ -26,14 +26,14 @@ GROUP_SIZE = 6
 
 
 class CIRR(Task):
-    """CIRR as published; only its training captions were not at hand to try the checks on."""
+    """CIRR as published."""
 
     name = "CIRR"
     short_name = "cirr"
     folder = "cirr_dataset"
     annotations = "cirr"
     splits = ("train", "val", "test1")
-    categories = ("rc2",)
+    categories = ("rc2",)  # it has none; its files begin with the version of its annotations
     protocols = (Protocol("clip4cir", reference="drop", gallery="full", at=(1, 5, 10, 50), group_at=(1, 2, 3)),)
     headline = ("recall_at1", "recall_at5", "recall_at10", "group_recall_at1")
     best = {f"_{kind}": f"{kind}_mean" for kind in ("arithmetic", "harmonic", "geometric")}
@@ -44,13 +44,14 @@ class CIRR(Task):
         path, listing = self.files(data_path, category, split)
         pictures = _read_listing(listing, root)
         # Only the server needs ids, and only a test split has no targets.
-        answered = {"pairid": int} if split == "test1" else {"target_hard": str}
-        entries = read_entries(path, {"reference": str, "caption": str} | answered)
+        is_test = split == "test1"
+        fields = {"reference": str, "caption": str} | ({"pairid": int} if is_test else {"target_hard": str})
+        entries = read_entries(path, fields)
         _require_groups(path, entries)
-        triplets = [_triplet(entry, answered) for entry in entries]
+        triplets = [_triplet(entry, is_test) for entry in entries]
         require_listed(path, listing, pictures, triplets)
         _require_members(path, triplets)
-        if split == "test1":
+        if is_test:
             ids = [triplet.id for triplet in triplets]
             refuse(path, repeated(ids), len(ids), "triplets with the pair id of another")
         return Split(split, path, triplets, pictures)
@@ -89,13 +90,13 @@ def _read_listing(listing: Path, root: Path) -> dict[str, Path]:
     return {name: root / path for name, path in relative.items()}
 
 
-def _triplet(entry: dict, answered: dict) -> Triplet:
-    """Return the Triplet of an entry; `answered` says whether the split has targets."""
+def _triplet(entry: dict, is_test: bool) -> Triplet:
+    """Return the Triplet of an entry. A test split has no targets."""
     pair_id = entry.get("pairid")
     return Triplet(
         reference=entry["reference"],
         captions=(entry["caption"],),
-        targets=(entry["target_hard"],) if "target_hard" in answered else (),
+        targets=() if is_test else (entry["target_hard"],),
         group=tuple(entry["img_set"]["members"]),
         id=str(pair_id) if type(pair_id) is int else "",
     )

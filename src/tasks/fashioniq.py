@@ -50,15 +50,15 @@ class FashionIQ(Task):
         root = self.root(data_path)
         path, listing = self.files(data_path, category, split)
         pictures = _read_listing(listing, root / "images")
-        answered = {} if split == "test" else {"target": str}
-        entries = read_entries(path, {"candidate": str} | answered)
+        is_test = split == "test"
+        entries = read_entries(path, {"candidate": str} | ({} if is_test else {"target": str}))
         faulty = entries_that(entries, lambda entry: not is_list_of_text(entry.get("captions"), 2))
         refuse(path, faulty, len(entries), "entries without two captions")
         triplets = [
             Triplet(
                 reference=entry["candidate"],
                 captions=tuple(entry["captions"]),
-                targets=(entry["target"],) if "target" in answered else (),
+                targets=() if is_test else (entry["target"],),
             )
             for entry in entries
         ]

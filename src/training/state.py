@@ -31,12 +31,15 @@ class TrainingState:
         self.trained, self.optimizer, self.scaler, self.order = trained, optimizer, scaler, order
         self.draws = random.Random(seed)  # apart from the global generator, which other libraries draw from
         self.next_epoch = 0
+        self.judged = True
+        """Whether the last epoch has had its validation, if it has one."""
         self._random_states = None
 
     def content(self, triplets: int, facts: dict, run: dict) -> dict:
         """Return all that `restore` needs to go on behind the last epoch, in tensors and plain values."""
         return {
             "next_epoch": self.next_epoch,
+            "judged": self.judged,
             "triplets": triplets,
             "weights": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -57,6 +60,7 @@ class TrainingState:
         self.order.set_state(content["order"])
         self.draws.setstate(content["draws"])
         self.next_epoch = content["next_epoch"]
+        self.judged = content.get("judged", True)  # older states were written behind the validation
         self._random_states = content["random"]
 
     def restore_random_states(self) -> None:
@@ -82,7 +86,11 @@ def require_same_run(content: dict, path: Path, triplets: int, facts: dict, num_
     if content["triplets"] != triplets:
         raise InputError(f"{path}: the run trains on {content['triplets']} triplets, there are {triplets} now")
     # Loss and weights would go on as if nothing had happened, so this is refused and not warned of.
+    moved = facts.keys() & content["facts"].keys() & {"clip_weights", "initial_weights"}
     for name, fact in facts.items():
+        # Runs that keep a digest of their CLIP may find its file under another name; older ones keep the name alone.
+        if (name == "clip_model_name" and moved) or (name == "initial_weights" and not moved):
+            continue
         if content["facts"].get(name) != fact:
             raise InputError(f"{path}: the run has {name} {content['facts'].get(name)}, not {fact}")
     if num_epochs < content["next_epoch"]:
@@ -108,7 +116,9 @@ class Keeper:
         # In whole epochs: a stopped one begins anew, which its random states make the same.
         done = self.state.next_epoch
         epochs = "no finished epoch" if done == 0 else "1 finished epoch" if done == 1 else f"{done} finished epochs"
-        return f"--resume {self.run.folder} goes on from {epochs}"
+        return f"--resume {self.run.folder} goes on from {epochs}" + (
+            "" if self.state.judged else " and its validation"
+        )
 
     def require_space(self, files: int) -> None:
         """Raise InputError unless the disk can hold `files` files of weights, and the state twice."""

@@ -1,0 +1,106 @@
+"""Loading in worker processes: each batch is handed over, or one line says why it cannot be."""
+
+import contextlib
+import copy
+import multiprocessing
+import multiprocessing.queues
+import os
+import warnings
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch._utils import ExceptionWrapper
+from torch.utils.data import DataLoader, Dataset
+
+from src.base.errors import InputError, in_a_line
+from src.base.workers import start_worker
+
+
+class Loader(DataLoader):
+    """A DataLoader whose workers end with this process, whatever starts them, and never leave it waiting.
+
+    Raises InputError when they cannot start, cannot hand over what they loaded, or die. What a dataset raises in a
+    worker is raised here as it is.
+    """
+
+    def __init__(self, dataset: Dataset, num_workers: int, **options):
+        with _choosing_workers():
+            super().__init__(
+                dataset,
+                num_workers=num_workers,
+                worker_init_fn=partial(start_worker, employer=os.getpid()),
+                multiprocessing_context=_context() if num_workers else None,
+                generator=torch.Generator(),  # its own, so that workers draw no seed from the training's
+                **options,
+            )
+
+    def __iter__(self) -> Iterator:
+        # A generator: what the loop over the batches raises does not pass through here.
+        try:
+            with _choosing_workers():
+                batches = super().__iter__()
+            yield from batches
+        except InputError:
+            raise
+        except (OSError, RuntimeError, MemoryError) as error:
+            fault = _fault(error)
+            if fault is None:
+                raise
+            raise InputError(f"the processes that load pictures failed: {fault}") from None
+
+
+@contextlib.contextmanager
+def _choosing_workers() -> Iterator[None]:
+    """Keep torch from warning of more workers than cores, which are the user's to choose."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        yield
+
+
+class HandOverError(RuntimeError):
+    """What a worker met when it sent a batch."""
+
+
+class _TellingQueue(multiprocessing.queues.Queue):
+    """A queue that sends the error in place of a thing that it cannot send.
+
+    Python's own prints a traceback and drops the thing, and whoever waits for it waits for ever.
+    """
+
+    def _on_queue_feeder_error(self, error, thing):
+        number = thing[0]
+        cause = HandOverError(in_a_line(error))
+        self.put((number, ExceptionWrapper((HandOverError, cause, None), "in a worker")))
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    context = copy.copy(multiprocessing.get_context())
+    context.Queue = partial(_TellingQueue, ctx=context)
+    return context
+
+
+def _fault(error: Exception) -> str | None:
+    """Return what `error` says of the workers and the flag that helps; None where it is about something else."""
+    said = str(error)
+    for words, fault in _KNOWN.items():
+        if words in said:
+            return fault
+    if isinstance(error, MemoryError):
+        return _KNOWN["allocate memory"]
+    last = in_a_line(said.strip().splitlines()[-1] if said.strip() else error)
+    if said.startswith("DataLoader worker"):
+        # A worker that was told to end did not run out of memory.
+        return last if "Terminated" in said else f"{last} Fewer --num-workers, or 0, take less memory."
+    if HandOverError.__name__ in said or (isinstance(error, OSError) and error.filename is None):
+        return f"{last.removeprefix(f'{__name__}.{HandOverError.__name__}: ')}; --num-workers 0 does without them"
+    return None
+
+
+_KNOWN = {
+    "shared memory": "the shared memory, /dev/shm, is full; --num-workers 0 does without it",
+    "Too many open files": "too many open files; fewer --num-workers, or a higher limit (ulimit -n), help",
+    "AF_UNIX path too long": "the temporary folder's path is too long for a socket; a shorter TMPDIR helps",
+    "allocate memory": "the memory is full; fewer --num-workers, or 0, take less",
+}
+"""{words in an error: what it means}"""

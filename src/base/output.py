@@ -1,0 +1,51 @@
+"""Standard output and error that a closed pipe or a narrow encoding cannot break."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+
+class _Unbreakable:
+    """A text stream that goes on when nobody reads it any more, and escapes what its encoding lacks."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except UnicodeEncodeError:
+            encoding = self._stream.encoding
+            return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except BrokenPipeError:
+            return self._go_on_alone(len(text))
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._go_on_alone(0)
+
+    def _go_on_alone(self, written: int) -> int:
+        # The descriptor itself, since Python flushes the stream once more when the process ends.
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), self._stream.fileno())
+        return written
+
+
+@contextlib.contextmanager
+def unbreakable_output() -> Iterator[None]:
+    """Let `| head`, and a terminal that knows ASCII alone, end no command."""
+    with contextlib.ExitStack() as stack:
+        # A stream is None where its descriptor was closed before the process began (`>&-`).
+        nowhere = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123
+        stack.enter_context(contextlib.redirect_stdout(_Unbreakable(sys.stdout or nowhere)))
+        stack.enter_context(contextlib.redirect_stderr(_Unbreakable(sys.stderr or nowhere)))
+        try:
+            yield
+        finally:
+            sys.stdout.flush()

@@ -1,0 +1,34 @@
+"""Commands of the project as tests run them in this process, and a copy of the project to run them in."""
+
+import shutil
+
+from src.base.files import PROJECT_ROOT
+
+COMBINER = ["--projection-dim", "16", "--hidden-dim", "32"]
+CIRR_RECALLS = [*(f"group_recall_at{k}" for k in (1, 2, 3)), *(f"recall_at{k}" for k in (1, 5, 10, 50))]
+"""CIRR's seven, in the published order."""
+
+
+def toy_options(world, output):
+    """Return the options that every command needs to run on a toy world and write to `output`."""
+    paths = ["--data-path", str(world), "--output-path", str(output)]
+    return [*paths, "--clip-model-name", str(world / "small_clip.pt"), "--num-workers", "0"]
+
+
+def status_of(main, arguments):
+    """Run a command; return its exit status."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def copy_project(folder, world):
+    """Copy the project without its tests to `folder`, with both data sets of a toy world in its root."""
+    shutil.copytree(PROJECT_ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for file in PROJECT_ROOT.glob("*.py"):
+        shutil.copy(file, folder)
+    for dataset in ("cirr_dataset", "fashionIQ_dataset"):
+        (folder / dataset).symlink_to(world / dataset)
+    return folder

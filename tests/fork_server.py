@@ -1,0 +1,149 @@
+"""A process that imports everything once, and then forks commands: as many processes as each order that it reads says.
+
+An order is a line of JSON. Two lines answer it: the numbers that the system knows the processes by and, once all have
+ended, how each ended. An order's "operations" lets a process kill itself with SIGKILL at the n-th file operation in its
+run folder, "writes" in the middle of writing its n-th state. "limit" allows no file above so many bytes, "group" makes
+the process lead a group of processes.
+"""
+
+import gc
+import itertools
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+
+import comet_ml  # noqa: F401  a run imports it late, which would cost each fork a second
+import torch
+import torch.distributed.run
+
+import cirr_test_submission
+import clip_fine_tune
+import combiner_train
+import validate
+from src.base.workers import end_with_parent
+from src.training.state import STATE_FILE
+from tests import formula, gradients
+
+COMMANDS = {
+    "clip_fine_tune": clip_fine_tune,
+    "combiner_train": combiner_train,
+    "validate": validate,
+    "cirr_test_submission": cirr_test_submission,
+    "gradients": gradients,
+    "torchrun": torch.distributed.run,
+}
+
+
+def main():
+    """Serve orders until stdin ends."""
+    # pytest may end without a word: at a test's timeout, or killed.
+    end_with_parent(signal.SIGKILL)
+    torch.set_num_threads(1)
+    # Collecting garbage writes to every object, and what a fork writes to is copied: leave out what was imported.
+    gc.freeze()
+    for line in sys.stdin:
+        order = SimpleNamespace(**{"processes": 1} | json.loads(line))
+        order.gate = os.pipe()
+        pids = [fork(order, number) for number in range(order.processes)]
+        store = None
+        if order.processes > 1:
+            # The server keeps the job's store, as torchrun does: it outlives every process. Its threads begin behind
+            # the forks and end before the next ones: a child that is forked while one of them holds a lock would never
+            # get it.
+            store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+            os.write(order.gate[1], b"%8d" % store.port * len(pids))
+        print(json.dumps(pids), flush=True)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+        for end in order.gate:
+            os.close(end)
+        del store
+
+
+def fork(order, number):
+    """Start the process of this number; return what the system knows it by."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 0
+    try:
+        prepare(order, number)
+        COMMANDS[order.command].main(order.arguments)
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def prepare(order, number):
+    """Make this process what its order says, before its command begins."""
+    end_with_parent(signal.SIGKILL)
+    redirect(f"{order.folder}/stdout.{number}", 1)
+    redirect(f"{order.folder}/stderr.{number}", 2)
+    if order.processes > 1:
+        join_job(order, number)
+    if hasattr(order, "group"):
+        os.setpgid(0, 0)
+    if hasattr(order, "operations"):
+        die_at_operation(order.operations)
+    if hasattr(order, "writes"):
+        die_while_writing(order.writes)
+    if hasattr(order, "limit"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order.limit, resource.RLIM_INFINITY))
+    if hasattr(order, "without_luck"):
+        combiner_train.Combiner = formula.combiner_without_luck
+
+
+def redirect(path, descriptor):
+    """Let what is written to `descriptor` go to a new file."""
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+
+
+def join_job(order, number):
+    """Set what torchrun sets, once the server says where the job's store listens."""
+    port = int(os.read(order.gate[0], 8))
+    numbers = {"RANK": number, "LOCAL_RANK": number, "MASTER_PORT": port}
+    numbers |= {"WORLD_SIZE": order.processes, "LOCAL_WORLD_SIZE": order.processes}
+    os.environ |= {name: str(value) for name, value in numbers.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+
+
+def die():
+    """End this process at once, so that nothing is tidied up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_operation(n):
+    """Die at the n-th time that a file of a run folder is opened or renamed."""
+    operations = itertools.count(1)
+
+    def hook(event, arguments):
+        if event in ("open", "os.rename") and "/models/" in str(arguments[0]) and next(operations) == n:
+            die()
+
+    sys.addaudithook(hook)
+
+
+def die_while_writing(n):
+    """Die when half of the n-th state is written."""
+    save, writes = torch.save, itertools.count(1)
+
+    def torn(content, path, *more, **options):
+        save(content, path, *more, **options)
+        if STATE_FILE in str(path) and next(writes) == n:
+            os.truncate(path, Path(path).stat().st_size // 2)
+            die()
+
+    torch.save = torn
+
+
+if __name__ == "__main__":
+    main()

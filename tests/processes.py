@@ -1,0 +1,76 @@
+"""Processes that tests start, wait for and look at. No wait is endless, and none is short."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from src.base.files import PROJECT_ROOT
+
+PATIENCE = 240
+"""Seconds to wait for a process: minutes, since a slow machine is no fault, but less than pytest gives a test."""
+
+
+def python(*arguments, check=True, env=os.environ, **options):
+    """Run Python in the project's root, or in `cwd`, in one thread; return what it said and its status."""
+    command = [sys.executable, *map(str, arguments)]
+    options = {"cwd": PROJECT_ROOT, "capture_output": True, "text": True, "timeout": PATIENCE} | options
+    return subprocess.run(command, check=check, env={**env, "OMP_NUM_THREADS": "1"}, **options)
+
+
+def children_of(pid):
+    """Return the processes that a process has started and that are still there."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], check=False, capture_output=True, text=True, timeout=PATIENCE)
+    return [int(child) for child in found.stdout.split()]
+
+
+def descendants_of(pid):
+    """Return the processes that a process has started, and those that these have: a fork server starts workers too."""
+    children = children_of(pid)
+    return children + [below for child in children for below in descendants_of(child)]
+
+
+def wait_for_workers(pid, number):
+    """Return all that process `pid` has started, once these are so many."""
+    workers = []
+
+    def are_there():
+        workers[:] = descendants_of(pid)
+        return len(workers) >= number
+
+    _wait_until(are_there, lambda: f"{pid} has started {workers} alone")
+    return workers
+
+
+def works(pid):
+    """Whether a process works still. A dead one may stay as a zombie until its parent asks for its status."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_for_end(pids):
+    """Return once none of these processes works any more."""
+    _wait_until(lambda: not any(map(works, pids)), lambda: f"of {pids} some still work")
+
+
+def wait_for_file(folder, pattern, pid, said):
+    """Return once a file below `folder` matches; fails with `said()` when process `pid` ends without writing one."""
+
+    def is_there():
+        is_over = not works(pid)  # asked first: it may write the file and end in between
+        found = any(folder.glob(pattern))
+        assert found or not is_over, said()
+        return found
+
+    _wait_until(is_there, said)
+
+
+def _wait_until(is_so, said):
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline, said()
+        time.sleep(0.01)
