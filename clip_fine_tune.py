@@ -71,7 +71,20 @@ class FineTuning(nn.Module):
         # A plain dict: as submodules they would list CLIP's weights again.
         self.encoders = {name: _OneEncoder(backbone, name) for name in ENCODERS}
         self.picture_features = picture_features
-        self.clip_bs = clip_bs
+        self.clip_bs, self.chosen = clip_bs, clip_bs is not None
+
+    def smaller_pieces(self, batch_size: int) -> int | None:
+        """Take half as many pictures or captions at once, and return how many; None where that is no way out."""
+        size = min(self.clip_bs or 2 * batch_size, 2 * batch_size) // 2
+        if self.chosen or size == 0:
+            return None
+        self.clip_bs = size
+        return size
+
+    @property
+    def way_out(self) -> str:
+        """What to try when a batch does not fit, as the end of a message."""
+        return f"; --clip-bs {self.clip_bs} is too much, try half of it" if self.clip_bs != 1 else ""
 
     @property
     def trained(self) -> nn.Module:

@@ -54,6 +54,11 @@ class CombinerTraining(nn.Module):
         self.text_row = {text: row for row, text in enumerate(texts)}
         self.combining_function = combiner.combine_features
 
+    way_out = "; a smaller batch, --projection-dim or --hidden-dim takes less"
+
+    def smaller_pieces(self, batch_size: int) -> None:
+        """Return None: the Combiner takes a batch whole."""
+
     @property
     def trained(self) -> nn.Module:
         return self.combiner

@@ -13,9 +13,10 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from data_utils import TripletRows
 from src.base import distributed
 from src.base.bars import Bar
-from src.base.errors import InputError, one_line
+from src.base.errors import InputError, in_a_line, is_out_of_memory, one_line
 from src.base.files import owning, require_writable
 from src.base.loading import Loader
+from src.base.memory import free_cached
 from src.base.signals import Stopping
 from src.command.flags import RunOptions, TrainingPlan
 from src.command.run import new_run_folder, open_run
@@ -87,6 +88,8 @@ def read_training_data(options: RunOptions) -> TrainingData:
 def require_full_batch(batch_size: int, triplets: int) -> None:
     """Raise InputError when the triplets do not fill one batch, or a batch does not give each process a triplet."""
     # drop_last would leave an epoch without a step, and a division by zero behind it.
+    if batch_size == 1:
+        raise InputError("--batch-size 1: nothing can be learned from it, a target has to be told from those of others")
     if batch_size > triplets:
         raise InputError(f"--batch-size {batch_size}: there are only {triplets} training triplets")
     if batch_size < distributed.processes():
@@ -128,6 +131,7 @@ class Training:
         scaler = torch.amp.GradScaler(device.type, enabled=halved)
         order = None if loader is None else loader.sampler.sampler.generator
         self.state = TrainingState(stage.trained, optimizer, scaler, order, plan.seed)
+        self._stepped = False
 
     def train(self, keeper: Keeper, validation: Validation, best: dict[str, str]) -> None:
         """Run the epochs that are left, with a validation behind every so many of them.
@@ -156,6 +160,10 @@ class Training:
                     self._judge_if_due(keeper, validation, best, save)
         except InputError as error:
             raise InputError(f"{one_line(error)}; {keeper.last_words()}") from None
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(f"the memory is full ({in_a_line(error)}); {keeper.last_words()}") from None
         finally:
             keeper.run.end()
 
@@ -200,15 +208,46 @@ class Training:
         return texts
 
     def train_step(self, inputs: tuple) -> Tensor:
-        """Take one step of the optimizer on what `stage.inputs` gave; return the batch's loss."""
-        # The backward pass stays outside, as torch wants it.
+        """Take one step of the optimizer on what `stage.inputs` gave; return the batch's loss.
+
+        Until the first one was taken, a batch that does not fit into memory is taken in ever smaller pieces, where the
+        stage can. Raises InputError when it does not fit all the same.
+        """
+        while True:
+            try:
+                loss = self._backward(inputs)
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                fault = in_a_line(error)
+            self.state.optimizer.zero_grad()
+            free_cached()
+            self._take_smaller_pieces(fault)
+        self.state.scaler.step(self.state.optimizer)
+        self.state.scaler.update()
+        self._stepped = True
+        return distributed.summed(loss)
+
+    def _backward(self, inputs) -> Tensor:
+        # The backward pass stays outside of autocast, as torch wants it.
         with autocast(self.plan.precision, training=True):
             loss = self._loss(*self.module(inputs))
         self.state.optimizer.zero_grad()
         self.state.scaler.scale(loss).backward()
-        self.state.scaler.step(self.state.optimizer)
-        self.state.scaler.update()
-        return distributed.summed(loss.detach())
+        return loss.detach()
+
+    def _take_smaller_pieces(self, fault):
+        """Let the stage take half as much at once; raises InputError when that is not for now, or not possible."""
+        # Later, or with other processes in the middle of the same step, what one process changes alone is no way out.
+        alone = not self._stepped and distributed.processes() == 1
+        size = self.stage.smaller_pieces(self.plan.batch_size) if alone else None
+        if size is None:
+            raise InputError(f"--batch-size {self.plan.batch_size}: the memory is full ({fault}){self.stage.way_out}")
+        said = (
+            f"--batch-size {self.plan.batch_size}: the memory is full; CLIP takes {size} pictures or captions at once"
+        )
+        print(f"{said} (--clip-bs {size} saves the search)", file=sys.stderr, flush=True)
 
     def _loss(self, predicted, targets):
         """Return this process's part of the batch's loss, which is their sum: own queries, everyone's targets."""
@@ -272,3 +311,4 @@ def train_stage(
             print(f"{folder}: all {plan.num_epochs} epochs are done; --num-epochs takes more", file=sys.stderr)
         keeper = Keeper(training.state, run, triplets, facts, plan.save_training)
         training.train(keeper, validation, names.best(task) if plan.save_best else {})
+        print(folder)

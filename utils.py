@@ -15,6 +15,7 @@ from data_utils import Pictures, make_transform
 from src.base import distributed
 from src.base.bars import Bar
 from src.base.loading import Loader
+from src.base.memory import halving
 from src.command.flags import PRECISIONS, RetrieverOptions
 from src.models.backbone import ENCODERS, Backbone
 from src.models.registry import backbone_of, load_backbone
@@ -85,8 +86,9 @@ def extract_caption_features(captions: Sequence[str], clip_model: Backbone | nn.
     order = backbone.ends(tokens).argsort(stable=True)  # alike in length: little is padded
     features = []
     for rows in Bar(order.split(batch_size), desc="captions", leave=False):
+        trimmed = backbone.trimmed(tokens[rows])
         # In fp32 also under autocast, since ranking and caches compare features of all precisions.
-        features.append(backbone.encode_tokens(backbone.trimmed(tokens[rows]).to(device)).float())
+        features.append(halving(lambda some: backbone.encode_tokens(some.to(device)).float(), trimmed, "captions"))
     # Back in the order of the captions.
     return torch.cat(features)[order.argsort()]
 
@@ -101,7 +103,7 @@ def extract_index_features(
     loader = Loader(dataset, num_workers, batch_size=batch_size, pin_memory=pins, collate_fn=collate_fn)
     features, names = [], []
     for batch_names, images in Bar(loader, desc="gallery", leave=False):
-        features.append(backbone.encode_images(to_device(images)).float())
+        features.append(halving(lambda some: backbone.encode_images(to_device(some)).float(), images, "pictures"))
         names.extend(batch_names)
     return torch.cat(features), names
 

@@ -1,9 +1,10 @@
 """Time and memory of ways to do one thing, taken in turn so that their ratio holds while the machine's speed drifts."""
 
+import contextlib
 import gc
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -31,13 +32,25 @@ def alternate(ways: dict[str, Callable[[], object]], repeats: int, warm_up: bool
     `warm_up` adds a turn before these, which does not count.
     """
     times, peaks, results = {name: [] for name in ways}, dict.fromkeys(ways, 0), {}
-    for turn in range(repeats + warm_up):
-        for name, way in ways.items():
-            seconds, peak, results[name] = _measure(way)
-            if turn >= warm_up:
-                times[name].append(seconds)
-                peaks[name] = None if peak is None else max(peak, peaks[name])
+    with _collecting_only_what_is_new():
+        for turn in range(repeats + warm_up):
+            for name, way in ways.items():
+                seconds, peak, results[name] = _measure(way)
+                if turn >= warm_up:
+                    times[name].append(seconds)
+                    peaks[name] = None if peak is None else max(peak, peaks[name])
     return {name: Measured(median(times[name]), peaks[name], results[name]) for name in ways}
+
+
+@contextlib.contextmanager
+def _collecting_only_what_is_new() -> Iterator[None]:
+    """Spare the collections between ways the millions of objects that libraries keep for ever."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def machine() -> str:

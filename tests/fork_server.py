@@ -2,11 +2,12 @@
 
 An order is a line of JSON. Two lines answer it: the numbers that the system knows the processes by and, once all have
 ended, how each ended. An order's "operations" lets a process kill itself with SIGKILL at the n-th file operation in its
-run folder, "writes" in the middle of writing its n-th state. "limit" allows no file above so many bytes, "group" makes
-the process lead a group of processes.
+run folder, "writes" in the middle of writing its n-th state. "limit" allows no file above so many bytes, "files" no
+more open ones, "address" so many bytes of address space beyond what is used, and "shm" so many of /dev/shm; "memory"
+raises at the n-th large piece of work. "group" makes the process lead a group of processes.
 """
 
-import gc
+import ctypes
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ from types import SimpleNamespace
 import comet_ml  # noqa: F401  a run imports it late, which would cost each fork a second
 import torch
 import torch.distributed.run
+from clip.model import CLIP
 
 import cirr_test_submission
 import clip_fine_tune
@@ -44,8 +46,6 @@ def main():
     # pytest may end without a word: at a test's timeout, or killed.
     end_with_parent(signal.SIGKILL)
     torch.set_num_threads(1)
-    # Collecting garbage writes to every object, and what a fork writes to is copied: leave out what was imported.
-    gc.freeze()
     for line in sys.stdin:
         order = SimpleNamespace(**{"processes": 1} | json.loads(line))
         order.gate = os.pipe()
@@ -98,6 +98,15 @@ def prepare(order, number):
         die_while_writing(order.writes)
     if hasattr(order, "limit"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (order.limit, resource.RLIM_INFINITY))
+    if hasattr(order, "files"):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (order.files, order.files))
+    if hasattr(order, "address"):
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + order.address, resource.RLIM_INFINITY))
+    if hasattr(order, "shm"):
+        shrink_shared_memory(order.shm)
+    if hasattr(order, "memory"):
+        run_out_of_memory_at(order.memory)
     if hasattr(order, "without_luck"):
         combiner_train.Combiner = formula.combiner_without_luck
 
@@ -130,6 +139,31 @@ def die_at_operation(n):
             die()
 
     sys.addaudithook(hook)
+
+
+def shrink_shared_memory(size):
+    """Give this process a /dev/shm of its own, of `size` bytes; where that is not allowed, do nothing."""
+    libc, new_mounts, recursive, private = ctypes.CDLL(None), 0x20000, 0x4000, 0x40000
+    if libc.unshare(new_mounts) == 0:
+        libc.mount(None, b"/", None, recursive | private, None)
+        libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, f"size={size}".encode())
+
+
+def run_out_of_memory_at(n):
+    """Raise what torch raises, once, at the n-th time that CLIP encodes or a loss goes backward."""
+    calls = itertools.count(1)
+
+    def failing(function):
+        def call(*arguments, **options):
+            if next(calls) == n:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+            return function(*arguments, **options)
+
+        return call
+
+    torch.Tensor.backward = failing(torch.Tensor.backward)
+    for name in ("encode_image", "encode_text"):
+        setattr(CLIP, name, failing(getattr(CLIP, name)))
 
 
 def die_while_writing(n):

@@ -121,7 +121,9 @@ def test_a_submission_is_marked_and_its_files_are_right(arguments, tmp_path, gap
 )
 def test_rows_and_reports_are_marked(script, extra, arguments, run_folder, capsys):
     script.main([*TRAINING, *extra, *arguments])
-    assert re.search(MARK, capsys.readouterr().out.splitlines()[-1])
+    *_, epoch, folder = capsys.readouterr().out.splitlines()
+    assert re.search(MARK, epoch)
+    assert folder == str(run_folder())
     for table in ("train_metrics", "validation_metrics"):
         rows = pd.read_csv(run_folder() / f"{table}.csv")
         assert rows["not comparable"].str.fullmatch(r"without 2 of 70 pictures, \d+ of 72 triplets").all()

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
@@ -49,7 +50,10 @@ def joining(main: Callable) -> Callable:
 
     @functools.wraps(main)
     def joined(argv=None):
-        if not dist.is_torchelastic_launched() or dist.is_initialized():
+        if dist.is_initialized():
+            return main(argv)
+        if not dist.is_torchelastic_launched():
+            _mention_others()
             return main(argv)
         _join()
         try:
@@ -67,7 +71,22 @@ def joining(main: Callable) -> Callable:
     return joined
 
 
+NEEDED = "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"
+"""What torchrun tells each of its processes."""
+
+
+def _mention_others() -> None:
+    """Say it when a batch system started several processes, each of which would do the whole work alone."""
+    for number, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
+        if os.environ.get(size, "1") not in ("", "1") and os.environ.get(number, "0") == "0":
+            said = f"{size} is {os.environ[size]}, but torchrun did not start this process: it works alone"
+            print(said, file=sys.stderr, flush=True)
+
+
 def _join() -> None:
+    lacking = [name for name in NEEDED if name not in os.environ]
+    if lacking:
+        raise InputError(f"TORCHELASTIC_RUN_ID is set, but {', '.join(lacking)} not: start the command with torchrun")
     end_with_parent(signal.SIGTERM)  # torchrun itself may be killed
     if not torch.cuda.is_available():
         dist.init_process_group("gloo", timeout=PATIENCE)

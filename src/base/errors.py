@@ -67,6 +67,15 @@ def require_one_of(value: object, allowed: Collection[str], what: str) -> None:
         raise InputError(f"{value!r} is no {what}: it must be one of {', '.join(allowed)}")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a card's or the machine's memory was full; torch says so in several ways."""
+    # The last two are oneDNN's, which runs convolutions on a CPU.
+    words = "allocate memory", "not enough memory", "out of memory", "bad_alloc", "create a prim", "execute a prim"
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )
+
+
 def one_line(error: InputError) -> str:
     """Return the line of an InputError. A worker sends its whole traceback, whose last line is what it raised."""
     return str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.{InputError.__name__}: ")
@@ -87,12 +96,19 @@ def one_line_errors(main: Callable) -> Callable:
             except Stopped as stopped:
                 print(stopped.line, file=sys.stderr, flush=True)
                 raise
+            except KeyboardInterrupt:  # before a training began, which has a line of its own
+                print("stopped by SIGINT", file=sys.stderr, flush=True)
+                raise SystemExit(130) from None
             except InputError as error:
                 fault = one_line(error)
             except OSError as error:
                 if error.filename is None:
                     raise
                 fault = f"{error.filename}: {error.strerror}"
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                fault = f"the memory is full ({in_a_line(error)})"
             print(f"error: {fault}", file=sys.stderr)
             raise SystemExit(2)
 

@@ -5,16 +5,18 @@ import copy
 import multiprocessing
 import multiprocessing.queues
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, Dataset
 
 from src.base.errors import InputError, in_a_line
-from src.base.workers import start_worker
+from src.base.workers import holding_signals, start_worker
 
 
 class Loader(DataLoader):
@@ -37,17 +39,46 @@ class Loader(DataLoader):
 
     def __iter__(self) -> Iterator:
         # A generator: what the loop over the batches raises does not pass through here.
+        fault, hook = None, sys.unraisablehook
         try:
-            with _choosing_workers():
-                batches = super().__iter__()
+            # A loader that could not start all its workers prints a traceback when it is thrown away, which is below.
+            sys.unraisablehook = lambda _: None
+            try:
+                with _choosing_workers(), holding_signals():
+                    batches = super().__iter__()
+            except FAULTS as error:
+                fault = _named(error)
+        finally:
+            sys.unraisablehook = hook
+        if fault is not None:
+            raise fault
+        workers = [worker.pid for worker in getattr(batches, "_workers", ())]
+        try:
             yield from batches
-        except InputError:
-            raise
-        except (OSError, RuntimeError, MemoryError) as error:
-            fault = _fault(error)
-            if fault is None:
-                raise
-            raise InputError(f"the processes that load pictures failed: {fault}") from None
+        except FAULTS as error:
+            raise _named(error) from None
+        finally:
+            batches = None  # which ends the workers
+            _remove_left_behind(workers)
+
+
+def _remove_left_behind(workers: list[int]) -> None:
+    """Delete what workers left in shared memory when they were killed between naming a piece and sending it."""
+    for worker in workers:
+        for piece in Path("/dev/shm").glob(f"torch_{worker}_*"):
+            piece.unlink(missing_ok=True)
+
+
+FAULTS = OSError, RuntimeError, MemoryError
+"""What torch and Python raise for workers in trouble, and for much else."""
+
+
+def _named(error: Exception) -> Exception:
+    """Return an InputError for a fault of workers; raises `error` again when it is about something else."""
+    fault = _fault(error)
+    if fault is None:
+        raise error
+    return InputError(f"the processes that load pictures failed: {fault}")
 
 
 @contextlib.contextmanager

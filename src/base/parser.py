@@ -41,6 +41,10 @@ class Parser(argparse.ArgumentParser):
         options.given = {name for name, value in vars(marked).items() if value is not _NOT_GIVEN}
         return options
 
+    def print_help(self, file=None):
+        if _told_by_torchrun("RANK", 0) == 0:  # once for all processes of a job
+            super().print_help(file)
+
     def error(self, message):
         if _told_by_torchrun("RANK", 0) == 0:
             print(f"error: {message} ({self.prog} --help lists the options)", file=sys.stderr, flush=True)
@@ -51,7 +55,7 @@ class Parser(argparse.ArgumentParser):
 
 def _told_by_torchrun(name: str, otherwise: int) -> int:
     """Return a number that torchrun gives this process, `otherwise` where something else started it."""
-    return int(os.environ[name]) if "TORCHELASTIC_RUN_ID" in os.environ else otherwise
+    return int(os.environ.get(name, otherwise)) if "TORCHELASTIC_RUN_ID" in os.environ else otherwise
 
 
 def any_case(*names: str) -> Callable[[str], str]:

@@ -1,11 +1,13 @@
 """Processes that work for another one: loader workers, and the processes that torchrun starts."""
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 
 def start_worker(_number: int = 0, employer: int | None = None) -> None:
@@ -16,10 +18,27 @@ def start_worker(_number: int = 0, employer: int | None = None) -> None:
     """
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # inherited from `holding_signals`
     end_with_parent(signal.SIGKILL)
     # A fork server is the parent of all workers and lives as long as any of them: then the employer must be watched.
     if employer not in (None, os.getppid()):
         threading.Thread(target=_end_with, args=(employer,), daemon=True).start()
+
+
+SIGNALS = signal.SIGINT, signal.SIGTERM
+
+
+@contextlib.contextmanager
+def holding_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait while workers are forked: Python drops what a handler raises in a fork's hooks."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent(number: int) -> None:

@@ -1,10 +1,14 @@
 """Comet experiments: online, in an archive, or one that takes every call and does nothing."""
 
+import logging
 import os
 import queue
 import sys
 import threading
 import urllib.request
+from collections.abc import Callable
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,19 +54,23 @@ def start_experiment(
     if mode == "online" and not _answers(comet_ml.get_config("comet.url_override") or COMET_URL):
         print(f"Comet cannot be reached: logging to an archive in {offline_directory}", file=sys.stderr)
         mode = "offline"
+    start = partial(_start_comet, project_name, options, offline_directory, experiment_key)
     try:
-        key = None if mode == "disabled" else experiment_key
-        experiment = _start_comet(mode, project_name, options, offline_directory, key)
-    except comet_ml.exceptions.CometException as error:
-        print(f"Comet cannot be logged to: {in_a_line(error)}", file=sys.stderr)
-        experiment = _start_comet("disabled", project_name, options, offline_directory, None)
+        experiment = _within(3 * COMET_PATIENCE, partial(start, "online")) if mode == "online" else start(mode)
+    except Exception as error:  # what Comet's client raises for a strange server may be anything
+        print(
+            f"Comet cannot be logged to ({in_a_line(error)}): an archive goes to {offline_directory}", file=sys.stderr
+        )
+        # Its threads go on trying, and would say so between our lines.
+        logging.getLogger("comet_ml").setLevel(logging.CRITICAL + 1)
+        experiment = start("offline" if mode == "online" else "disabled")
     # Comet itself would log the started script alone.
     for file in sorted(PROJECT_ROOT.glob("*.py")) + sorted(PROJECT_ROOT.glob("src/**/*.py")):
         experiment.log_code(file_name=str(file))
     return experiment
 
 
-def _start_comet(mode, project_name, options, offline_directory, experiment_key):
+def _start_comet(project_name, options, offline_directory, experiment_key, mode):
     import comet_ml
 
     if mode == "offline":
@@ -82,29 +90,44 @@ def _start_comet(mode, project_name, options, offline_directory, experiment_key)
         api_key=options.api_key if mode == "online" else None,
         workspace=options.workspace,
         project_name=project_name,
-        mode="create" if experiment_key is None else "get",
-        experiment_key=experiment_key,
+        mode="create" if experiment_key is None or mode == "disabled" else "get",
+        experiment_key=None if mode == "disabled" else experiment_key,
         online=mode != "offline",
         experiment_config=config,
     )
 
 
 def _answers(url: str) -> bool:
-    """Whether the server at `url` says within COMET_PATIENCE seconds that it is well.
-
-    Comet's client tries for half a minute before it gives up. Looking up a name has no time limit, hence a thread.
-    """
-    answers = queue.SimpleQueue()
+    """Whether the server at `url` says soon that it is well. A guest network answers too, with a page to log in."""
 
     def ask():
-        try:
-            urllib.request.urlopen(f"{url.rstrip('/')}/isAlive/ver", timeout=COMET_PATIENCE).close()
-            answers.put(True)
-        except (OSError, ValueError):
-            answers.put(False)
+        with urllib.request.urlopen(f"{url.rstrip('/')}/isAlive/ver", timeout=COMET_PATIENCE) as answer:
+            return answer.headers.get_content_type() != "text/html"
 
-    threading.Thread(target=ask, daemon=True).start()
     try:
-        return answers.get(timeout=COMET_PATIENCE)
-    except queue.Empty:
+        return _within(COMET_PATIENCE, ask)
+    except (OSError, ValueError, HTTPException):
         return False
+
+
+def _within(seconds: float, work: Callable):
+    """Return what `work()` gives; raises what it raises, and TimeoutError when it takes longer than `seconds`.
+
+    Comet's client tries for minutes before it gives up, and looking up a name has no time limit, hence a thread.
+    """
+    results = queue.SimpleQueue()
+
+    def do():
+        try:
+            results.put((work(), None))
+        except Exception as error:
+            results.put((None, error))
+
+    threading.Thread(target=do, daemon=True).start()
+    try:
+        result, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds} seconds") from None
+    if error is not None:
+        raise error
+    return result

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from src.base.errors import InputError
+from src.base.errors import InputError, is_out_of_memory
+from src.base.memory import mention
 
 SCORES_AT_ONCE = 2**22
 """Scores held in memory at a time, unless the gallery is so large that these are fewer than QUERIES_AT_ONCE."""
@@ -67,7 +68,7 @@ def _scores(predicted_features, gallery_features, excluded_rows) -> Iterator[tup
     images = len(gallery_features)
     lengths = torch.cat([_lengths(gallery_features[rows]) for rows in _pieces(images)])
     step = max(QUERIES_AT_ONCE, SCORES_AT_ONCE // images)
-    memory = predicted_features.new_empty(min(step, len(predicted_features)), images)
+    step, memory = _memory_for(min(step, len(predicted_features)), predicted_features, images)
     for start in range(0, len(predicted_features), step):
         queries = slice(start, start + step)
         scores = memory[: len(predicted_features[queries])]
@@ -78,6 +79,22 @@ def _scores(predicted_features, gallery_features, excluded_rows) -> Iterator[tup
         if excluded_rows is not None:
             scores.scatter_(1, excluded_rows[queries, None], -torch.inf)
         yield queries, scores
+
+
+def _memory_for(step: int, predicted_features: Tensor, images: int) -> tuple[int, Tensor]:
+    """Return memory [step, images] for scores, of fewer queries than `step` where it is short."""
+    fitting = step
+    while True:
+        try:
+            memory = predicted_features.new_empty(fitting, images)
+            break
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or fitting == 1:
+                raise
+        fitting //= 2
+    if fitting < step:
+        mention("scores", f"the memory is full with the scores of {step} queries: {fitting} are ranked at once")
+    return fitting, memory
 
 
 def _pieces(images: int) -> list[slice]:

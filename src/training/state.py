@@ -116,9 +116,8 @@ class Keeper:
         # In whole epochs: a stopped one begins anew, which its random states make the same.
         done = self.state.next_epoch
         epochs = "no finished epoch" if done == 0 else "1 finished epoch" if done == 1 else f"{done} finished epochs"
-        return f"--resume {self.run.folder} goes on from {epochs}" + (
-            "" if self.state.judged else " and its validation"
-        )
+        validation = "" if self.state.judged else ", with the validation of the last"
+        return f"--resume {self.run.folder} goes on from {epochs}{validation}"
 
     def require_space(self, files: int) -> None:
         """Raise InputError unless the disk can hold `files` files of weights, and the state twice."""
