@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test benchmark docs clean
+.PHONY: quickstart test slow benchmark docs clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
