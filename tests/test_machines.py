@@ -61,10 +61,13 @@ def assert_one_line(done, *words):
 # ---- workers ----
 
 
-@pytest.mark.skipif(
-    os.name != "posix" or subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0,
+needs_mounts = pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0,
     reason="needs the right to mount",
 )
+
+
+@needs_mounts
 @pytest.mark.parametrize("command", ["clip_fine_tune", "validate"])
 def test_a_small_shared_memory(command, world, tmp_path):
     extra = [*SHORT, "--save-training"] if command == "clip_fine_tune" else ["--dataset", "CIRR", "--no-feature-cache"]
@@ -74,6 +77,20 @@ def test_a_small_shared_memory(command, world, tmp_path):
     options = {"cwd": files.PROJECT_ROOT, "capture_output": True, "text": True, "timeout": PATIENCE}
     done = subprocess.run(shell, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}, **options)
     assert_one_line(done, "/dev/shm, is full", "--num-workers 0")
+
+
+@pytest.mark.slow
+@needs_mounts
+def test_a_full_temporary_folder(world, tmp_path):
+    """Only sockets and scratch files go there: a run does without room for any."""
+    flags = " ".join([*SHORT, *toy_options(world, tmp_path), "--num-workers", "1"])
+    (tmp_path / "tmp").mkdir()
+    mounted = f"mount -t tmpfs -o size=4k tmpfs {tmp_path}/tmp && head -c 4096 /dev/zero > {tmp_path}/tmp/full; "
+    run = f"TMPDIR={tmp_path}/tmp exec {sys.executable} clip_fine_tune.py {flags}"
+    options = {"cwd": files.PROJECT_ROOT, "capture_output": True, "text": True, "timeout": PATIENCE}
+    done = subprocess.run(["unshare", "-m", "sh", "-c", mounted + run], check=False, **options)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0 or "error: " in last_line(done.stderr)
 
 
 def test_a_temporary_folder_with_a_long_path(world, tmp_path):
@@ -299,6 +316,13 @@ def test_a_closed_pipe_ends_nothing(command, world, tmp_path):
         assert (only_run(tmp_path) / "saved_models" / "tuned_clip_0.pt").is_file()
 
 
+def test_a_full_disk_behind_the_output(world, tmp_path):
+    with Path("/dev/full").open("w") as full:
+        options = {"check": False, "stdout": full, "stderr": subprocess.PIPE, "capture_output": False}
+        done = python("validate.py", "--dataset", "CIRR", *toy_options(world, tmp_path), **options)
+    assert_one_line(done, "<stdout>: No space left on device")
+
+
 def test_a_terminal_that_knows_ascii_alone(tmp_path):
     flags = ["--dataset", "CIRR", "--data-path", tmp_path / "größe"]
     done = python("validate.py", *flags, check=False, env=os.environ | {"PYTHONIOENCODING": "ascii"})
@@ -402,6 +426,7 @@ def ill_server(request):
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_strange_server_in_comets_place(ill_server, world, tmp_path):
     """In a process of its own: Comet's client logs to the stderr that it met first."""
     program = (

@@ -92,7 +92,9 @@ def one_line_errors(main: Callable) -> Callable:
     def command(argv=None):
         with unbreakable_output():
             try:
-                return main(argv)
+                result = main(argv)
+                sys.stdout.flush()
+                return result
             except Stopped as stopped:
                 print(stopped.line, file=sys.stderr, flush=True)
                 raise

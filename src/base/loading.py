@@ -39,6 +39,9 @@ class Loader(DataLoader):
 
     def __iter__(self) -> Iterator:
         # A generator: what the loop over the batches raises does not pass through here.
+        if self.num_workers == 0:
+            yield from super().__iter__()
+            return
         fault, hook = None, sys.unraisablehook
         try:
             # A loader that could not start all its workers prints a traceback when it is thrown away, which is below.
@@ -52,7 +55,7 @@ class Loader(DataLoader):
             sys.unraisablehook = hook
         if fault is not None:
             raise fault
-        workers = [worker.pid for worker in getattr(batches, "_workers", ())]
+        workers = [worker.pid for worker in batches._workers]
         try:
             yield from batches
         except FAULTS as error:
@@ -122,7 +125,7 @@ def _fault(error: Exception) -> str | None:
     last = in_a_line(said.strip().splitlines()[-1] if said.strip() else error)
     if said.startswith("DataLoader worker"):
         # A worker that was told to end did not run out of memory.
-        return last if "Terminated" in said else f"{last} Fewer --num-workers, or 0, take less memory."
+        return last if "Terminated" in said else f"{last} Fewer --num-workers, or 0, take less memory"
     if HandOverError.__name__ in said or (isinstance(error, OSError) and error.filename is None):
         return f"{last.removeprefix(f'{__name__}.{HandOverError.__name__}: ')}; --num-workers 0 does without them"
     return None

@@ -21,20 +21,23 @@ class _Unbreakable:
         except UnicodeEncodeError:
             encoding = self._stream.encoding
             return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        except BrokenPipeError:
-            return self._go_on_alone(len(text))
+        except OSError as error:
+            self._give_up(error)
+            return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._go_on_alone(0)
+        except OSError as error:
+            self._give_up(error)
 
-    def _go_on_alone(self, written: int) -> int:
+    def _give_up(self, error: OSError) -> None:
+        """Write to nowhere from now on; raises OSError with a name when that loses what somebody waits for."""
         # The descriptor itself, since Python flushes the stream once more when the process ends.
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123
             os.dup2(nowhere.fileno(), self._stream.fileno())
-        return written
+        if not isinstance(error, BrokenPipeError):  # a full disk behind `> file`
+            raise OSError(error.errno, error.strerror, self._stream.name)
 
 
 @contextlib.contextmanager
@@ -45,7 +48,4 @@ def unbreakable_output() -> Iterator[None]:
         nowhere = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123
         stack.enter_context(contextlib.redirect_stdout(_Unbreakable(sys.stdout or nowhere)))
         stack.enter_context(contextlib.redirect_stderr(_Unbreakable(sys.stderr or nowhere)))
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
+        yield
