@@ -44,7 +44,7 @@ from src.command.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Task
-from utils import element_wise_sum, load_retriever, read_data
+from utils import element_wise_sum, load_retriever, model_label, read_data
 from validate import Validation
 
 ANSWERS = 5
@@ -163,7 +163,8 @@ def describe(options: dict, validation: Validation) -> str:
     sizes = [
         f"{len(split.triplets)} queries over {len(split.pictures)} pictures" for split in validation.splits.values()
     ]
-    return f"{options['dataset']}: {', '.join(sizes)}. CLIP {options['clip_model_name']}, {options['transform']}."
+    clip = model_label(options["clip_model_name"])
+    return f"{options['dataset']}: {', '.join(sizes)}. CLIP {clip}, {options['transform']}."
 
 
 def not_comparable(runs: list[FinishedRun], skipping: Skipping) -> str:
@@ -206,7 +207,7 @@ def _wall_of(category, validation, combining_function, rows_of_a_kind) -> Iterat
         yield wall_row(
             picture(split.pictures[reference]),
             texts[query],
-            f"target ranked {ranks[query] + 1} of {len(names)}",
+            f"target ranked {ranks[query] + 1} of {answers.ranked}",
             [picture(split.pictures[name], is_target=name == target) for name in answered],
             "" if target in answered else picture(split.pictures[target], is_target=True),
         )

@@ -17,6 +17,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
+
 from src.toy import write_world
 from tests.commands import toy_options
 from tests.forks import Forks, only_run
@@ -77,7 +79,11 @@ class Storm:
             again = ["--resume", begun[0].parent] if begun else self.flags(command, output / "anew")
             assert self.forks.run(command, again) == 0, (fault, order, said, self.forks.said())
             output = output if begun else output / "anew"
-        assert_same(only_run(output), self.expected[command])
+        if status == 0 and "the memory is full" in said:  # it went on in smaller pieces, which round differently
+            tables = [pd.read_csv(run / "train_metrics.csv") for run in (only_run(output), self.expected[command])]
+            pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=0)
+        else:
+            assert_same(only_run(output), self.expected[command])
         shutil.rmtree(output)
         return fault, status
 

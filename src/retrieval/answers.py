@@ -42,6 +42,8 @@ class Answers(NamedTuple):
 
     gallery: Gallery
     """What was ranked."""
+    ranked: int
+    """How many of its pictures each query ranks: one fewer where the reference leaves."""
     ranks: Tensor | None
     """Rank [queries] of each target in the gallery; None where targets are not known."""
     group_ranks: Tensor | None
@@ -86,9 +88,11 @@ def answer(
 
     features = gallery.features
     # A toy gallery may have fewer pictures than a server wants answers.
-    best = min(best, len(gallery.names) - (excluded is not None))
+    ranked = len(gallery.names) - (excluded is not None)
+    best = min(best, ranked)
     return Answers(
         gallery,
+        ranked,
         ranks=None if targets is None else rank_targets(predicted, features, targets, excluded),
         group_ranks=None
         if targets is None or members is None
