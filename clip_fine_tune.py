@@ -40,7 +40,6 @@ from data_utils import Batch, TripletImages, TripletRows
 from src.base.distributed import command
 from src.command.run import FINE_TUNING
 from src.models.backbone import ENCODERS, Backbone
-from src.models.weights import weights_digest
 from src.training.gradient_caching import in_pieces
 from training import prepare, read_training_data, train_stage
 from utils import caption_tokens, device, element_wise_sum, load_retriever, to_device
@@ -71,20 +70,19 @@ class FineTuning(nn.Module):
         # A plain dict: as submodules they would list CLIP's weights again.
         self.encoders = {name: _OneEncoder(backbone, name) for name in ENCODERS}
         self.picture_features = picture_features
-        self.clip_bs, self.chosen = clip_bs, clip_bs is not None
+        self.clip_bs = self.given_pieces = clip_bs
 
     def smaller_pieces(self, batch_size: int) -> int | None:
-        """Take half as many pictures or captions at once, and return how many; None where that is no way out."""
-        size = min(self.clip_bs or 2 * batch_size, 2 * batch_size) // 2
-        if self.chosen or size == 0:
+        """Take half as many pictures or captions at once, and return how many; None where one was too much."""
+        if self.clip_bs == 1:
             return None
-        self.clip_bs = size
-        return size
+        self.clip_bs = min(self.clip_bs or 2 * batch_size, 2 * batch_size) // 2  # a triplet has two pictures
+        return self.clip_bs
 
     @property
     def way_out(self) -> str:
         """What to try when a batch does not fit, as the end of a message."""
-        return f"; --clip-bs {self.clip_bs} is too much, try half of it" if self.clip_bs != 1 else ""
+        return "; not even one picture at a time fits" if self.clip_bs == 1 else "; a smaller --clip-bs takes less"
 
     @property
     def trained(self) -> nn.Module:
@@ -153,8 +151,7 @@ def main(argv=None):
     weights = [weight for weight in stage.parameters() if weight.requires_grad]
     # Published betas and eps; the fused step gives the same up to rounding.
     optimizer = torch.optim.AdamW(weights, lr=args.learning_rate, betas=(0.9, 0.999), eps=1e-7, fused=True)
-    facts = {"initial_weights": weights_digest(retriever.backbone.model.state_dict())}
-    train_stage(stage, optimizer, loader, validation, data, facts)
+    train_stage(stage, optimizer, loader, validation, data)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,6 @@ from data_utils import Batch, TripletRows
 from src.base.distributed import command
 from src.command.run import COMBINER_TRAINING
 from src.models.facts import told_by_checkpoints
-from src.models.weights import weights_digest
 from src.tasks.triplets import Task
 from training import prepare, read_training_data, train_stage
 from utils import Encoder, autocast, device, load_retriever
@@ -54,6 +53,7 @@ class CombinerTraining(nn.Module):
         self.text_row = {text: row for row, text in enumerate(texts)}
         self.combining_function = combiner.combine_features
 
+    given_pieces = None
     way_out = "; a smaller batch, --projection-dim or --hidden-dim takes less"
 
     def smaller_pieces(self, batch_size: int) -> None:
@@ -101,11 +101,7 @@ def main(argv=None):
     with autocast(args.precision):
         stage = CombinerTraining(combiner, *encode_triplets(loader.dataset, data.task, retriever.encoder))
     optimizer = torch.optim.Adam(combiner.parameters(), lr=args.combiner_lr, fused=True)
-    facts = {
-        "projection_dim": args.projection_dim,
-        "hidden_dim": args.hidden_dim,
-        "clip_weights": weights_digest(retriever.backbone.model.state_dict()),
-    }
+    facts = {"projection_dim": args.projection_dim, "hidden_dim": args.hidden_dim}
     train_stage(stage, optimizer, loader, validation, data, facts)
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from data_utils import TripletRows
 from src.base import distributed
 from src.base.bars import Bar
-from src.base.errors import InputError, in_a_line, is_out_of_memory, one_line
+from src.base.errors import InputError, fault_of_machine, in_a_line, is_out_of_memory, one_line
 from src.base.files import owning, require_writable
 from src.base.loading import Loader
 from src.base.memory import free_cached
@@ -21,6 +21,7 @@ from src.base.signals import Stopping
 from src.command.flags import RunOptions, TrainingPlan
 from src.command.run import new_run_folder, open_run
 from src.models.facts import training_facts
+from src.models.weights import weights_digest
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Task
 from src.training.losses import contrastive_loss
@@ -161,9 +162,10 @@ class Training:
         except InputError as error:
             raise InputError(f"{one_line(error)}; {keeper.last_words()}") from None
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            fault = fault_of_machine(error)
+            if fault is None:
                 raise
-            raise InputError(f"the memory is full ({in_a_line(error)}); {keeper.last_words()}") from None
+            raise InputError(f"{fault}; {keeper.last_words()}") from None
         finally:
             keeper.run.end()
 
@@ -211,8 +213,10 @@ class Training:
         """Take one step of the optimizer on what `stage.inputs` gave; return the batch's loss.
 
         Until the first one was taken, a batch that does not fit into memory is taken in ever smaller pieces, where the
-        stage can. Raises InputError when it does not fit all the same.
+        stage can, and a line says in which. Raises InputError when it does not fit all the same, and when the pieces
+        that were given by hand are too large.
         """
+        fitting = None
         while True:
             try:
                 loss = self._backward(inputs)
@@ -223,7 +227,9 @@ class Training:
                 fault = in_a_line(error)
             self.state.optimizer.zero_grad()
             free_cached()
-            self._take_smaller_pieces(fault)
+            fitting = self._smaller_pieces(fault)
+        if fitting is not None:
+            self._say_what_fits(fitting)
         self.state.scaler.step(self.state.optimizer)
         self.state.scaler.update()
         self._stepped = True
@@ -237,17 +243,20 @@ class Training:
         self.state.scaler.scale(loss).backward()
         return loss.detach()
 
-    def _take_smaller_pieces(self, fault):
-        """Let the stage take half as much at once; raises InputError when that is not for now, or not possible."""
+    def _smaller_pieces(self, fault):
+        """Let the stage take half as much at once, and return how much; raises InputError where that is no way out."""
         # Later, or with other processes in the middle of the same step, what one process changes alone is no way out.
         alone = not self._stepped and distributed.processes() == 1
         size = self.stage.smaller_pieces(self.plan.batch_size) if alone else None
         if size is None:
             raise InputError(f"--batch-size {self.plan.batch_size}: the memory is full ({fault}){self.stage.way_out}")
-        said = (
-            f"--batch-size {self.plan.batch_size}: the memory is full; CLIP takes {size} pictures or captions at once"
-        )
-        print(f"{said} (--clip-bs {size} saves the search)", file=sys.stderr, flush=True)
+        return size
+
+    def _say_what_fits(self, size):
+        if self.stage.given_pieces is not None:  # a choice is kept, or refused
+            raise InputError(f"--clip-bs {self.stage.given_pieces}: the memory is full; --clip-bs {size} fits")
+        pieces = f"CLIP takes {size} pictures or captions at once (--clip-bs {size} saves the search)"
+        print(f"--batch-size {self.plan.batch_size}: the memory is full; {pieces}", file=sys.stderr, flush=True)
 
     def _loss(self, predicted, targets):
         """Return this process's part of the batch's loss, which is their sum: own queries, everyone's targets."""
@@ -289,7 +298,8 @@ def train_stage(
     training = Training(stage, optimizer, loader, task, plan)
     remarks = validation.retriever.skipping.remarks
     # What is left out belongs to them too: a run must not go on with other pictures than it began with.
-    facts = training_facts(options.hyper_parameters) | (facts or {}) | remarks
+    weights = weights_digest(validation.retriever.backbone.model.state_dict())
+    facts = training_facts(options.hyper_parameters) | (facts or {}) | {"clip_weights": weights} | remarks
     told = f"{task.name} {names.project}", options.comet, options.hyper_parameters, remarks
     triplets = len(loader.dataset)
     if not plan.save_training:

@@ -390,7 +390,7 @@ def test_a_run_can_be_used_from_anywhere(world, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     more = ["--resume", run, "--num-epochs", "4", "--clip-model-name", tmp_path / "other.pt"]
     assert status_of(clip_fine_tune.main, more) == 2
-    assert "the run has initial_weights " in last_line(capsys.readouterr().err)
+    assert "the run has clip_weights " in last_line(capsys.readouterr().err)
 
 
 # ---- Comet ----
@@ -575,6 +575,7 @@ def test_stage_1_finds_the_pieces_that_fit(little_memory, options, tmp_path, cap
     little_memory(encode_image=5, encode_text=5)
     clip_fine_tune.main([*SHORT, *options, "--output-path", str(tmp_path / "pieces"), "--no-feature-cache"])
     said = capsys.readouterr().err
+    assert said.count("CLIP takes") == 1
     assert "--batch-size 16: the memory is full; CLIP takes 4 pictures or captions at once (--clip-bs 4 saves" in said
     whole, pieces = (
         pd.read_csv(only_run(tmp_path / name) / "train_metrics.csv")["train_epoch_loss"] for name in ("whole", "pieces")
@@ -587,15 +588,16 @@ def test_pieces_given_by_hand_are_kept(little_memory, options, tmp_path, capsys)
     flags = [*SHORT, *options, "--clip-bs", "8", "--save-training"]
     assert status_of(clip_fine_tune.main, flags) == 2
     line = last_line(capsys.readouterr().err)
-    assert "--batch-size 16: the memory is full (CUDA out of memory." in line
-    assert "--clip-bs 8 is too much, try half of it" in line
+    assert "--clip-bs 8: the memory is full; --clip-bs 4 fits" in line
     assert f"--resume {only_run(tmp_path)} goes on from no finished epoch" in line
 
 
 def test_where_nothing_helps(little_memory, options, tmp_path, capsys):
     little_memory(encode_image=0)
     assert status_of(clip_fine_tune.main, [*SHORT, *options]) == 2
-    assert "the memory is full (CUDA out of memory." in last_line(capsys.readouterr().err)
+    line = last_line(capsys.readouterr().err)
+    assert "--batch-size 16: the memory is full (CUDA out of memory." in line
+    assert "; not even one picture at a time fits; " in line
 
 
 def test_memory_that_ends_later_keeps_the_last_epoch(options, tmp_path, monkeypatch, capsys):

@@ -67,6 +67,18 @@ def require_one_of(value: object, allowed: Collection[str], what: str) -> None:
         raise InputError(f"{value!r} is no {what}: it must be one of {', '.join(allowed)}")
 
 
+def lost_worker(error: BaseException) -> str | None:
+    """Return what torch says of a loader's worker that died, as a line; None for any other exception.
+
+    It may be raised anywhere, from the handler of the signal that tells of a dead child.
+    """
+    if not isinstance(error, RuntimeError) or not str(error).startswith("DataLoader worker"):
+        return None
+    said = " ".join(str(error).split())
+    # A worker that was told to end did not run out of memory.
+    return said if "Terminated" in said else f"{said} Fewer --num-workers, or 0, take less memory"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a card's or the machine's memory was full; torch says so in several ways."""
     # The last two are oneDNN's, which runs convolutions on a CPU.
@@ -74,6 +86,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
     )
+
+
+def fault_of_machine(error: BaseException) -> str | None:
+    """Return a line about a worker that died or memory that was full; None for any other exception."""
+    return lost_worker(error) or (f"the memory is full ({in_a_line(error)})" if is_out_of_memory(error) else None)
 
 
 def one_line(error: InputError) -> str:
@@ -108,9 +125,9 @@ def one_line_errors(main: Callable) -> Callable:
                     raise
                 fault = f"{error.filename}: {error.strerror}"
             except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+                fault = fault_of_machine(error)
+                if fault is None:
                     raise
-                fault = f"the memory is full ({in_a_line(error)})"
             print(f"error: {fault}", file=sys.stderr)
             raise SystemExit(2)
 

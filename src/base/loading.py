@@ -15,7 +15,7 @@ import torch
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, Dataset
 
-from src.base.errors import InputError, in_a_line
+from src.base.errors import InputError, in_a_line, lost_worker
 from src.base.workers import holding_signals, start_worker
 
 
@@ -123,9 +123,8 @@ def _fault(error: Exception) -> str | None:
     if isinstance(error, MemoryError):
         return _KNOWN["allocate memory"]
     last = in_a_line(said.strip().splitlines()[-1] if said.strip() else error)
-    if said.startswith("DataLoader worker"):
-        # A worker that was told to end did not run out of memory.
-        return last if "Terminated" in said else f"{last} Fewer --num-workers, or 0, take less memory"
+    if lost_worker(error):
+        return lost_worker(error)
     if HandOverError.__name__ in said or (isinstance(error, OSError) and error.filename is None):
         return f"{last.removeprefix(f'{__name__}.{HandOverError.__name__}: ')}; --num-workers 0 does without them"
     return None

@@ -86,13 +86,13 @@ def require_same_run(content: dict, path: Path, triplets: int, facts: dict, num_
     if content["triplets"] != triplets:
         raise InputError(f"{path}: the run trains on {content['triplets']} triplets, there are {triplets} now")
     # Loss and weights would go on as if nothing had happened, so this is refused and not warned of.
-    moved = facts.keys() & content["facts"].keys() & {"clip_weights", "initial_weights"}
+    kept = content["facts"]
     for name, fact in facts.items():
-        # Runs that keep a digest of their CLIP may find its file under another name; older ones keep the name alone.
-        if (name == "clip_model_name" and moved) or (name == "initial_weights" and not moved):
+        # A run that keeps a digest of its CLIP may find it under another name; older ones of stage 1 keep a name alone.
+        if name == ("clip_model_name" if "clip_weights" in kept else "clip_weights"):
             continue
-        if content["facts"].get(name) != fact:
-            raise InputError(f"{path}: the run has {name} {content['facts'].get(name)}, not {fact}")
+        if kept.get(name) != fact:
+            raise InputError(f"{path}: the run has {name} {kept.get(name)}, not {fact}")
     if num_epochs < content["next_epoch"]:
         raise InputError(f"--num-epochs {num_epochs}: the run has finished {content['next_epoch']} already")
 
