@@ -30,6 +30,7 @@ from src.models.registry import backbone_of
 from src.pictures.skipping import Skipping
 from src.retrieval.answers import Answers, answer
 from src.tasks.registry import TASKS
+from src.tasks.triplets import Split
 from utils import Encoder, Retriever, autocast, read_data
 
 ANSWERS, GROUP_ANSWERS = 50, 3
@@ -43,19 +44,20 @@ def generate_cirr_test_submissions(
     data_path: Path = PROJECT_ROOT,
     output_path: Path = PROJECT_ROOT,
     retriever: Retriever | None = None,
+    split: Split | None = None,
 ) -> list[Path]:
     """Write submission/CIRR/recall_submission_<file_name>.json and recall_subset_submission_<file_name>.json.
 
-    `retriever` is what encodes with that CLIP and transform, where it is put together already. Returns both paths.
-    Raises InputError when annotations or pictures of test1 are faulty or missing.
+    `retriever` is what encodes with that CLIP and transform, where it is put together already, and `split` is test1,
+    where it was read already. Returns both paths. Raises InputError when annotations or pictures of test1 are faulty or
+    missing.
     """
     if retriever is None:
         # Nothing is kept: a transform from outside does not tell what its pixels depend on.
         retriever = Retriever(Encoder(backbone_of(clip_model)), preprocess, Skipping(enabled=False))
     retriever = retriever.combining_by(combining_function)
     task = TASKS["CIRR"]
-    data = read_data(task, data_path, "test1", skip_missing=retriever.skipping.enabled)
-    (split,) = map(retriever.usable, data["test1"].values())
+    split = retriever.usable(split or read_test_split(data_path, retriever.skipping.enabled))
     gallery = retriever.gallery(retriever.pictures(split.pictures))
     caption_features = retriever.encoder.captions([task.query_text(triplet.captions) for triplet in split.triplets])
     predicted = retriever.predict(gallery, [triplet.reference for triplet in split.triplets], caption_features)
@@ -74,6 +76,12 @@ def generate_cirr_test_submissions(
     return written
 
 
+def read_test_split(data_path: Path, skip_missing: bool) -> Split:
+    """Read test1; raises InputError for faulty annotations and, unless `skip_missing`, for missing pictures."""
+    (split,) = read_data(TASKS["CIRR"], data_path, "test1", skip_missing=skip_missing)["test1"].values()
+    return split
+
+
 def named_answers(ids: list[str], answers: Answers) -> tuple[dict, dict]:
     """Return {pair id: the first 50 names of the gallery} and {pair id: the first 3 of the group}."""
     names = answers.gallery.names
@@ -89,7 +97,7 @@ def main(argv=None):
     checkpoints = args.clip_model_path, args.combiner_path
     vars(args).update(told_by_checkpoints(checkpoints, vars(args), args.given))
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
-    read_data(TASKS["CIRR"], args.data_path, "test1", skip_missing=args.skip_missing)
+    split = read_test_split(args.data_path, args.skip_missing)
     require_writable(args.output_path)
     retriever = load_combined(retriever_options(args), combining_options(args))
 
@@ -97,7 +105,7 @@ def main(argv=None):
     function, name = retriever.combining_function, args.submission_name or time_stamp()
     clip_and_transform, paths = (retriever.backbone, retriever.preprocess), (args.data_path, args.output_path)
     with autocast(args.precision):
-        written = generate_cirr_test_submissions(function, name, *clip_and_transform, *paths, retriever)
+        written = generate_cirr_test_submissions(function, name, *clip_and_transform, *paths, retriever, split)
     for path in written:
         print(f"{path}{retriever.skipping.mark}")
         experiment.log_asset(str(path))

@@ -303,8 +303,8 @@ def train_stage(
     told = f"{task.name} {names.project}", options.comet, options.hyper_parameters, remarks
     triplets = len(loader.dataset)
     if not plan.save_training:
-        flag = "--save-best: " if plan.save_best else ""
-        print(f"{flag}saves nothing without --save-training", file=sys.stderr)
+        best = "--save-best: saves nothing without --save-training"
+        print(best if plan.save_best else "without --save-training no weights are saved", file=sys.stderr)
     if options.resume is None:
         label = model_label(options.hyper_parameters["clip_model_name"])
         folder = new_run_folder(options.output_path / "models", f"{names.run}_on_{task.short_name}_{label}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from src.base.errors import InputError, is_out_of_memory
+from src.base.errors import InputError, in_a_line, is_out_of_memory
 
 _MENTIONED = set()
 """What was mentioned already: once is enough."""
@@ -22,10 +22,10 @@ def halving(work: Callable[[Tensor], Tensor], rows: Tensor, what: str) -> Tensor
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        fault = str(error)
+        fault = in_a_line(error)
     # Behind the handler, since the exception holds on to all that was allocated so far.
     if len(rows) == 1:
-        raise InputError(f"the memory is full with one of the {what}, {list(rows.shape[1:])} ({_first_line(fault)})")
+        raise InputError(f"the memory is full with one of the {what}, {list(rows.shape[1:])} ({fault})")
     mention(what, f"the memory is full with {len(rows)} {what} at once: they are taken in halves")
     free_cached()
     half = len(rows) // 2
@@ -43,7 +43,3 @@ def free_cached() -> None:
     """Give back what torch keeps of a card's memory for later, which a smaller piece may need in other sizes."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:120] if text.strip() else "no more is known"

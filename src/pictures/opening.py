@@ -82,7 +82,7 @@ def _fault_at_first_sight(path: Path) -> str | None:
 
 
 def _description(faults: dict[str, list[Path]], total: int) -> str:
-    """Return a line about {fault: paths} among `total` pictures: the first of each kind, and ten names."""
+    """Return a line about {fault: paths} among `total` pictures: the first path, their numbers, and ten names."""
     fault, (first, *_) = next(iter(faults.items()))
     paths = [path for some in faults.values() for path in some]
     missing = faults.get(MISSING, [])
