@@ -167,13 +167,14 @@ class Encoder:
         depends_on = {"encoder": encoder, "precision": precision, "device": device.type, **settings}
         if self.cache_folder is not None:
             # In memory the weights cannot change; on disk another CLIP's features lie beside these.
-            depends_on["weights"] = self._weights(encoder)
+            depends_on["weights"] = self.digest(encoder)
         place = json.dumps(depends_on)
         if place not in self._stores:
             self._stores[place] = RowStore(self.cache_folder, depends_on)
         return self._stores[place]
 
-    def _weights(self, encoder):
+    def digest(self, encoder: str) -> str:
+        """Return the SHA-256 of the weights of a frozen encoder, "image" or "text"."""
         if encoder not in self._digests:
             self._digests[encoder] = weights_digest(self.backbone.weights_of(encoder))
         return self._digests[encoder]

@@ -8,6 +8,8 @@ from src.base.parser import Parser
 from src.command.flags import (
     add_dataset_option,
     add_judging_options,
+    add_protocol_options,
+    chosen_protocols,
     combining_options,
     comet_options,
     parse_judging,
@@ -18,6 +20,7 @@ from src.command.flags import (
 def make_parser() -> Parser:
     parser = Parser("Print the recalls of a model on the validation split of a data set.")
     add_dataset_option(parser, required=True)
+    add_protocol_options(parser)
     add_judging_options(parser)
     return parser
 
@@ -25,20 +28,28 @@ def make_parser() -> Parser:
 if __name__ == "__main__":
     parse_judging(make_parser())  # --help and a wrong flag are answered here, before torch is imported
 
+import hashlib
+import sys
 from collections.abc import Callable, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from combiner import load_combined
-from src.base.distributed import command
-from src.base.files import require_writable
+from combiner import image_only, load_combined, text_only
+from src.base.distributed import command, is_first
+from src.base.files import require_writable, write_json
 from src.command.comet import start_experiment
+from src.evaluation import judged as judging
+from src.evaluation.judged import Judged, JudgedCategory
+from src.evaluation.per_query import write_per_query
+from src.evaluation.trec import write_trec
 from src.models.facts import told_by_checkpoints
-from src.retrieval.answers import Answers, Gallery, answer, predict_features
-from src.retrieval.metrics import chance, recalls
+from src.models.weights import weights_digest
+from src.retrieval.answers import Answers, Gallery, answer, averaged, predict_features, with_graded
+from src.retrieval.metrics import chance, of_each_query, recalls
+from src.retrieval.ranking import Predicted, cosine_similarities
 from src.tasks.registry import TASKS
-from src.tasks.triplets import Protocol, Split, Task, Triplet
-from utils import Retriever, autocast, extract_caption_features, read_data
+from src.tasks.triplets import Protocol, Query, Split, Task, Triplet
+from utils import Retriever, autocast, element_wise_sum, extract_caption_features, read_data
 
 # ---- for other code ----
 
@@ -55,7 +66,8 @@ def compute_cirr_val_metrics(
     """Return CIRR's recalls in percent: group 1, 2, 3, then 1, 5, 10, 50 (paper, section 5.1).
 
     `relative_val_dataset` holds items (reference name, target name, caption, group members). `caption_features`
-    [queries, dim] are those of the captions, where they are known already; `protocol` None is the published one.
+    [queries, dim] are those of the captions, where they are known already; `protocol` None is the published one. Items
+    have no soft targets, so the protocol soft is for validate.py alone.
     """
     items = map(relative_val_dataset.__getitem__, range(len(relative_val_dataset)))
     triplets = [Triplet(reference, (caption,), (target,), tuple(group)) for reference, target, caption, group in items]
@@ -74,8 +86,8 @@ def compute_fiq_val_metrics(
 ) -> tuple[float, ...]:
     """Return FashionIQ's recall@10 and recall@50 of one category in percent (paper, section 5.1).
 
-    `relative_val_dataset` holds items (reference name, target name, two captions). `caption_features` [queries, dim]
-    are those of the captions, where they are known already; `protocol` None is the published one.
+    `relative_val_dataset` holds items (reference name, target name, two captions). `caption_features` [texts, dim] are
+    those of what the protocol asks, where they are known already; `protocol` None is the published one.
     """
     items = map(relative_val_dataset.__getitem__, range(len(relative_val_dataset)))
     triplets = [Triplet(reference, tuple(captions), (target,)) for reference, target, captions in items]
@@ -84,17 +96,25 @@ def compute_fiq_val_metrics(
 
 
 def _recalls(task, triplets, gallery, clip_model, combining_function, caption_features, protocol):
+    protocol = task.protocol(protocol)
+    queries = task.queries(triplets, protocol.captions)
     if caption_features is None:
         # Only where the caller has no features yet.
-        captions = [task.query_text(triplet.captions) for triplet in triplets]
-        caption_features = extract_caption_features(captions, clip_model)
-    references = [triplet.reference for triplet in triplets]
-    predicted = predict_features(gallery, references, caption_features, combining_function)
-    protocol = task.protocol(protocol)
-    return tuple(recalls(answer(triplets, gallery, predicted, protocol), protocol).values())
+        caption_features = extract_caption_features([text for query in queries for text in query.texts], clip_model)
+    references = [query.triplet.reference for query in queries for _ in query.texts]
+    predicted = averaged(predict_features(gallery, references, caption_features, combining_function), queries)
+    asked = [query.triplet for query in queries]
+    return tuple(recalls(answer(asked, gallery, predicted, protocol), protocol).values())
 
 
 # ---- our own validation ----
+
+Combining = Callable[[Tensor, Tensor], Tensor]
+SHORTCUTS = {"text": text_only, "image": image_only}
+BASELINES = {**SHORTCUTS, "product": None, "sum": element_wise_sum}
+"""{rung of the ladder: combining function}; the product multiplies two similarities, so no feature stands for it."""
+BEST = 50
+"""How many answers of each query are named at least."""
 
 
 class Validation:
@@ -106,17 +126,20 @@ class Validation:
         self.protocol = task.protocol()
         self.splits = {category: retriever.usable(split) for category, split in splits.items()}
         self.pictures = {category: retriever.pictures(split.pictures) for category, split in self.splits.items()}
-        self._known = {}
+        self._known, self._predictions, self._rankings = {}, {}, {}
 
     def answers(
-        self, category: str, combining_function: Callable[[Tensor, Tensor], Tensor] | None = None, best: int = 0
+        self,
+        category: str,
+        combining_function: Combining | None = None,
+        best: int = 0,
+        protocol: Protocol | None = None,
     ) -> Answers:
-        """Return the Answers to a category's queries; `combining_function` None is the retriever's."""
-        retriever = self.retriever if combining_function is None else self.retriever.combining_by(combining_function)
-        triplets = self.splits[category].triplets
-        gallery, caption_features = self._gallery(category), self._caption_features(category)
-        predicted = retriever.predict(gallery, [triplet.reference for triplet in triplets], caption_features)
-        return answer(triplets, gallery, predicted, self.protocol, best)
+        """Return the Answers to a category's queries; None stands for the retriever's function, the published way."""
+        protocol = protocol or self.protocol
+        queries = self.queries(category, protocol)
+        predicted = self._predicted(category, protocol, combining_function or self.retriever.combining_function)
+        return answer([query.triplet for query in queries], self._gallery(category), predicted, protocol, best)
 
     def recalls(self, combining_function=None) -> dict[str, dict[str, float]]:
         """Return {category: {recall: percent}}."""
@@ -127,33 +150,150 @@ class Validation:
         """Return the columns of validation_metrics.csv: {metric: percent}."""
         return self.task.columns(self.recalls(combining_function))
 
-    def chance(self) -> dict[str, float]:
+    def chance(self, protocol: Protocol | None = None) -> dict[str, float]:
         """Return the metrics that ranking at random is worth."""
-        of_categories = {
-            category: chance(split.triplets, len(split.pictures), self.protocol)
-            for category, split in self.splits.items()
-        }
+        protocol = protocol or self.protocol
+        of_categories = {}
+        for category, split in self.splits.items():
+            gallery = self._gallery(category) if protocol.gallery == "full" else self._narrow(category)
+            of_categories[category] = chance(split.triplets, len(gallery.names), protocol)
         return self.task.columns(of_categories)
 
+    def judge(self, protocol: Protocol) -> Judged:
+        """Return all that is to be told of the retriever under a protocol, beside the ladder of what is simpler."""
+        function = self.retriever.combining_function
+        rung = next((rung for rung, baseline in BASELINES.items() if baseline is function), "combiner")
+        rungs = BASELINES | {rung: function}
+        categories = {category: self._judged(category, protocol, rungs, rung) for category in self.splits}
+        name = next(iter(self.splits.values())).name
+        return Judged(self.task, name, protocol, rung, categories, self.chance(protocol))
+
+    def queries(self, category: str, protocol: Protocol | None = None) -> list[Query]:
+        """Return the queries of a category as a protocol asks them."""
+        return self.task.queries(self.splits[category].triplets, (protocol or self.protocol).captions)
+
     def query_texts(self, category: str) -> Sequence[str]:
-        """Return what each query of a category asks in words."""
-        return [self.task.query_text(triplet.captions) for triplet in self.splits[category].triplets]
+        """Return what each query of a category asks in words, as published."""
+        return [query.texts[0] for query in self.queries(category)]
+
+    def _judged(self, category, protocol, rungs, judged) -> JudgedCategory:
+        queries = self.queries(category, protocol)
+        scores, solved = {}, {}
+        for rung, function in rungs.items():
+            predicted, answered = self._answered(category, protocol, rung, function, BEST if rung == judged else 0)
+            scores[rung] = {name: of.cpu().numpy() for name, of in of_each_query(answered, protocol).items()}
+            solved[rung] = (answered.ranks < protocol.at[0]).cpu().numpy()
+            if rung == judged:
+                answers, similar = answered, predicted
+        names, features = answers.gallery.names, answers.gallery.features
+        return JudgedCategory(
+            queries,
+            gallery=names,
+            ranked=answers.ranked,
+            recalls=recalls(answers, protocol),
+            scores=scores,
+            ranks=answers.ranks.cpu().numpy(),
+            group_ranks=None if answers.group_ranks is None else answers.group_ranks.cpu().numpy(),
+            solved=solved,
+            best=_named(answers.best, names),
+            similarities=cosine_similarities(similar, features, answers.best).cpu().numpy(),
+            group_best=None if answers.group_best is None else _named(answers.group_best, names),
+            features=hashlib.sha256(features.cpu().numpy().tobytes()).hexdigest(),
+        )
+
+    def _answered(self, category, protocol, rung, function, best) -> tuple[Predicted, Answers]:
+        """Return predicted features and answers of a rung; protocols that only score otherwise share both."""
+        triplets = [query.triplet for query in self.queries(category, protocol)]
+        asked, ranking = (category, rung, protocol.captions), (category, rung, protocol._replace(name="", soft=False))
+        if asked not in self._predictions:
+            self._predictions[asked] = self._predicted(category, protocol, function)
+        predicted = self._predictions[asked]
+        if ranking not in self._rankings:
+            self._rankings[ranking] = answer(triplets, self._gallery(category), predicted, protocol, best)
+        answers = self._rankings[ranking]
+        return predicted, with_graded(answers, triplets, predicted, protocol) if protocol.soft else answers
+
+    def _predicted(self, category, protocol, function) -> Predicted:
+        """Return predicted features [queries, dim]; two of them for the product, whose `function` is None."""
+        if function is None:
+            return tuple(self._predicted(category, protocol, alone) for alone in (image_only, text_only))
+        queries = self.queries(category, protocol)
+        references = [query.triplet.reference for query in queries for _ in query.texts]
+        retriever = self.retriever.combining_by(function)
+        predicted = retriever.predict(self._gallery(category), references, self._caption_features(category, protocol))
+        return averaged(predicted, queries)
 
     def _gallery(self, category):
         return self._once_if_frozen("image", category, lambda: self.retriever.gallery(self.pictures[category]))
 
-    def _caption_features(self, category):
-        encode = self.retriever.encoder.captions
-        return self._once_if_frozen("text", category, lambda: encode(self.query_texts(category)))
+    def _narrow(self, category):
+        return self._gallery(category).narrowed(self.splits[category].triplets)
 
-    def _once_if_frozen(self, encoder, category, encode):
+    def _caption_features(self, category, protocol):
+        # Protocols may ask in the same words, which are encoded once.
+        def encode():
+            texts = [text for query in self.queries(category, protocol) for text in query.texts]
+            return self.retriever.encoder.captions(texts)
+
+        return self._once_if_frozen("text", (category, protocol.captions), encode)
+
+    def _once_if_frozen(self, encoder, what, encode):
         """Return what `encode()` gives, and keep it where that encoder does not learn."""
         # In stage 1 the features of a learning encoder are others in every validation.
         if encoder not in self.retriever.encoder.frozen:
             return encode()
-        if (encoder, category) not in self._known:
-            self._known[encoder, category] = encode()
-        return self._known[encoder, category]
+        if (encoder, what) not in self._known:
+            self._known[encoder, what] = encode()
+        return self._known[encoder, what]
+
+
+def _named(rows: Tensor, names: list[str]) -> list[list[str]]:
+    return [[names[row] for row in of_query] for of_query in rows.tolist()]
+
+
+# ---- the command ----
+
+
+def fingerprint(retriever: Retriever) -> dict[str, str]:
+    """Return the SHA-256 of each part of the weights that answer: CLIP's two encoders and the Combiner."""
+    digests = {f"clip_{encoder}": retriever.encoder.digest(encoder) for encoder in ("image", "text")}
+    owner = getattr(retriever.combining_function, "__self__", None)
+    return digests | ({"combiner": weights_digest(owner.state_dict())} if isinstance(owner, nn.Module) else {})
+
+
+def describe(args, all_judged: list[Judged], retriever: Retriever) -> dict:
+    """Return what --json keeps, in plain values: the model, how it was judged, and what came out."""
+    facts = ("clip_model_name", "clip_model_path", "combiner_path", "transform", "target_ratio", "precision")
+    return {
+        "dataset": all_judged[0].task.name,
+        "split": all_judged[0].split,
+        "combining_function": all_judged[0].rung,
+        "model": {name: None if getattr(args, name) is None else str(getattr(args, name)) for name in facts},
+        "weights_sha256": fingerprint(retriever),
+        "intervals": {"confidence": 0.95, "draws": 10_000, "seed": 0, "drawn": args.cluster or "query"},
+        "protocols": [judging.plain(judged, args.cluster) for judged in all_judged],
+        **retriever.skipping.remarks,
+    }
+
+
+def keep(args, all_judged: list[Judged], retriever: Retriever) -> None:
+    """Write the files that the options ask for, and name them on stderr."""
+    written = []
+    if args.per_query:
+        write_per_query(args.per_query, all_judged)
+        written.append(args.per_query)
+    if args.trec_run:
+        written += write_trec(args.trec_run, all_judged)
+    if args.json:
+        write_json(args.json, describe(args, all_judged, retriever), indent=1)
+        written.append(args.json)
+    # Standard output is for the metrics, which scripts read.
+    for path in written:
+        print(f"wrote {path}", file=sys.stderr)
+
+
+def _by_protocol(all_judged):
+    return {f"{judged.protocol.name}/{name}": of for judged in all_judged for name, of in judged.measures().items()}
 
 
 @command
@@ -162,21 +302,33 @@ def main(argv=None):
     checkpoints = args.clip_model_path, args.combiner_path
     vars(args).update(told_by_checkpoints(checkpoints, vars(args), args.given))
     task = TASKS[args.dataset]
+    protocols = chosen_protocols(args, task)
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
     data = read_data(task, args.data_path, "val", skip_missing=args.skip_missing)
-    require_writable(args.output_path)
+    files = [path for path in (args.per_query, args.trec_run, args.json) if path is not None]
+    for folder in (args.output_path, *(path.parent for path in files)):
+        require_writable(folder)
     retriever = load_combined(retriever_options(args), combining_options(args))
     validation = Validation(task, data["val"], retriever)
 
     experiment = start_experiment(f"{task.name} validation", comet_options(args), args.output_path / "comet")
+    in_full = args.given & {"protocol", "gallery", "reference", "captions", "cluster"}
     with autocast(args.precision):
-        printed = task.printed(validation.recalls())
-    skipping = retriever.skipping
-    for name, recall in printed.items():
-        print(f"{name} = {recall}{skipping.mark}")
+        if in_full or files:
+            all_judged = [validation.judge(protocol) for protocol in protocols]
+        # A judged protocol has the recalls already; without files nothing but these is needed.
+        published = {} if in_full else task.printed(all_judged[0].recalls() if files else validation.recalls())
+    mark = retriever.skipping.mark
+    if in_full:
+        for judged in all_judged:
+            print(*judging.text_of(judged, args.cluster), *([mark.strip()] if mark else []), "", sep="\n")
+    for name, recall in published.items():
+        print(f"{name} = {recall}{mark}")
+    if files and is_first():
+        keep(args, all_judged, retriever)
     with experiment.validate():
-        experiment.log_metrics(printed)
-    experiment.log_others(skipping.remarks)
+        experiment.log_metrics(published or _by_protocol(all_judged))
+    experiment.log_others(retriever.skipping.remarks)
     experiment.end()
 
 

@@ -45,6 +45,7 @@ def test_the_toy_world_is_read(world):
                 (entry["target_hard"],) if split != "test1" else (),
                 tuple(entry["img_set"]["members"]),
                 str(entry["pairid"]),
+                tuple(entry.get("target_soft", {}).items()),
             )
             for entry in entries
         ]

@@ -96,7 +96,7 @@ def test_best_rows_only_where_they_are_asked_for():
 
 @pytest.mark.parametrize(
     ("compute", "known"),
-    [(compute_cirr_val_metrics, "clip4cir$"), (compute_fiq_val_metrics, "clip4cir, covr, val$")],
+    [(compute_cirr_val_metrics, "clip4cir, soft$"), (compute_fiq_val_metrics, "clip4cir, covr, val, searle$")],
 )
 def test_an_unknown_protocol_is_refused(compute, known, small_clip):
     queries = [("a", "b", *(["red", "abcdef"] if compute is compute_cirr_val_metrics else [("red", "blue")]))]

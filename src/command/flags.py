@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
 
-from src.base.errors import InputError
+from src.base.errors import InputError, require_one_of
 from src.base.files import PROJECT_ROOT, read_json
 from src.base.parser import (
     Parser,
@@ -22,6 +22,7 @@ from src.base.parser import (
 from src.command.comet import CometOptions
 from src.pictures.padding import TRANSFORMS
 from src.tasks.registry import TASKS, folders
+from src.tasks.triplets import Protocol, Task
 
 PRECISIONS = {"auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """{name of --precision: name of torch's type}; "auto" depends on the device."""
@@ -123,6 +124,42 @@ def parse_judging(parser: Parser, argv: list[str] | None = None) -> Namespace:
     if args.combining_function == "combiner" and args.combiner_path is None:
         parser.error("--combining-function combiner needs --combiner-path, a checkpoint of stage 2")
     return args
+
+
+def add_protocol_options(parser: Parser) -> None:
+    """Add how recalls are counted, and the files that keep more than recalls."""
+    group = parser.add_argument_group("protocol")
+    names = dict.fromkeys(protocol.name for task in TASKS.values() for protocol in task.protocols)
+    help_text = f"ways of counting to print in full, or all: {', '.join(names)} (default: as published)"
+    group.add_argument("--protocol", nargs="+", type=any_case(*names, "all"), metavar="NAME", help=help_text)
+    of_protocol = "(default: the protocol's)"
+    help_text = f"rank the whole split, or only the pictures that its triplets name {of_protocol}"
+    group.add_argument("--gallery", choices=("full", "val"), help=help_text)
+    help_text = f"whether the reference stays in the ranking {of_protocol}"
+    group.add_argument("--reference", choices=("keep", "drop"), help=help_text)
+    modes = dict.fromkeys(mode for task in TASKS.values() for mode in task.captions)
+    help_text = f"how captions become a query's text: {', '.join(modes)} {of_protocol}"
+    group.add_argument("--captions", choices=tuple(modes), metavar="HOW", help=help_text)
+    help_text = "draw references instead of queries for the intervals, since the queries of one are alike"
+    group.add_argument("--cluster", choices=("reference",), help=help_text)
+
+    group = parser.add_argument_group("files")
+    help_text = "file for what each query got, which compare.py reads"
+    group.add_argument("--per-query", type=file_path, metavar="FILE.csv", help=help_text)
+    help_text = "file for the ranking in TREC's form, its judgements beside it as .qrels"
+    group.add_argument("--trec-run", type=file_path, metavar="FILE", help=help_text)
+    help_text = "file for protocols, metrics, intervals, sizes and digests"
+    group.add_argument("--json", type=file_path, metavar="FILE.json", help=help_text)
+
+
+def chosen_protocols(args: Namespace, task: Task) -> list[Protocol]:
+    """Return the protocols that a command's options name; raises InputError for one that the data set lacks."""
+    names = args.protocol or [task.protocols[0].name]
+    presets = list(task.protocols) if "all" in names else [task.protocol(name) for name in dict.fromkeys(names)]
+    choices = {name: getattr(args, name) for name in ("gallery", "reference", "captions")}
+    if args.captions is not None:
+        require_one_of(args.captions, tuple(task.captions), f"way to ask {task.name}'s captions")
+    return list(dict.fromkeys(preset.chosen(task.protocols, **choices) for preset in presets))
 
 
 class CombiningOptions(NamedTuple):

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from src.base.errors import InputError
-from src.retrieval.ranking import best_candidates, best_rows, rank_targets, rank_targets_among
-from src.tasks.triplets import Protocol, Triplet
+from src.retrieval.ranking import Predicted, best_candidates, best_rows, rank_targets, rank_targets_among
+from src.tasks.triplets import Protocol, Query, Triplet
 
 
 class Gallery:
@@ -30,11 +31,31 @@ class Gallery:
             raise InputError(f"{absent[0]}: not among the {len(self.names)} pictures of the gallery")
         return torch.tensor([self._row[name] for name in names], device=self.features.device)
 
+    def row(self, name: str) -> int | None:
+        """Return the row of `name`; None where the gallery does not hold it."""
+        return self._row.get(name)
+
     def narrowed(self, triplets: Sequence[Triplet]) -> "Gallery":
         """Return the gallery of only those pictures that are a reference or a target of `triplets`, in its order."""
         named = {name for triplet in triplets for name in (triplet.reference, *triplet.targets)}
         names = [name for name in self.names if name in named]
         return Gallery(self.features[self.rows(names)], names)
+
+
+class Graded(NamedTuple):
+    """The pictures that annotators graded as answers, one row for each of each query."""
+
+    queries: Tensor
+    """The query [graded] that each belongs to."""
+    grades: Tensor
+    """Its grade [graded], from -1 to 1."""
+    ranks: Tensor
+    """Its rank [graded] in the gallery, from 0."""
+    group_ranks: Tensor
+    """Its rank [graded] among the other members of the query's group; UNRANKED for those outside."""
+
+
+UNRANKED = torch.iinfo(torch.int64).max
 
 
 class Answers(NamedTuple):
@@ -52,6 +73,8 @@ class Answers(NamedTuple):
     """The first rows [queries, best], where they were asked for."""
     group_best: Tensor | None
     """The other members of each group [queries, members - 1], best first, where the first rows were asked for."""
+    graded: Graded | None = None
+    """The ranks of all graded pictures, where `with_graded` added them."""
 
 
 @torch.inference_mode()
@@ -69,10 +92,26 @@ def predict_features(
     return torch.cat([combining_function(gallery.features[row], caption).float() for row, caption in batches])
 
 
+def averaged(predicted: Tensor, queries: Sequence[Query]) -> Tensor:
+    """Return predicted features [queries, dim] from those of each query's texts [texts, dim].
+
+    Those of several texts are averaged, each normalised before, and the mean is normalised again.
+    """
+    # A single text's features stay as they are, to the bit.
+    if all(len(query.texts) == 1 for query in queries):
+        return predicted
+    counts = torch.tensor([len(query.texts) for query in queries], device=predicted.device)
+    query = torch.arange(len(queries), device=predicted.device).repeat_interleave(counts)
+    sums = predicted.new_zeros(len(queries), predicted.shape[1]).index_add_(0, query, F.normalize(predicted, dim=-1))
+    return F.normalize(sums, dim=-1)
+
+
 def answer(
-    triplets: Sequence[Triplet], gallery: Gallery, predicted: Tensor, protocol: Protocol, best: int = 0
+    triplets: Sequence[Triplet], gallery: Gallery, predicted: Predicted, protocol: Protocol, best: int = 0
 ) -> Answers:
     """Rank the gallery for each triplet's predicted features [queries, dim], as `protocol` counts.
+
+    Two predicted features of a query multiply their similarities.
 
     `best` is how many of the first rows to give; there are fewer in a smaller gallery. Raises InputError for a name
     that is not in the gallery, and for a target that is its own reference or no member of its group.
@@ -87,21 +126,63 @@ def answer(
     members = _other_members(triplets, gallery) if protocol.group_at else None
 
     features = gallery.features
+    ranks = None if targets is None else rank_targets(predicted, features, targets, excluded)
+    group_ranks = None
+    if targets is not None and members is not None:
+        group_ranks = rank_targets_among(predicted, features, targets, members)
     # A toy gallery may have fewer pictures than a server wants answers.
     ranked = len(gallery.names) - (excluded is not None)
     best = min(best, ranked)
     return Answers(
         gallery,
         ranked,
-        ranks=None if targets is None else rank_targets(predicted, features, targets, excluded),
-        group_ranks=None
-        if targets is None or members is None
-        else rank_targets_among(predicted, features, targets, members),
+        ranks=ranks,
+        group_ranks=group_ranks,
         best=best_rows(predicted, features, best, excluded) if best else None,
         group_best=best_candidates(predicted, features, members.shape[1], members)
         if best and members is not None
         else None,
     )
+
+
+def with_graded(answers: Answers, triplets: Sequence[Triplet], predicted: Predicted, protocol: Protocol) -> Answers:
+    """Return answers of `answer` with the ranks of all graded pictures beside those of the targets.
+
+    Raises InputError for a triplet without grades.
+    """
+    lacking = [triplet.reference for triplet in triplets if not triplet.graded]
+    if lacking:
+        raise InputError(f"{lacking[0]}: its triplet has no target_soft, which the protocol soft counts by")
+    gallery = answers.gallery
+    rows = [
+        (query, gallery.row(name), grade, name == triplet.targets[0])
+        for query, triplet in enumerate(triplets)
+        for name, grade in triplet.graded
+        # Annotators may grade the reference itself, which leaves the ranking.
+        if gallery.row(name) is not None and (protocol.reference == "keep" or name != triplet.reference)
+    ]
+    columns = zip(*rows, strict=True)
+    queries, targets, grades, is_known = (torch.tensor(column, device=answers.ranks.device) for column in columns)
+    ranks, group_ranks = answers.ranks[queries], torch.full_like(queries, UNRANKED)
+    if answers.group_ranks is not None:
+        group_ranks[is_known] = answers.group_ranks[queries[is_known]].long()
+    # Most graded pictures are the target, whose rank is known. Each other one is as if it were its query's target.
+    others = (~is_known).nonzero().flatten()
+    if len(others):
+        of, rows, features = queries[others], targets[others], gallery.features
+        asked, predicted = [triplets[query] for query in of.tolist()], _rows(predicted, of)
+        excluded = gallery.rows([triplet.reference for triplet in asked]) if protocol.reference == "drop" else None
+        ranks[others] = rank_targets(predicted, features, rows, excluded)
+        if protocol.group_at:
+            members = _other_members(asked, gallery)
+            inside = (members == rows[:, None]).any(dim=1).nonzero().flatten()
+            ranked = rank_targets_among(_rows(predicted, inside), features, rows[inside], members[inside])
+            group_ranks[others[inside]] = ranked
+    return answers._replace(graded=Graded(queries, grades.float(), ranks, group_ranks))
+
+
+def _rows(predicted: Predicted, rows: Tensor) -> Predicted:
+    return tuple(features[rows] for features in predicted) if isinstance(predicted, tuple) else predicted[rows]
 
 
 def _target_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> Tensor | None:

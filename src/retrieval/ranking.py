@@ -1,6 +1,7 @@
 """Ranking a gallery by cosine similarity, in row numbers; names come back only where an answer is written.
 
-A rank is the number of gallery rows that score higher, plus those of equal score in an earlier row.
+A rank is the number of gallery rows that score higher, plus those of equal score in an earlier row. Predicted features
+may be two tensors instead of one: then the two similarities are multiplied, one below zero counting as zero.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from src.base.memory import mention
 
 SCORES_AT_ONCE = 2**22
 """Scores held in memory at a time, unless the gallery is so large that these are fewer than QUERIES_AT_ONCE."""
+Predicted = Tensor | tuple[Tensor, Tensor]
 QUERIES_AT_ONCE = 256
 """Queries that are scored at a time at least: a matrix product of a few reads a large gallery too often."""
 ROWS_AT_ONCE = 2**12
@@ -20,7 +22,7 @@ ROWS_AT_ONCE = 2**12
 
 
 def rank_targets(
-    predicted_features: Tensor, gallery_features: Tensor, target_rows: Tensor, excluded_rows: Tensor | None = None
+    predicted_features: Predicted, gallery_features: Tensor, target_rows: Tensor, excluded_rows: Tensor | None = None
 ) -> Tensor:
     """Return the rank [queries], from 0, of each query's target in the whole gallery.
 
@@ -33,7 +35,7 @@ def rank_targets(
 
 
 def rank_targets_among(
-    predicted_features: Tensor, gallery_features: Tensor, target_rows: Tensor, candidate_rows: Tensor
+    predicted_features: Predicted, gallery_features: Tensor, target_rows: Tensor, candidate_rows: Tensor
 ) -> Tensor:
     """Return the rank [queries], from 0, of each query's target among its `candidate_rows` [queries, candidates]."""
     scores = _candidate_scores(predicted_features, gallery_features, candidate_rows)
@@ -45,14 +47,14 @@ def rank_targets_among(
 
 
 def best_rows(
-    predicted_features: Tensor, gallery_features: Tensor, k: int, excluded_rows: Tensor | None = None
+    predicted_features: Predicted, gallery_features: Tensor, k: int, excluded_rows: Tensor | None = None
 ) -> Tensor:
     """Return the first `k` gallery rows [queries, k] of each query, best first, ties in the gallery's order."""
     scored = _scores(predicted_features, gallery_features, excluded_rows)
     return torch.cat([_first(scores, k) for _, scores in scored])
 
 
-def best_candidates(predicted_features: Tensor, gallery_features: Tensor, k: int, candidate_rows: Tensor) -> Tensor:
+def best_candidates(predicted_features: Predicted, gallery_features: Tensor, k: int, candidate_rows: Tensor) -> Tensor:
     """Return the first `k` of each query's `candidate_rows` [queries, candidates], ties in the gallery's order."""
     candidate_rows = candidate_rows.sort(dim=1).values
     scores = _candidate_scores(predicted_features, gallery_features, candidate_rows)
@@ -64,7 +66,8 @@ def _scores(predicted_features, gallery_features, excluded_rows) -> Iterator[tup
 
     Always in fp32, whatever the autocast around it: half precision ties scores that differ.
     """
-    predicted_features = _normalised(predicted_features)
+    factors = _factors(predicted_features)
+    predicted_features = factors[0]
     images = len(gallery_features)
     lengths = torch.cat([_lengths(gallery_features[rows]) for rows in _pieces(images)])
     step = max(QUERIES_AT_ONCE, SCORES_AT_ONCE // images)
@@ -76,6 +79,9 @@ def _scores(predicted_features, gallery_features, excluded_rows) -> Iterator[tup
             piece = gallery_features[rows] / lengths[rows]
             # With `out`, autocast leaves a product alone.
             torch.mm(predicted_features[queries], piece.T, out=scores[:, rows])
+            for other in factors[1:]:
+                similarities = torch.mm(other[queries], piece.T, out=torch.empty_like(scores[:, rows]))
+                scores[:, rows].clamp_min_(0).mul_(similarities.clamp_min_(0))
         if excluded_rows is not None:
             scores.scatter_(1, excluded_rows[queries, None], -torch.inf)
         yield queries, scores
@@ -104,7 +110,22 @@ def _pieces(images: int) -> list[slice]:
 def _candidate_scores(predicted_features, gallery_features, candidate_rows) -> Tensor:
     # A sum of products, since autocast would round a matrix product.
     candidates = _normalised(gallery_features[candidate_rows])
-    return (_normalised(predicted_features)[:, None] * candidates).sum(dim=-1)
+    first, *others = [(factor[:, None] * candidates).sum(dim=-1) for factor in _factors(predicted_features)]
+    return first.clamp_min(0) * others[0].clamp_min(0) if others else first
+
+
+def _factors(predicted_features: Predicted) -> list[Tensor]:
+    return [_normalised(features) for features in _all(predicted_features)]
+
+
+def _all(predicted_features: Predicted) -> tuple[Tensor, ...]:
+    return predicted_features if isinstance(predicted_features, tuple) else (predicted_features,)
+
+
+def cosine_similarities(predicted_features: Tensor, gallery_features: Tensor, rows: Tensor) -> Tensor:
+    """Return the similarities [queries, rows] of predicted features [queries, dim] to `rows` [queries, rows]."""
+    gallery = _normalised(gallery_features)
+    return torch.stack([gallery[of] @ query for query, of in zip(_normalised(predicted_features), rows, strict=True)])
 
 
 def _ahead_in_gallery(scores, target_rows) -> Tensor:

@@ -23,6 +23,7 @@ from src.tasks.triplets import (
 )
 
 GROUP_SIZE = 6
+PUBLISHED = Protocol("clip4cir", "drop", "full", at=(1, 5, 10, 50), captions="caption", group_at=(1, 2, 3))
 
 
 class CIRR(Task):
@@ -34,7 +35,9 @@ class CIRR(Task):
     annotations = "cirr"
     splits = ("train", "val", "test1")
     categories = ("rc2",)  # it has none; its files begin with the version of its annotations
-    protocols = (Protocol("clip4cir", reference="drop", gallery="full", at=(1, 5, 10, 50), group_at=(1, 2, 3)),)
+    protocols = PUBLISHED, PUBLISHED._replace(name="soft", soft=True)
+    captions = {"caption": lambda captions: [tuple(captions)]}
+    means = {"mean(R@5+R_s@1)": ("group_recall_at1", "recall_at5")}
     headline = ("recall_at1", "recall_at5", "recall_at10", "group_recall_at1")
     best = {f"_{kind}": f"{kind}_mean" for kind in ("arithmetic", "harmonic", "geometric")}
 
@@ -48,6 +51,8 @@ class CIRR(Task):
         fields = {"reference": str, "caption": str} | ({"pairid": int} if is_test else {"target_hard": str})
         entries = read_entries(path, fields)
         _require_groups(path, entries)
+        faulty = entries_that(entries, lambda entry: not _are_grades(entry.get("target_soft", {})))
+        refuse(path, faulty, len(entries), "entries whose target_soft is not {name: number}")
         triplets = [_triplet(entry, is_test) for entry in entries]
         require_listed(path, listing, pictures, triplets)
         _require_members(path, triplets)
@@ -56,9 +61,6 @@ class CIRR(Task):
             refuse(path, repeated(ids), len(ids), "triplets with the pair id of another")
         return Split(split, path, triplets, pictures)
 
-    def query_text(self, captions: Sequence[str]) -> str:
-        return captions[0]
-
     def training_texts(self, captions: Sequence[str]) -> tuple[str, ...]:
         return tuple(captions)
 
@@ -66,8 +68,7 @@ class CIRR(Task):
         (named,) = recalls.values()
         # The three means of the seven recalls pick the published checkpoints.
         seven = list(named.values())
-        return named | {
-            "mean(R@5+R_s@1)": (named["group_recall_at1"] + named["recall_at5"]) / 2,
+        return self.measures(recalls) | {
             "arithmetic_mean": mean(seven),
             "harmonic_mean": harmonic_mean(seven),
             # Before Python 3.13 statistics refuses a zero, which makes the mean zero.
@@ -99,7 +100,12 @@ def _triplet(entry: dict, is_test: bool) -> Triplet:
         targets=() if is_test else (entry["target_hard"],),
         group=tuple(entry["img_set"]["members"]),
         id=str(pair_id) if type(pair_id) is int else "",
+        graded=tuple(entry.get("target_soft", {}).items()),
     )
+
+
+def _are_grades(value) -> bool:
+    return isinstance(value, dict) and all(type(grade) in (int, float) and -1 <= grade <= 1 for grade in value.values())
 
 
 def _require_groups(path: Path, entries: list[dict]) -> None:

@@ -1,8 +1,8 @@
 """FashionIQ: three categories with a gallery each, two captions a pair; the reference stays in the ranking."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
 
 from src.base.errors import repeated, require_one_of
 from src.base.files import read_json
@@ -22,6 +22,8 @@ from src.tasks.triplets import (
     stays_inside,
 )
 
+CATEGORIES = ("dress", "toptee", "shirt")
+"""In the published order of training, which the columns of the CSVs follow."""
 PRINTED_ORDER = ("shirt", "dress", "toptee")
 """The published validation prints the categories in another order than training logs them."""
 
@@ -34,13 +36,24 @@ class FashionIQ(Task):
     folder = "fashionIQ_dataset"
     annotations = ""
     splits = ("train", "val", "test")
-    # In the published order of training, which the columns of the CSVs follow.
-    categories = ("dress", "toptee", "shirt")
+    categories = CATEGORIES
     protocols = (
-        Protocol("clip4cir", reference="keep", gallery="full", at=(10, 50)),
-        Protocol("covr", reference="drop", gallery="full", at=(10, 50)),
-        Protocol("val", reference="drop", gallery="val", at=(10, 50)),
+        Protocol("clip4cir", "keep", "full", at=(10, 50), captions="joined"),
+        Protocol("covr", "drop", "full", at=(10, 50), captions="joined"),
+        Protocol("val", "drop", "val", at=(10, 50), captions="cleaned"),
+        Protocol("searle", "keep", "full", at=(10, 50), captions="both-avg"),
     )
+    captions = {
+        "joined": lambda captions: [(_joined(captions),)],
+        "both-avg": lambda captions: [(_joined(captions), _joined(captions[::-1]))],
+        "both-two": lambda captions: [(_joined(captions),), (_joined(captions[::-1]),)],
+        "single-two": lambda captions: [(cleaned_caption(caption),) for caption in captions],
+        "cleaned": lambda captions: [(" and ".join(map(_words_alone, captions)),)],
+    }
+    means = {
+        **{f"average_recall_at{k}": tuple(f"{category}_recall_at{k}" for category in CATEGORIES) for k in (10, 50)},
+        "average_recall": ("average_recall_at10", "average_recall_at50"),
+    }
     headline = ("average_recall_at10", "average_recall_at50")
     best = {"": "average_recall"}
 
@@ -65,18 +78,10 @@ class FashionIQ(Task):
         require_listed(path, listing, pictures, triplets)
         return Split(split, path, triplets, pictures)
 
-    def query_text(self, captions: Sequence[str]) -> str:
-        return joined_captions(*map(cleaned_caption, captions))
-
     def training_texts(self, captions: Sequence[str]) -> tuple[str, ...]:
         first, second = map(cleaned_caption, captions)
         # The published draw has these four in this order: below .25 the first, and so on.
         return joined_captions(first, second), joined_captions(second, first), first.capitalize(), second.capitalize()
-
-    def columns(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
-        named = {f"{category}_{name}": value for category, of in recalls.items() for name, value in of.items()}
-        at10, at50 = _averages(recalls)
-        return named | {"average_recall_at10": at10, "average_recall_at50": at50, "average_recall": (at10 + at50) / 2}
 
     def printed(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
         named = {
@@ -85,13 +90,18 @@ class FashionIQ(Task):
             for category in PRINTED_ORDER
             for name, value in recalls[category].items()
         }
-        at10, at50 = _averages(recalls)
-        return named | {"average recall10": at10, "average recall50": at50}
+        measures = self.measures(recalls)
+        return named | {f"average recall{k}": measures[f"average_recall_at{k}"] for k in (10, 50)}
 
 
-def _averages(recalls: dict[str, dict[str, float]]) -> tuple[float, float]:
-    """Return the mean recall@10 and recall@50 of the categories."""
-    return tuple(mean(of[name] for of in recalls.values()) for name in ("recall_at10", "recall_at50"))
+def _joined(captions: Sequence[str]) -> str:
+    return joined_captions(*map(cleaned_caption, captions))
+
+
+def _words_alone(caption: str) -> str:
+    """Return a caption in lower case, without punctuation."""
+    # TG-CIR and DQU-CIR mend the spelling of a few words (2.7 % of captions) as well, by lists of their own.
+    return " ".join(re.sub(r"[^\w\s]|_", " ", caption.lower()).split())
 
 
 def cleaned_caption(caption: str) -> str:

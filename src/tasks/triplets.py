@@ -1,8 +1,9 @@
 """What a data set asks, as plain values: triplets, splits, protocols and tasks. Opens no picture, imports no torch."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from statistics import mean as mean_of_numbers
 from typing import NamedTuple
 
 from src.base.errors import InputError, first_ten, require_one_of
@@ -27,6 +28,17 @@ class Triplet(NamedTuple):
     """Names of the similar pictures that the target was chosen from, the reference among them (CIRR)."""
     id: str = ""
     """What an evaluation server calls the query."""
+    graded: tuple[tuple[str, float], ...] = ()
+    """(name, grade) of pictures that annotators graded as answers, from -1 to 1 (CIRR's soft targets)."""
+
+
+class Query(NamedTuple):
+    """A triplet as a protocol asks it; some protocols ask each triplet twice."""
+
+    id: str
+    triplet: Triplet
+    texts: tuple[str, ...]
+    """What it asks in words. The predicted features of several texts are averaged."""
 
 
 class Split(NamedTuple):
@@ -62,8 +74,19 @@ class Protocol(NamedTuple):
     """"full": the split's list; "val": only the pictures that its triplets name."""
     at: tuple[int, ...]
     """Cut-offs of the recalls in the gallery."""
+    captions: str
+    """How a triplet's captions become what a query asks: one of the task's `captions`."""
     group_at: tuple[int, ...] = ()
     """Cut-offs of the recalls among the other members of the query's group."""
+    soft: bool = False
+    """Whether a query scores the best grade among its first answers, and not whether its target is there."""
+
+    def chosen(self, presets: Sequence["Protocol"], **choices: str | None) -> "Protocol":
+        """Return this protocol with `choices` (gallery, reference, captions) changed, under the name this then has."""
+        changed = self._replace(**{name: value for name, value in choices.items() if value is not None})
+        same = next((preset for preset in presets if preset._replace(name=changed.name) == changed), None)
+        spelled = "-".join([*(["soft"] if self.soft else []), changed.gallery, changed.reference, changed.captions])
+        return changed._replace(name=spelled) if same is None else same
 
 
 class Task:
@@ -82,6 +105,10 @@ class Task:
     """What each split is divided into; the names of the annotation files begin with it."""
     protocols: tuple[Protocol, ...]
     """The published one first."""
+    captions: dict[str, Callable[[Sequence[str]], list[tuple[str, ...]]]]
+    """{how: what the queries of a triplet with these captions ask, each in one text or in several to be averaged}"""
+    means: dict[str, tuple[str, ...]]
+    """{metric that papers report: the measures it is the mean of}; later ones may build on earlier ones."""
     headline: tuple[str, ...]
     """Columns of `columns` that a report shows."""
     best: dict[str, str]
@@ -97,16 +124,50 @@ class Task:
         raise NotImplementedError
 
     def query_text(self, captions: Sequence[str]) -> str:
-        """Return the text that validation asks for a triplet's captions."""
-        raise NotImplementedError
+        """Return the text that the published validation asks for a triplet's captions."""
+        ((text,),) = self.captions[self.protocols[0].captions](captions)
+        return text
+
+    def queries(self, triplets: Sequence[Triplet], captions: str) -> list[Query]:
+        """Return what is asked of `triplets`, with captions as the mode `captions` of this task has them.
+
+        A query's id is the triplet's, or its number in the file where not all have different ids of their own.
+        """
+        require_one_of(captions, tuple(self.captions), f"way to ask {self.name}'s captions")
+        ids = [triplet.id for triplet in triplets]
+        if not all(ids) or len(set(ids)) < len(ids):
+            ids = [str(number) for number in range(len(triplets))]
+        queries = []
+        for name, triplet in zip(ids, triplets, strict=True):
+            asked = self.captions[captions](triplet.captions)
+            # A blank caption asks nothing where it is a query of its own; the other one keeps its number.
+            numbered = [(f"{name}.{number}" if len(asked) > 1 else name, texts) for number, texts in enumerate(asked)]
+            queries += [Query(query, triplet, texts) for query, texts in numbered if len(asked) == 1 or texts[0]]
+        return queries
 
     def training_texts(self, captions: Sequence[str]) -> tuple[str, ...]:
         """Return the texts that training draws from, uniformly, for a triplet's captions."""
         raise NotImplementedError
 
+    def measures(self, values: dict[str, dict], mean: Callable = mean_of_numbers) -> dict:
+        """Return {measure: value} from {category: {metric: value}}: those of each category, then `means` of them.
+
+        Values may be anything that `mean` takes a list of.
+        """
+        # One category needs no name.
+        many = len(self.categories) > 1
+        named = {
+            f"{category}_{name}" if many else name: value
+            for category, of_category in values.items()
+            for name, value in of_category.items()
+        }
+        for name, parts in self.means.items():
+            named[name] = mean([named[part] for part in parts])
+        return named
+
     def columns(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
         """Return the columns of validation_metrics.csv, in percent, from {category: {recall: percent}}."""
-        raise NotImplementedError
+        return self.measures(recalls)
 
     def printed(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
         """Return what validate.py prints, in percent, from {category: {recall: percent}}."""

@@ -1,0 +1,183 @@
+"""What judging a model under one protocol gave: as lines for a terminal and as plain values."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from src.command.text import text_table
+from src.evaluation.intervals import intervals
+from src.tasks.triplets import Protocol, Query, Task
+
+Measures = dict[str, float]
+RUNGS = {"text": "caption alone", "image": "picture alone", "product": "product", "sum": "sum", "combiner": "Combiner"}
+"""{what ranks: what a table calls it}, weakest first."""
+
+
+class JudgedCategory(NamedTuple):
+    """The queries of one category and what they got. All arrays are of numpy; ranks count from 0."""
+
+    queries: list[Query]
+    gallery: list[str]
+    """Names of the pictures that were ranked."""
+    ranked: int
+    """How many of them each query ranks: one fewer where the reference leaves."""
+    recalls: dict[str, float]
+    """{metric: percent}, as the published code rounds."""
+    scores: dict[str, dict[str, np.ndarray]]
+    """{rung: {metric: what each query scores, from 0 to 1}}"""
+    ranks: np.ndarray
+    group_ranks: np.ndarray | None
+    solved: dict[str, np.ndarray]
+    """{rung: whether each target is among the first}, the first being the protocol's smallest cut-off."""
+    best: list[list[str]]
+    """Names of each query's first answers."""
+    similarities: np.ndarray
+    """Their cosine similarities [queries, answers]."""
+    group_best: list[list[str]] | None
+    """Names of each group's other members, best first."""
+    features: str
+    """SHA-256 of the gallery's features."""
+
+    @property
+    def is_hard(self) -> np.ndarray:
+        """Which queries neither the caption alone nor the picture alone solves."""
+        return ~(self.solved["text"] | self.solved["image"])
+
+
+class Judged(NamedTuple):
+    """A model's answers under one protocol."""
+
+    task: Task
+    split: str
+    protocol: Protocol
+    rung: str
+    """Which of RUNGS was judged."""
+    categories: dict[str, JudgedCategory]
+    chance: Measures
+
+    def recalls(self) -> dict[str, Measures]:
+        """Return {category: {metric: percent}}."""
+        return {name: category.recalls for name, category in self.categories.items()}
+
+    def measures(self) -> Measures:
+        """Return every metric, and the means that papers report, in percent."""
+        return self.task.measures(self.recalls())
+
+    def of_rung(self, rung: str, hard: bool = False) -> Measures:
+        """Return the measures of a rung in percent, on all queries or on the `hard` ones alone."""
+        return self.task.measures(
+            {
+                name: {
+                    metric: 100 * float(values[category.is_hard].mean() if hard else values.mean())
+                    for metric, values in category.scores[rung].items()
+                }
+                for name, category in self.categories.items()
+            }
+        )
+
+    def hard_queries(self) -> int:
+        """Return how many queries neither the caption alone nor the picture alone solves."""
+        return sum(int(category.is_hard.sum()) for category in self.categories.values())
+
+    def has_hard_queries(self) -> bool:
+        """Whether every category has such a query, so that there is a score on them."""
+        return all(category.is_hard.any() for category in self.categories.values())
+
+    def intervals(self, cluster: str | None) -> dict[str, tuple[float, float]]:
+        """Return the 95 % interval (low, high) of each measure; `cluster` "reference" draws references."""
+        values = {name: category.scores[self.rung] for name, category in self.categories.items()}
+        clusters = {
+            name: [query.triplet.reference for query in category.queries] for name, category in self.categories.items()
+        }
+        return intervals(values, self.task.measures, clusters if cluster == "reference" else None)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all that makes a score comparable: protocol, galleries and queries."""
+        asked = {
+            name: [category.gallery, [[query.id, query.texts, *query.triplet[:4]] for query in category.queries]]
+            for name, category in self.categories.items()
+        }
+        rules = self.protocol._replace(name="")
+        return hashlib.sha256(json.dumps([self.task.name, self.split, rules, asked]).encode()).hexdigest()
+
+    @property
+    def data(self) -> str:
+        """Data set, split and the start of the digest, which a per-query file repeats in each row."""
+        return f"{self.task.name}.{self.split}.{self.digest()[:12]}"
+
+
+def sizes(judged: Judged) -> str:
+    """Return protocol, galleries and numbers of queries in a line."""
+    protocol, categories = judged.protocol, judged.categories
+    each = [
+        f"{name + ' ' if len(categories) > 1 else ''}{len(category.queries):,} over {len(category.gallery):,}"
+        for name, category in categories.items()
+    ]
+    rules = f"{protocol.gallery} gallery, reference {'dropped' if protocol.reference == 'drop' else 'kept'}"
+    return f"protocol {protocol.name}: {rules}, captions {protocol.captions}; queries over pictures: {', '.join(each)}"
+
+
+def text_of(judged: Judged, cluster: str | None) -> Iterator[str]:
+    """Yield lines for a terminal: every measure with its interval, the ladder, and the score without shortcuts."""
+    yield f"{judged.task.name} {judged.split}, {sizes(judged)}"
+    yield ""
+    within, measures = judged.intervals(cluster), judged.measures()
+    rows = [
+        [name, f"{value:.2f}", f"{within[name][0]:.2f}", f"{within[name][1]:.2f}"] for name, value in measures.items()
+    ]
+    yield text_table(["%", RUNGS[judged.rung], "from", "to (95 %)"], rows)
+    yield ""
+    headline = judged.task.headline
+    yield text_table(["%", *headline], list(ladder(judged, headline)))
+    of = sum(len(category.queries) for category in judged.categories.values())
+    yield (
+        f"no shortcut: on the {judged.hard_queries():,} of {of:,} queries whose target neither the caption alone\n"
+        f"nor the picture alone ranks among the first {judged.protocol.at[0]}"
+    )
+
+
+def ladder(judged: Judged, headline: tuple[str, ...]) -> Iterator[list[str]]:
+    """Yield rows of strings: chance, every rung, and the judged one without what a shortcut solves."""
+    rows = {"chance": judged.chance}
+    rows |= {
+        RUNGS[rung]: judged.of_rung(rung) for rung in RUNGS if rung in next(iter(judged.categories.values())).scores
+    }
+    if judged.has_hard_queries():
+        rows[f"{RUNGS[judged.rung]}, no shortcut"] = judged.of_rung(judged.rung, hard=True)
+    for name, measures in rows.items():
+        yield [name, *(f"{measures[metric]:.2f}" for metric in headline)]
+
+
+def plain(judged: Judged, cluster: str | None) -> dict:
+    """Return it as plain values, for JSON."""
+    within, measures = judged.intervals(cluster), judged.measures()
+    categories = judged.categories
+    return {
+        "protocol": judged.protocol.name,
+        "gallery": judged.protocol.gallery,
+        "reference": judged.protocol.reference,
+        "captions": judged.protocol.captions,
+        "targets": "soft" if judged.protocol.soft else "hard",
+        "data": judged.data,
+        "data_sha256": judged.digest(),
+        "features_sha256": {name: category.features for name, category in categories.items()},
+        "gallery_size": {name: len(category.gallery) for name, category in categories.items()},
+        "ranked": {name: category.ranked for name, category in categories.items()},
+        "queries": {name: len(category.queries) for name, category in categories.items()},
+        "metrics": {
+            name: {"percent": value, "low": within[name][0], "high": within[name][1]}
+            for name, value in measures.items()
+        },
+        "ladder": {
+            "chance": judged.chance,
+            **{rung: judged.of_rung(rung) for rung in RUNGS if rung in next(iter(categories.values())).scores},
+        },
+        "without_shortcuts": {
+            "queries": judged.hard_queries(),
+            "solved_within": judged.protocol.at[0],
+            "metrics": judged.of_rung(judged.rung, hard=True) if judged.has_hard_queries() else None,
+        },
+    }

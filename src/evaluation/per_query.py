@@ -1,0 +1,61 @@
+"""What each query got, as a CSV file that compare.py, pandas and spreadsheets read."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from src.base.files import replacing
+from src.evaluation.judged import Judged
+
+COLUMNS = (
+    "query",
+    "category",
+    "protocol",
+    "data",
+    "reference",
+    "caption",
+    "target",
+    "rank",
+    "group_rank",
+    "answers",
+    "solved_by_text",
+    "solved_by_image",
+    "solved_by_sum",
+    "solved_by_combiner",
+)
+"""The columns before those of the metrics."""
+ANSWERS = 10
+
+
+def write_per_query(path: Path, all_judged: list[Judged]) -> None:
+    """Write a row for each query of each protocol: ranks from 1, then each metric's score from 0 to 1."""
+    metrics = dict.fromkeys(
+        metric
+        for judged in all_judged
+        for category in judged.categories.values()
+        for metric in category.scores[judged.rung]
+    )
+    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*COLUMNS, *metrics])
+        for judged in all_judged:
+            writer.writerows(_rows(judged, list(metrics)))
+
+
+def _rows(judged: Judged, metrics: list[str]) -> Iterator[list]:
+    data = judged.data
+    for name, category in judged.categories.items():
+        ranks = (category.ranks + 1).tolist()
+        group_ranks = [""] * len(ranks) if category.group_ranks is None else (category.group_ranks + 1).tolist()
+        rungs = [category.solved.get(column.removeprefix("solved_by_")) for column in COLUMNS[-4:]]
+        solved = [[""] * len(ranks) if rung is None else rung.astype(int).tolist() for rung in rungs]
+        # Whole scores as 0 and 1: a spreadsheet's reader wants no 1.0.
+        scores = [[f"{value:g}" for value in category.scores[judged.rung][metric].tolist()] for metric in metrics]
+        for number, query in enumerate(category.queries):
+            triplet = query.triplet
+            yield [
+                *(query.id, name, judged.protocol.name, data, triplet.reference, " | ".join(query.texts)),
+                *("|".join(triplet.targets), ranks[number], group_ranks[number]),
+                "|".join(category.best[number][:ANSWERS]),
+                *(column[number] for column in (*solved, *scores)),
+            ]

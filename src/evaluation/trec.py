@@ -1,0 +1,73 @@
+"""Runs and judgements in the form of TREC, which trec_eval, ir_measures and ranx read."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from src.base.files import replacing
+from src.evaluation.judged import Judged, JudgedCategory
+
+SYSTEM = "clip4cir"
+
+
+def write_trec(path: Path, all_judged: list[Judged]) -> list[Path]:
+    """Write a run for each protocol, and its judgements beside it with the suffix .qrels; return their paths.
+
+    Several protocols put their names before the suffix, and a ranking of the groups has ".group" there.
+    """
+    written = []
+    for judged in all_judged:
+        middle = f".{judged.protocol.name}" if len(all_judged) > 1 else ""
+        run = path.with_name(f"{path.stem}{middle}{path.suffix}")
+        written += [_write(run, _run(judged)), _write(run.with_suffix(".qrels"), _judgements(judged))]
+        if judged.protocol.group_at:
+            written.append(_write(run.with_name(f"{run.stem}.group{run.suffix}"), _group_run(judged)))
+    return written
+
+
+def _write(path: Path, lines: Iterator[str]) -> Path:
+    with replacing(path) as unfinished:
+        unfinished.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def _run(judged: Judged) -> Iterator[str]:
+    for topics, category in _categories(judged):
+        # Readers sort by score and break ties as they like, so no two may be equal. A billionth a place is less
+        # than what two different similarities in fp32 differ by.
+        places = np.arange(category.similarities.shape[1])
+        falling = np.minimum.accumulate(category.similarities.astype(np.float64), axis=1) - 1e-9 * places
+        for topic, names, scores in zip(topics, category.best, falling.tolist(), strict=True):
+            yield from _ranking(topic, names, scores)
+
+
+def _group_run(judged: Judged) -> Iterator[str]:
+    for topics, category in _categories(judged):
+        for topic, names in zip(topics, category.group_best, strict=True):
+            yield from _ranking(topic, names, [1 / (1 + place) for place in range(len(names))])
+
+
+def _ranking(topic: str, names: list[str], scores: list[float]) -> Iterator[str]:
+    for place, (name, score) in enumerate(zip(names, scores, strict=True), start=1):
+        yield f"{topic} Q0 {_word(name)} {place} {score:.9f} {SYSTEM}\n"
+
+
+def _judgements(judged: Judged) -> Iterator[str]:
+    for topics, category in _categories(judged):
+        for topic, query in zip(topics, category.queries, strict=True):
+            for name in query.triplet.targets:
+                yield f"{topic} 0 {_word(name)} 1\n"
+
+
+def _categories(judged: Judged) -> Iterator[tuple[list[str], JudgedCategory]]:
+    """Yield the topics and answers of each category; a topic has the category's name where there are several."""
+    many = len(judged.categories) > 1
+    for name, category in judged.categories.items():
+        yield [_word(f"{name}-{query.id}" if many else query.id) for query in category.queries], category
+
+
+def _word(name: str) -> str:
+    """Return a name without blanks, which separate the columns."""
+    return quote(name, safe="/:+,()[]&=@!$';~") if any(map(str.isspace, name)) or "%" in name else name
