@@ -1,4 +1,4 @@
-"""Make a page of a finished run: the ladder of its stages, curves of loss and recall, and a wall of queries.
+"""Make a page of a finished run: the ladder of its stages, curves, misses, and queries in pictures and in a list.
 
     python report.py --run-folder models/combiner_trained_on_cirr_RN50x4_<time>
 
@@ -30,29 +30,35 @@ def make_parser() -> Parser:
 if __name__ == "__main__":
     make_parser().parse_args()  # --help and a wrong flag are answered here, before torch is imported
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pandas as pd
-from torch import Tensor
 
-from combiner import image_only, load_combiner, text_only
+from combiner import load_combiner
 from src.base.errors import InputError, one_line_errors
 from src.base.files import read_json, replacing, require_writable
-from src.command.page import curves, page, picture, table, wall_row
+from src.command.page import curves, page, table
 from src.command.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
+from src.command.text import text_table
+from src.evaluation import failures
+from src.evaluation.judged import Judged, sizes
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Task
-from utils import element_wise_sum, load_retriever, model_label, read_data
+from utils import load_retriever, model_label, read_data
 from validate import Validation
 
-ANSWERS = 5
-WALL_ROWS = 6
-WALL_RULE = (
-    "In the order of the validation captions{each}: the first {rows} queries whose target comes first, then the first "
-    "{rows} whose target does not. On the left the reference picture and the caption, on the right the first five "
-    "answers of the ladder's last rung. The target is framed; it stands apart where it is not among the five."
+# Caption alone and picture alone come first: a sum that barely beats them has learned a shortcut.
+RUNGS_AFTER = {
+    "text": "tuned CLIP, caption alone",
+    "image": "tuned CLIP, picture alone",
+    "sum": "tuned CLIP, sum of both",
+    "combiner": "Combiner",
+}
+LADDER_RULE = (
+    "Recall on validation pictures, which no stage trained on, in percent. In brackets the 95 % interval, from drawing "
+    "the queries again and again."
 )
 
 
@@ -69,7 +75,9 @@ class Rung(NamedTuple):
     """A step of the ladder: what ranks, and what that is worth."""
 
     name: str
-    metrics: dict
+    metrics: dict[str, float]
+    within: dict[str, tuple[float, float]] | None = None
+    """The 95 % interval of each metric; chance has none."""
 
 
 def read_run(folder: Path) -> FinishedRun:
@@ -110,40 +118,42 @@ def runs_behind(folder: Path, moved: dict[str, str]) -> list[FinishedRun]:
 def validations(
     run: FinishedRun, task: Task, splits: dict[str, Split], choose: Callable
 ) -> tuple[Validation, Validation]:
-    """Return the validation of CLIP before training, and of CLIP as the run used it.
+    """Return the validation of CLIP before training, and of what the run trained: CLIP, and the Combiner if it has one.
 
     `choose(clip_model_path)` gives the RetrieverOptions.
     """
-    tuned = run.weights if run.stage is FINE_TUNING else run.options["clip_model_path"]
+    is_combiner = run.stage is COMBINER_TRAINING
     before = load_retriever(choose(None))
     # Both try the same pictures, so what was left out is counted once.
+    tuned = run.options["clip_model_path"] if is_combiner else run.weights
     after = load_retriever(choose(tuned), skipping=before.skipping)
+    if is_combiner:
+        after = after.combining_by(load_combiner(run.weights, after.backbone).combine_features)
     return Validation(task, splits, before), Validation(task, splits, after)
 
 
-def climb(before: Validation, after: Validation, combine: Callable | None) -> list[Rung]:
-    """Return the rungs from chance to the Combiner; `before` and `after` are the same validation for the two CLIPs."""
-    steps = {"tuned CLIP, caption alone": text_only, "tuned CLIP, picture alone": image_only}
-    # Caption alone and picture alone come first: a sum that barely beats them has learned a shortcut.
-    steps |= {"tuned CLIP, sum of both": element_wise_sum} | ({} if combine is None else {"Combiner": combine})
+def climb(before: Judged, after: Judged) -> list[Rung]:
+    """Return the rungs from chance to the Combiner; both are judged on the same queries."""
+    scored = next(iter(after.categories.values())).scores
+    rungs = [("CLIP before training, sum", before, "sum")]
+    rungs += [(name, after, rung) for rung, name in RUNGS_AFTER.items() if rung in scored]
     return [
-        Rung("chance", before.chance()),
-        Rung("CLIP before training, sum", before.metrics(element_wise_sum)),
-        *(Rung(name, after.metrics(function)) for name, function in steps.items()),
+        Rung("chance", after.chance),
+        *(
+            Rung(name, judged.of_rung(rung), judged._replace(rung=rung).intervals(cluster=None))
+            for name, judged, rung in rungs
+        ),
     ]
 
 
 def ladder_cells(rungs: list[Rung], headline: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Return the ladder as a header and rows of strings."""
-    return ["", *headline], [[rung.name, *(f"{rung.metrics[name]:.2f}" for name in headline)] for rung in rungs]
+    """Return the ladder as a header and rows of strings, as "34.17 (31.5–36.8)"."""
 
+    def cell(rung, name):
+        within = "" if rung.within is None else " ({:.1f}–{:.1f})".format(*rung.within[name])
+        return f"{rung.metrics[name]:.2f}{within}"
 
-def print_ladder(header: list[str], rows: list[list[str]]) -> None:
-    """Print the ladder in columns."""
-    # Names to the left, numbers to the right, so that digits stand below each other.
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows):
-        print("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]))
+    return ["", *headline], [[rung.name, *(cell(rung, name) for name in headline)] for rung in rungs]
 
 
 def draw_curves(runs: list[FinishedRun], headline: Sequence[str]) -> str:
@@ -158,13 +168,10 @@ def draw_curves(runs: list[FinishedRun], headline: Sequence[str]) -> str:
     return curves(panels)
 
 
-def describe(options: dict, validation: Validation) -> str:
-    """Return what was judged, in a line."""
-    sizes = [
-        f"{len(split.triplets)} queries over {len(split.pictures)} pictures" for split in validation.splits.values()
-    ]
+def describe(options: dict, judged: Judged) -> str:
+    """Return what was judged, and how, in a line."""
     clip = model_label(options["clip_model_name"])
-    return f"{options['dataset']}: {', '.join(sizes)}. CLIP {clip}, {options['transform']}."
+    return f"{judged.task.name} {judged.split}, {sizes(judged)}. CLIP {clip}, {options['transform']}."
 
 
 def not_comparable(runs: list[FinishedRun], skipping: Skipping) -> str:
@@ -179,38 +186,16 @@ def _remark(folder):
     return rows[NOT_COMPARABLE].dropna().iloc[-1] if NOT_COMPARABLE in rows else None
 
 
-def wall_rule(validation: Validation) -> str:
-    """Return which queries the wall shows."""
-    each = " of each category" if len(validation.splits) > 1 else ""
-    return WALL_RULE.format(each=each, rows=WALL_ROWS // len(validation.splits))
-
-
-def wall(validation: Validation, combining_function: Callable[[Tensor, Tensor], Tensor]) -> str:
-    """Return rows of queries by WALL_RULE, as HTML."""
-    rows = WALL_ROWS // len(validation.splits)
-    return "".join(
-        row for category in validation.splits for row in _wall_of(category, validation, combining_function, rows)
-    )
-
-
-def _wall_of(category, validation, combining_function, rows_of_a_kind) -> Iterator[str]:
-    split, texts = validation.splits[category], validation.query_texts(category)
-    answers = validation.answers(category, combining_function, best=ANSWERS)
-    ranks, best, names = answers.ranks.tolist(), answers.best.tolist(), answers.gallery.names
-
-    # The first in the order of the file, not the best: nobody should suspect a choice.
-    right = [query for query, rank in enumerate(ranks) if rank == 0][:rows_of_a_kind]
-    wrong = [query for query, rank in enumerate(ranks) if rank > 0][:rows_of_a_kind]
-    for query in (*right, *wrong):
-        reference, target = split.triplets[query].reference, split.triplets[query].targets[0]
-        answered = [names[row] for row in best[query]]
-        yield wall_row(
-            picture(split.pictures[reference]),
-            texts[query],
-            f"target ranked {ranks[query] + 1} of {answers.ranked}",
-            [picture(split.pictures[name], is_target=name == target) for name in answered],
-            "" if target in answered else picture(split.pictures[target], is_target=True),
-        )
+def draw_queries(judged: Judged, validation: Validation) -> list[tuple[str, str, str]]:
+    """Return the sections of the page that are about single queries."""
+    pictures = {category: split.pictures for category, split in validation.splits.items()}
+    place = failures.place(judged)
+    return [
+        ("Misses", failures.MISSES_RULE.format(place=place), failures.misses(judged)),
+        ("Worst misses", failures.WORST_RULE, failures.worst_misses(judged, pictures)),
+        ("Queries", failures.wall_rule(judged), failures.wall(judged, pictures)),
+        ("All queries", failures.LIST_RULE.format(place=place), failures.query_list(judged)),
+    ]
 
 
 @one_line_errors
@@ -233,24 +218,22 @@ def main(argv=None):
 
     data = read_data(task, args.data_path or Path(options["data_path"]), "val", skip_missing=args.skip_missing)
     before, after = validations(last, task, data["val"], choose)
-    combine = None
-    if last.stage is COMBINER_TRAINING:
-        combine = load_combiner(last.weights, after.retriever.backbone).combine_features
+    judged = after.judge(after.protocol)
     warning = not_comparable(runs, after.retriever.skipping)
 
-    header, rows = ladder_cells(climb(before, after, combine), task.headline)
-    print_ladder(header, rows)
+    header, rows = ladder_cells(climb(before.judge(before.protocol), judged), task.headline)
+    print(text_table(header, rows))
     if warning:
         print(warning)
 
     sections = [
-        ("Ladder", "Recall on validation pictures, which no stage trained on, in percent.", table(header, rows)),
+        ("Ladder", LADDER_RULE, table(header, rows)),
         ("Curves", "Loss on training triplets, recall on validation pictures.", draw_curves(runs, task.headline)),
-        ("Queries", wall_rule(after), wall(after, combine or element_wise_sum)),
+        *draw_queries(judged, after),
     ]
     # A page that is open in a browser is replaced whole.
     with replacing(output) as unfinished:
-        introduction = " ".join([describe(options, after), *warning.splitlines()])
+        introduction = " ".join([describe(options, judged), *warning.splitlines()])
         unfinished.write_text(page(args.run_folder.name, introduction, sections), encoding="utf-8")
     print(output)
 

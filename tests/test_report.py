@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import clip_fine_tune
 import combiner_train
 import report
+from src.evaluation import failures
 from src.retrieval.metrics import chance
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
@@ -34,13 +36,13 @@ def finished(request, world, tmp_path_factory):
 
 
 def make_page(folder, capsys):
-    """Return the ladder that report.py prints, as {rung: numbers}, and its page."""
+    """Return the ladder that report.py prints, as {rung: cells}, and its page."""
     capsys.readouterr()
     report.main(["--run-folder", str(folder), "--num-workers", "0"])
     *ladder, path = capsys.readouterr().out.splitlines()
     assert path == str(folder / "report.html")
     rows = [re.split(r"\s{2,}", line.strip()) for line in ladder]
-    return {row[0]: [float(cell) for cell in row[1:]] for row in rows[1:]}, (folder / "report.html").read_text()
+    return {row[0]: row[1:] for row in rows[1:]}, (folder / "report.html").read_text()
 
 
 def test_the_ladder_of_both_stages(finished, capsys):
@@ -55,9 +57,12 @@ def test_the_ladder_of_both_stages(finished, capsys):
         "Combiner",
     ]
     if dataset == "CIRR":
-        assert ladder["chance"] == [3.45, 17.24, 34.48, 20.0]  # 1, 5 and 10 of 29 pictures, 1 of 5
-    for name, recalls in ladder.items():
-        assert f"<td>{name}</td>" + "".join(f"<td>{recall:.2f}</td>" for recall in recalls) in page
+        assert ladder["chance"] == ["3.45", "17.24", "34.48", "20.00"]  # 1, 5 and 10 of 29 pictures, 1 of 5
+    for name, cells in ladder.items():
+        assert f"<td>{name}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) in page
+        for cell in cells if name != "chance" else []:
+            recall, low, high = map(float, re.fullmatch(r"([\d.]+) \(([\d.]+)–([\d.]+)\)", cell).groups())
+            assert low - 0.05 <= recall <= high + 0.05
     assert page.count("<svg") == 1
     assert "stage 1, CLIP" in page
     assert "stage 2, Combiner" in page
@@ -71,7 +76,9 @@ def test_a_run_of_stage_1_has_a_page_too(finished, capsys):
 
 def test_the_page_needs_nothing_but_itself(finished, capsys):
     _, page = make_page(finished[2], capsys)
-    assert "<script" not in page
+    for script in re.findall(r"<script.*?</script>", page, re.DOTALL):
+        assert "src=" not in script
+        assert "http" not in script
     sources = re.findall(r'\b(?:src|href)="([^"]*)"', page)
     assert all(source.startswith(("data:image/jpeg;base64,", "#")) for source in sources)
     pictures = [source.partition(",")[2] for source in sources if source.startswith("data:")]
@@ -79,7 +86,7 @@ def test_the_page_needs_nothing_but_itself(finished, capsys):
         PIL.Image.open(io.BytesIO(base64.b64decode(data))).load()
     queries = page.count('<div class="query">')
     assert queries > 3
-    assert queries * (1 + report.ANSWERS) <= len(pictures) <= queries * (2 + report.ANSWERS)
+    assert queries * (1 + failures.ANSWERS) <= len(pictures) <= queries * (2 + failures.ANSWERS)
 
 
 def test_targets_are_framed(finished, capsys):
@@ -87,22 +94,86 @@ def test_targets_are_framed(finished, capsys):
     for row in page.split('<div class="query">')[1:]:
         rank = int(re.search(r"target ranked (\d+) of", row)[1])
         framed = [' class="target"' in answer for answer in row.split("<img")[2:]]
-        shown = min(rank, report.ANSWERS + 1)  # a target that is not among the answers stands behind them
-        assert framed == [number == shown for number in range(1, max(shown, report.ANSWERS) + 1)]
+        shown = min(rank, failures.ANSWERS + 1)  # a target that is not among the answers stands behind them
+        assert framed == [number == shown for number in range(1, max(shown, failures.ANSWERS) + 1)]
 
 
-def test_a_real_browser_shows_the_page(finished, capsys, tmp_path):
+def browse(address, folder, *flags):
+    """Open an address in a real browser; return what this prints."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("needs Chromium")
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    command = [browser, *quiet, "--window-size=1280,800", f"--user-data-dir={folder / 'profile'}", *flags, address]
+    return subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE).stdout.decode()
+
+
+def test_a_real_browser_shows_the_page(finished, capsys, tmp_path):
     make_page(finished[2], capsys)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    size = ["--window-size=1280,800", f"--user-data-dir={tmp_path}", f"--screenshot={tmp_path / 'page.png'}"]
-    address = (finished[2] / "report.html").as_uri()
-    subprocess.run([browser, *flags, *size, address], check=True, capture_output=True, timeout=PATIENCE)
+    browse((finished[2] / "report.html").as_uri(), tmp_path, f"--screenshot={tmp_path / 'page.png'}")
     with PIL.Image.open(tmp_path / "page.png") as screen:
         assert screen.size == (1280, 800)
         assert len(screen.convert("RGB").getcolors(2**24)) > 20  # text, curves
+
+
+def test_filters_of_the_list(finished, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(failures, "MOST", 5)
+    _, page = make_page(finished[2], capsys)
+    rows = listed(page)
+    word = rows[0][2].split()[-1].upper()
+    for filters, expected in {
+        "": rows,
+        f"text={word}": [row for row in rows if word.lower() in row[2].lower()],
+        "from=2&to=9": [row for row in rows if 2 <= row[5] <= 9],
+        "alone=on": [row for row in rows if not (row[7] or row[8])],
+        "of=shirt&from=2": [row for row in rows if (row[1] == "shirt" or finished[0] == "CIRR") and row[5] >= 2],
+    }.items():
+        shown = browse(f"{(finished[2] / 'report.html').as_uri()}#{filters}", tmp_path, "--dump-dom")
+        assert f"{len(expected)} of {len(rows)} queries match" in shown
+        (table,) = re.findall(r'<table id="list">.*?</table>', shown, re.DOTALL)
+        assert table.count("<tr>") == 1 + min(5, len(expected))
+        assert ("the first 5 are shown" in shown.partition('id="matching"')[2][:80]) == (len(expected) > 5)
+
+
+def listed(page):
+    """Return the rows of the page's list of all queries."""
+    (data,) = re.findall(r'<script type="application/json" id="rows">(.*?)</script>', page, re.DOTALL)
+    return json.loads(data)["rows"]
+
+
+def test_the_page_counts_its_misses(finished, capsys):
+    dataset, _, stage_2 = finished
+    _, page = make_page(stage_2, capsys)
+    rows, first = listed(page), {"CIRR": 1, "FashionIQ": 10}[dataset]
+    assert "protocol clip4cir" in page
+    assert f"missed at {first}, %" in page
+    assert ("<th>category</th>" in page) == (dataset == "FashionIQ")
+    for _, _, caption, reference, target, rank, group_rank, *solved in rows:
+        assert caption and reference != target
+        assert (group_rank is None) == (dataset == "FashionIQ")
+        assert (rank <= first) == bool(solved[-1])  # the Combiner's own
+    # The worst first, and no query that is right.
+    worst = page[page.index("<h2>Worst misses") : page.index("<h2>Queries")]
+    ranks = [int(rank) for rank in re.findall(r"target ranked (\d+) of", worst)]
+    assert ranks == sorted((row[5] for row in rows if row[5] > 1), reverse=True)[: failures.WORST]
+
+
+def test_misses_by_hand():
+    captions = "is red and has dots, but no belt", "with a white belt", "make it bandy; also longer.", ""
+    assert [failures.changes(caption) for caption in captions] == [3, 1, 2, 1]
+    assert failures.grouped([0, 1, 5, 6, 10, 15, 16, 99], failures.WORDS) == [
+        *("1–5", "1–5", "1–5", "6–10", "6–10", "11–15", "16 or more", "16 or more"),
+    ]
+    assert failures.missed_by(["a", "b", "a", "a"], [True, False, False, True]) == {"a": (3, 200 / 3), "b": (1, 0)}
+    histogram = [("1", 2), ("2–5", 1), ("6–10", 0), ("11–50", 1), ("51–100", 0), ("101–500", 1), ("501 or more", 1)]
+    assert failures.rank_histogram([1, 1, 5, 11, 500, 501], last=2297) == histogram
+    assert failures.rank_histogram([1, 7], last=10) == [("1", 1), ("2–5", 0), ("6–10", 1)]
+
+
+def test_no_caption_ends_the_script():
+    text = failures.script_json(["</script><script>alert(1)</script><!--", "\u2028é"])
+    assert "<" not in text
+    assert json.loads(text) == ["</script><script>alert(1)</script><!--", "\u2028é"]
 
 
 def test_a_run_without_weights(tmp_path, capsys):

@@ -21,6 +21,12 @@ svg { max-width: 100%; height: auto }
 .answers { display: flex; flex-wrap: wrap; gap: .5rem } .missed { margin-left: 1rem }
 img { width: 104px; height: 104px; object-fit: contain; background: #f1f2f4; border: 4px solid #f1f2f4 }
 img.target { border-color: #1a8a3c }
+.beside { display: flex; flex-wrap: wrap; gap: 1.5rem 3.5rem; align-items: flex-start }
+.bars td:last-child { width: 14rem; padding-right: 0 } .bars i { display: block; height: .8rem; background: #4878b0 }
+#filters { display: flex; flex-wrap: wrap; gap: .5rem 1.4rem; align-items: center }
+#filters [type=number] { width: 5rem }
+#list { font-size: .85rem; width: 100% } #list td, #list th { text-align: left }
+#list td { overflow-wrap: break-word } #list td:first-child { white-space: nowrap }
 """
 
 
@@ -42,6 +48,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["".join(f"<th>{escape(cell)}</th>" for cell in header)]
     lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def bars(title: str, counts: Sequence[tuple[str, int]]) -> str:
+    """Return a histogram as an HTML table: label, count, percent of all, and a bar as long as the count."""
+    most, of = max(count for _, count in counts), sum(count for _, count in counts)
+    header = f"<tr><th>{escape(title)}</th><th>queries</th><th>%</th><th></th></tr>"
+    rows = "".join(
+        f"<tr><td>{escape(label)}</td><td>{count:,}</td><td>{100 * count / of:.1f}</td>"
+        f'<td><i style="width: {100 * count / most:.1f}%"></i></td></tr>'
+        for label, count in counts
+    )
+    return f'<table class="bars">{header}{rows}</table>'
 
 
 def picture(path: Path, is_target: bool = False, size: int = 208) -> str:
