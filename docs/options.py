@@ -15,13 +15,23 @@ import check_data
 import cirr_test_submission
 import clip_fine_tune
 import combiner_train
+import compare
 import quickstart
 import report
 import validate
 from src.base.files import PROJECT_ROOT, replacing
 
 PAGE = Path(__file__).with_name("options.md")
-DOORS = clip_fine_tune, combiner_train, validate, cirr_test_submission, report, check_data, quickstart
+DOORS = (
+    clip_fine_tune,
+    combiner_train,
+    validate,
+    compare,
+    cirr_test_submission,
+    report,
+    check_data,
+    quickstart,
+)
 SEVERAL = 3
 INTRODUCTION = """\
 # Options
