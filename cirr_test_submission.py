@@ -20,11 +20,14 @@ def make_parser() -> Parser:
 if __name__ == "__main__":
     parse_judging(make_parser())  # --help and a wrong flag are answered here, before torch is imported
 
+import sys
 from pathlib import Path
 
+from check_submission import findings
 from combiner import load_combined
 from src.base.distributed import command, is_first
 from src.command.comet import start_experiment
+from src.evaluation.cirr_submission import FAULT
 from src.models.facts import told_by_checkpoints
 from src.models.registry import backbone_of
 from src.pictures.skipping import Skipping
@@ -91,6 +94,17 @@ def named_answers(ids: list[str], answers: Answers) -> tuple[dict, dict]:
     )
 
 
+def _say_whether_ready(written: list[Path], data_path: Path) -> None:
+    """Say on stderr what the server would refuse; standard output is for the paths."""
+    faults = [finding for finding in findings(written, data_path) if finding.level == FAULT]
+    if not faults:
+        print("ready to upload", file=sys.stderr)
+        return
+    # A toy gallery has no fifty pictures, and its files are fine for what they are.
+    kinds = "; ".join(dict.fromkeys(finding.what for finding in faults))
+    print(f"not for CIRR's server: {kinds} (python check_submission.py FILE FILE says more)", file=sys.stderr)
+
+
 @command
 def main(argv=None):
     args = parse_judging(make_parser(), argv)
@@ -109,6 +123,8 @@ def main(argv=None):
     for path in written:
         print(f"{path}{retriever.skipping.mark}")
         experiment.log_asset(str(path))
+    if is_first():
+        _say_whether_ready(written, args.data_path)
     experiment.log_others(retriever.skipping.remarks)
     experiment.end()
 

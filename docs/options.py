@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import check_data
+import check_submission
 import cirr_test_submission
 import clip_fine_tune
 import combiner_train
@@ -28,6 +29,7 @@ DOORS = (
     validate,
     compare,
     cirr_test_submission,
+    check_submission,
     report,
     check_data,
     quickstart,
