@@ -50,7 +50,7 @@ def main(argv=None):
     found = findings(args.files, args.data_path, args.checkpoint)
     faults = [finding for finding in found if finding.level == FAULT]
     print(*(finding.line() for finding in found), sep="\n", end="\n" if found else "")
-    print(f"not ready: {len(faults)} faults" if faults else "ready to upload")
+    print("not ready: mend the faults above" if faults else "ready to upload")
     if args.json:
         write_json(args.json, {"ready": not faults, "findings": [finding._asdict() for finding in found]}, indent=1)
     if faults:

@@ -99,7 +99,8 @@ def cells(compared: Compared) -> list[list[str]]:
 
 def title(first: PerQuery, compared: Compared) -> str:
     """Return what is compared, in a line."""
-    return f"{compared.other.path} beside {first.path}, protocol {compared.protocol}"
+    queries = sum(key[0] == compared.protocol for key in first.rows)
+    return f"{compared.other.path} beside {first.path}, protocol {compared.protocol}, {queries:,} queries"
 
 
 def print_all(first: PerQuery, all_compared: list[Compared], corrected: str) -> None:
