@@ -30,7 +30,7 @@ if __name__ == "__main__":
 
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -44,7 +44,7 @@ from src.evaluation.per_query import write_per_query
 from src.evaluation.trec import write_trec
 from src.models.facts import told_by_checkpoints
 from src.models.weights import weights_digest
-from src.retrieval.answers import Answers, Gallery, answer, averaged, predict_features, with_graded
+from src.retrieval.answers import Answers, Gallery, answer, predict_queries, with_graded
 from src.retrieval.metrics import chance, of_each_query, recalls
 from src.retrieval.ranking import Predicted, cosine_similarities
 from src.tasks.registry import TASKS
@@ -101,8 +101,7 @@ def _recalls(task, triplets, gallery, clip_model, combining_function, caption_fe
     if caption_features is None:
         # Only where the caller has no features yet.
         caption_features = extract_caption_features([text for query in queries for text in query.texts], clip_model)
-    references = [query.triplet.reference for query in queries for _ in query.texts]
-    predicted = averaged(predict_features(gallery, references, caption_features, combining_function), queries)
+    predicted = predict_queries(gallery, queries, caption_features, combining_function)
     asked = [query.triplet for query in queries]
     return tuple(recalls(answer(asked, gallery, predicted, protocol), protocol).values())
 
@@ -110,8 +109,7 @@ def _recalls(task, triplets, gallery, clip_model, combining_function, caption_fe
 # ---- our own validation ----
 
 Combining = Callable[[Tensor, Tensor], Tensor]
-SHORTCUTS = {"text": text_only, "image": image_only}
-BASELINES = {**SHORTCUTS, "product": None, "sum": element_wise_sum}
+BASELINES = {"text": text_only, "image": image_only, "product": None, "sum": element_wise_sum}
 """{rung of the ladder: combining function}; the product multiplies two similarities, so no feature stands for it."""
 BEST = 50
 """How many answers of each query are named at least."""
@@ -126,36 +124,22 @@ class Validation:
         self.protocol = task.protocol()
         self.splits = {category: retriever.usable(split) for category, split in splits.items()}
         self.pictures = {category: retriever.pictures(split.pictures) for category, split in self.splits.items()}
-        self._known, self._predictions, self._rankings = {}, {}, {}
+        self._known = {}
 
-    def answers(
-        self,
-        category: str,
-        combining_function: Combining | None = None,
-        best: int = 0,
-        protocol: Protocol | None = None,
-    ) -> Answers:
-        """Return the Answers to a category's queries; None stands for the retriever's function, the published way."""
-        protocol = protocol or self.protocol
-        queries = self.queries(category, protocol)
-        predicted = self._predicted(category, protocol, combining_function or self.retriever.combining_function)
-        return answer([query.triplet for query in queries], self._gallery(category), predicted, protocol, best)
-
-    def recalls(self, combining_function=None) -> dict[str, dict[str, float]]:
-        """Return {category: {recall: percent}}."""
-        answered = {category: self.answers(category, combining_function) for category in self.splits}
-        return {category: recalls(answers, self.protocol) for category, answers in answered.items()}
+    def recalls(self, combining_function: Combining | None = None) -> dict[str, dict[str, float]]:
+        """Return {category: {recall: percent}}; `combining_function` None is the retriever's."""
+        function = combining_function or self.retriever.combining_function
+        return {category: self._recalls(category, function) for category in self.splits}
 
     def metrics(self, combining_function=None) -> dict[str, float]:
         """Return the columns of validation_metrics.csv: {metric: percent}."""
         return self.task.columns(self.recalls(combining_function))
 
-    def chance(self, protocol: Protocol | None = None) -> dict[str, float]:
+    def chance(self, protocol: Protocol) -> dict[str, float]:
         """Return the metrics that ranking at random is worth."""
-        protocol = protocol or self.protocol
         of_categories = {}
         for category, split in self.splits.items():
-            gallery = self._gallery(category) if protocol.gallery == "full" else self._narrow(category)
+            gallery = self._gallery(category).ranked_by(protocol, split.triplets)
             of_categories[category] = chance(split.triplets, len(gallery.names), protocol)
         return self.task.columns(of_categories)
 
@@ -168,16 +152,13 @@ class Validation:
         name = next(iter(self.splits.values())).name
         return Judged(self.task, name, protocol, rung, categories, self.chance(protocol))
 
-    def queries(self, category: str, protocol: Protocol | None = None) -> list[Query]:
-        """Return the queries of a category as a protocol asks them."""
-        return self.task.queries(self.splits[category].triplets, (protocol or self.protocol).captions)
-
-    def query_texts(self, category: str) -> Sequence[str]:
-        """Return what each query of a category asks in words, as published."""
-        return [query.texts[0] for query in self.queries(category)]
+    def _recalls(self, category, function) -> dict[str, float]:
+        triplets = [query.triplet for query in self._queries(category, self.protocol)]
+        predicted = self._predicted(category, self.protocol, function)
+        return recalls(answer(triplets, self._gallery(category), predicted, self.protocol), self.protocol)
 
     def _judged(self, category, protocol, rungs, judged) -> JudgedCategory:
-        queries = self.queries(category, protocol)
+        queries = self._queries(category, protocol)
         scores, solved = {}, {}
         for rung, function in rungs.items():
             predicted, answered = self._answered(category, protocol, rung, function, BEST if rung == judged else 0)
@@ -203,36 +184,36 @@ class Validation:
 
     def _answered(self, category, protocol, rung, function, best) -> tuple[Predicted, Answers]:
         """Return predicted features and answers of a rung; protocols that only score otherwise share both."""
-        triplets = [query.triplet for query in self.queries(category, protocol)]
-        asked, ranking = (category, rung, protocol.captions), (category, rung, protocol._replace(name="", soft=False))
-        if asked not in self._predictions:
-            self._predictions[asked] = self._predicted(category, protocol, function)
-        predicted = self._predictions[asked]
-        if ranking not in self._rankings:
-            self._rankings[ranking] = answer(triplets, self._gallery(category), predicted, protocol, best)
-        answers = self._rankings[ranking]
+        triplets = [query.triplet for query in self._queries(category, protocol)]
+        predicted = self._once(
+            ("predicted", category, protocol.captions, rung), lambda: self._predicted(category, protocol, function)
+        )
+        answers = self._once(
+            ("answers", category, protocol._replace(name="", soft=False), rung),
+            lambda: answer(triplets, self._gallery(category), predicted, protocol, best),
+        )
         return predicted, with_graded(answers, triplets, predicted, protocol) if protocol.soft else answers
 
     def _predicted(self, category, protocol, function) -> Predicted:
         """Return predicted features [queries, dim]; two of them for the product, whose `function` is None."""
         if function is None:
             return tuple(self._predicted(category, protocol, alone) for alone in (image_only, text_only))
-        queries = self.queries(category, protocol)
-        references = [query.triplet.reference for query in queries for _ in query.texts]
-        retriever = self.retriever.combining_by(function)
-        predicted = retriever.predict(self._gallery(category), references, self._caption_features(category, protocol))
-        return averaged(predicted, queries)
+        queries, gallery = self._queries(category, protocol), self._gallery(category)
+        return predict_queries(gallery, queries, self._caption_features(category, protocol), function)
+
+    def _queries(self, category, protocol) -> list[Query]:
+        captions = protocol.captions
+        return self._once(
+            ("queries", category, captions), lambda: self.task.queries(self.splits[category].triplets, captions)
+        )
 
     def _gallery(self, category):
         return self._once_if_frozen("image", category, lambda: self.retriever.gallery(self.pictures[category]))
 
-    def _narrow(self, category):
-        return self._gallery(category).narrowed(self.splits[category].triplets)
-
     def _caption_features(self, category, protocol):
         # Protocols may ask in the same words, which are encoded once.
         def encode():
-            texts = [text for query in self.queries(category, protocol) for text in query.texts]
+            texts = [text for query in self._queries(category, protocol) for text in query.texts]
             return self.retriever.encoder.captions(texts)
 
         return self._once_if_frozen("text", (category, protocol.captions), encode)
@@ -240,11 +221,14 @@ class Validation:
     def _once_if_frozen(self, encoder, what, encode):
         """Return what `encode()` gives, and keep it where that encoder does not learn."""
         # In stage 1 the features of a learning encoder are others in every validation.
-        if encoder not in self.retriever.encoder.frozen:
-            return encode()
-        if (encoder, what) not in self._known:
-            self._known[encoder, what] = encode()
-        return self._known[encoder, what]
+        frozen = encoder in self.retriever.encoder.frozen
+        return self._once((encoder, what), encode) if frozen else encode()
+
+    def _once(self, what, make):
+        """Return what `make()` gave the first time that `what` was asked for."""
+        if what not in self._known:
+            self._known[what] = make()
+        return self._known[what]
 
 
 def _named(rows: Tensor, names: list[str]) -> list[list[str]]:

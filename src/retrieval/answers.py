@@ -35,6 +35,10 @@ class Gallery:
         """Return the row of `name`; None where the gallery does not hold it."""
         return self._row.get(name)
 
+    def ranked_by(self, protocol: Protocol, triplets: Sequence[Triplet]) -> "Gallery":
+        """Return the part of the gallery that queries of `triplets` rank as `protocol` counts."""
+        return self if protocol.gallery == "full" else self.narrowed(triplets)
+
     def narrowed(self, triplets: Sequence[Triplet]) -> "Gallery":
         """Return the gallery of only those pictures that are a reference or a target of `triplets`, in its order."""
         named = {name for triplet in triplets for name in (triplet.reference, *triplet.targets)}
@@ -56,6 +60,7 @@ class Graded(NamedTuple):
 
 
 UNRANKED = torch.iinfo(torch.int64).max
+"""The rank of what is not ranked: behind every cut-off."""
 
 
 class Answers(NamedTuple):
@@ -92,6 +97,17 @@ def predict_features(
     return torch.cat([combining_function(gallery.features[row], caption).float() for row, caption in batches])
 
 
+def predict_queries(
+    gallery: Gallery,
+    queries: Sequence[Query],
+    text_features: Tensor,
+    combining_function: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Return predicted features [queries, dim] from features [texts, dim] of all that the queries ask in words."""
+    references = [query.triplet.reference for query in queries for _ in query.texts]
+    return averaged(predict_features(gallery, references, text_features, combining_function), queries)
+
+
 def averaged(predicted: Tensor, queries: Sequence[Query]) -> Tensor:
     """Return predicted features [queries, dim] from those of each query's texts [texts, dim].
 
@@ -117,11 +133,8 @@ def answer(
     that is not in the gallery, and for a target that is its own reference or no member of its group.
     """
     # Predicted features come from the whole gallery's references, so only ranking sees the narrow one.
-    if protocol.gallery == "val":
-        gallery = gallery.narrowed(triplets)
-    references = gallery.rows([triplet.reference for triplet in triplets])
-    # The one place where a reference leaves the ranking: its score becomes minus infinity.
-    excluded = references if protocol.reference == "drop" else None
+    gallery = gallery.ranked_by(protocol, triplets)
+    excluded = _excluded_rows(triplets, gallery, protocol)
     targets = _target_rows(triplets, gallery, protocol)
     members = _other_members(triplets, gallery) if protocol.group_at else None
 
@@ -171,8 +184,7 @@ def with_graded(answers: Answers, triplets: Sequence[Triplet], predicted: Predic
     if len(others):
         of, rows, features = queries[others], targets[others], gallery.features
         asked, predicted = [triplets[query] for query in of.tolist()], _rows(predicted, of)
-        excluded = gallery.rows([triplet.reference for triplet in asked]) if protocol.reference == "drop" else None
-        ranks[others] = rank_targets(predicted, features, rows, excluded)
+        ranks[others] = rank_targets(predicted, features, rows, _excluded_rows(asked, gallery, protocol))
         if protocol.group_at:
             members = _other_members(asked, gallery)
             inside = (members == rows[:, None]).any(dim=1).nonzero().flatten()
@@ -183,6 +195,15 @@ def with_graded(answers: Answers, triplets: Sequence[Triplet], predicted: Predic
 
 def _rows(predicted: Predicted, rows: Tensor) -> Predicted:
     return tuple(features[rows] for features in predicted) if isinstance(predicted, tuple) else predicted[rows]
+
+
+def _excluded_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> Tensor | None:
+    """Return the rows [queries] of the references where these leave the ranking; raises InputError for an unknown one.
+
+    This alone decides it: the score of an excluded row becomes minus infinity.
+    """
+    references = gallery.rows([triplet.reference for triplet in triplets])
+    return references if protocol.reference == "drop" else None
 
 
 def _target_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> Tensor | None:

@@ -129,7 +129,7 @@ class Task:
         return text
 
     def queries(self, triplets: Sequence[Triplet], captions: str) -> list[Query]:
-        """Return what is asked of `triplets`, with captions as the mode `captions` of this task has them.
+        """Return the queries that `triplets` make; `captions`, one of the task's ways, says what they ask in words.
 
         A query's id is the triplet's, or its number in the file where not all have different ids of their own.
         """
