@@ -134,9 +134,8 @@ def validations(
 
 def climb(before: Judged, after: Judged) -> list[Rung]:
     """Return the rungs from chance to the Combiner; both are judged on the same queries."""
-    scored = next(iter(after.categories.values())).scores
     rungs = [("CLIP before training, sum", before, "sum")]
-    rungs += [(name, after, rung) for rung, name in RUNGS_AFTER.items() if rung in scored]
+    rungs += [(name, after, rung) for rung, name in RUNGS_AFTER.items() if rung in after.rungs()]
     return [
         Rung("chance", after.chance),
         *(

@@ -39,6 +39,7 @@ from src.base.distributed import command, is_first
 from src.base.files import require_writable, write_json
 from src.command.comet import start_experiment
 from src.evaluation import judged as judging
+from src.evaluation.intervals import CONFIDENCE, DRAWS, SEED
 from src.evaluation.judged import Judged, JudgedCategory
 from src.evaluation.per_query import write_per_query
 from src.evaluation.trec import write_trec
@@ -254,7 +255,7 @@ def describe(args, all_judged: list[Judged], retriever: Retriever) -> dict:
         "combining_function": all_judged[0].rung,
         "model": {name: None if getattr(args, name) is None else str(getattr(args, name)) for name in facts},
         "weights_sha256": fingerprint(retriever),
-        "intervals": {"confidence": 0.95, "draws": 10_000, "seed": 0, "drawn": args.cluster or "query"},
+        "intervals": {"confidence": CONFIDENCE, "draws": DRAWS, "seed": SEED, "drawn": args.cluster or "query"},
         "protocols": [judging.plain(judged, args.cluster) for judged in all_judged],
         **retriever.skipping.remarks,
     }

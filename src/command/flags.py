@@ -44,7 +44,7 @@ def add_common_options(parser: Parser) -> None:
         "--output-path", type=file_path, default=PROJECT_ROOT, help="receives models/, submission/ and features/"
     )
     group.add_argument(
-        "--seed", type=count_or_zero, default=0, help="decides every random draw of a training; judging draws nothing"
+        "--seed", type=count_or_zero, default=0, help="decides every random draw of a training; judging takes no seed"
     )
     group.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="processes that load pictures")
     add_skip_missing_option(group)

@@ -39,7 +39,12 @@ def resamples(
         means[category] = dict(
             zip(of_category, _means(table, (clusters or {}).get(category), draws, generator), strict=True)
         )
-    return measures(means, lambda arrays: sum(arrays) / len(arrays))
+    return measures(means, mean_of)
+
+
+def mean_of(arrays: list[np.ndarray]) -> np.ndarray:
+    """Return the mean of arrays, value by value, as Task.measures takes it."""
+    return sum(arrays) / len(arrays)
 
 
 def _means(table, clusters, draws, generator) -> np.ndarray:

@@ -66,6 +66,11 @@ class Judged(NamedTuple):
         """Return every metric, and the means that papers report, in percent."""
         return self.task.measures(self.recalls())
 
+    def rungs(self) -> list[str]:
+        """Return those of RUNGS that ranked, weakest first."""
+        scored = next(iter(self.categories.values())).scores
+        return [rung for rung in RUNGS if rung in scored]
+
     def of_rung(self, rung: str, hard: bool = False) -> Measures:
         """Return the measures of a rung in percent, on all queries or on the `hard` ones alone."""
         return self.task.measures(
@@ -142,9 +147,7 @@ def text_of(judged: Judged, cluster: str | None) -> Iterator[str]:
 def ladder(judged: Judged, headline: tuple[str, ...]) -> Iterator[list[str]]:
     """Yield rows of strings: chance, every rung, and the judged one without what a shortcut solves."""
     rows = {"chance": judged.chance}
-    rows |= {
-        RUNGS[rung]: judged.of_rung(rung) for rung in RUNGS if rung in next(iter(judged.categories.values())).scores
-    }
+    rows |= {RUNGS[rung]: judged.of_rung(rung) for rung in judged.rungs()}
     if judged.has_hard_queries():
         rows[f"{RUNGS[judged.rung]}, no shortcut"] = judged.of_rung(judged.rung, hard=True)
     for name, measures in rows.items():
@@ -171,10 +174,7 @@ def plain(judged: Judged, cluster: str | None) -> dict:
             name: {"percent": value, "low": within[name][0], "high": within[name][1]}
             for name, value in measures.items()
         },
-        "ladder": {
-            "chance": judged.chance,
-            **{rung: judged.of_rung(rung) for rung in RUNGS if rung in next(iter(categories.values())).scores},
-        },
+        "ladder": {"chance": judged.chance, **{rung: judged.of_rung(rung) for rung in judged.rungs()}},
         "without_shortcuts": {
             "queries": judged.hard_queries(),
             "solved_within": judged.protocol.at[0],

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
-from src.evaluation.intervals import DRAWS, SEED, Values, intervals
+from src.evaluation.intervals import DRAWS, SEED, Values, intervals, mean_of
 
 
 class Difference(NamedTuple):
@@ -37,7 +37,7 @@ def differences(first: Values, second: Values, measures: Callable) -> dict[str, 
     }
     within = intervals(gains, measures)
     flips = flip_p_values(gains, measures)
-    means = [measures(_means(values), _mean_of) for values in (first, second, gains)]
+    means = [measures(_means(values), mean_of) for values in (first, second, gains)]
     exact = measures({name: {metric: [scores] for metric, scores in of.items()} for name, of in gains.items()}, _joined)
     found = {}
     for name, (before, after, gain) in {name: [of[name] for of in means] for name in within}.items():
@@ -51,10 +51,6 @@ def differences(first: Values, second: Values, measures: Callable) -> dict[str, 
 
 def _means(values: Values) -> dict[str, dict[str, float]]:
     return {name: {m: 100 * float(np.nanmean(scores)) for m, scores in of.items()} for name, of in values.items()}
-
-
-def _mean_of(parts: list):
-    return sum(parts) / len(parts)
 
 
 def _joined(parts: list[list]) -> list:
@@ -74,7 +70,7 @@ def flip_p_values(gains: Values, measures: Callable, draws: int = DRAWS, seed: i
         name: {metric: _flipped(scores, draws, generator) for metric, scores in of.items()}
         for name, of in gains.items()
     }
-    drawn, seen = measures(flipped, _mean_of), measures(_means(gains), _mean_of)
+    drawn, seen = measures(flipped, mean_of), measures(_means(gains), mean_of)
     # Sums of the same gains in another order differ in their last bits.
     return {name: float((1 + (np.abs(of) >= abs(seen[name]) - 1e-9).sum()) / (1 + draws)) for name, of in drawn.items()}
 

@@ -35,8 +35,7 @@ def _write(path: Path, lines: Iterator[str]) -> Path:
 
 def _run(judged: Judged) -> Iterator[str]:
     for topics, category in _categories(judged):
-        # Readers sort by score and break ties as they like, so no two may be equal. A billionth a place is less
-        # than what two different similarities in fp32 differ by.
+        # Readers sort by score and break ties as they like, so no two may be equal: each place costs a billionth.
         places = np.arange(category.similarities.shape[1])
         falling = np.minimum.accumulate(category.similarities.astype(np.float64), axis=1) - 1e-9 * places
         for topic, names, scores in zip(topics, category.best, falling.tolist(), strict=True):

@@ -124,8 +124,9 @@ def _all(predicted_features: Predicted) -> tuple[Tensor, ...]:
 
 def cosine_similarities(predicted_features: Tensor, gallery_features: Tensor, rows: Tensor) -> Tensor:
     """Return the similarities [queries, rows] of predicted features [queries, dim] to `rows` [queries, rows]."""
-    gallery = _normalised(gallery_features)
-    return torch.stack([gallery[of] @ query for query, of in zip(_normalised(predicted_features), rows, strict=True)])
+    # Some queries at a time, since each takes a copy of its rows.
+    some = zip(predicted_features.split(QUERIES_AT_ONCE), rows.split(QUERIES_AT_ONCE), strict=True)
+    return torch.cat([_candidate_scores(features, gallery_features, of) for features, of in some])
 
 
 def _ahead_in_gallery(scores, target_rows) -> Tensor:
