@@ -23,11 +23,10 @@ if __name__ == "__main__":
 import sys
 from pathlib import Path
 
-from check_submission import findings
 from combiner import load_combined
 from src.base.distributed import command, is_first
 from src.command.comet import start_experiment
-from src.evaluation.cirr_submission import FAULT
+from src.evaluation.cirr_submission import FAULT, check
 from src.models.facts import told_by_checkpoints
 from src.models.registry import backbone_of
 from src.pictures.skipping import Skipping
@@ -94,9 +93,10 @@ def named_answers(ids: list[str], answers: Answers) -> tuple[dict, dict]:
     )
 
 
-def _say_whether_ready(written: list[Path], data_path: Path) -> None:
+def _say_whether_ready(written: list[Path], split: Split) -> None:
     """Say on stderr what the server would refuse; standard output is for the paths."""
-    faults = [finding for finding in findings(written, data_path) if finding.level == FAULT]
+    # Answers to this split are none to val, so val's pair ids are not needed.
+    faults = [finding for finding in check(written, split, val_ids=()) if finding.level == FAULT]
     if not faults:
         print("ready to upload", file=sys.stderr)
         return
@@ -124,7 +124,7 @@ def main(argv=None):
         print(f"{path}{retriever.skipping.mark}")
         experiment.log_asset(str(path))
     if is_first():
-        _say_whether_ready(written, args.data_path)
+        _say_whether_ready(written, split)
     experiment.log_others(retriever.skipping.remarks)
     experiment.end()
 

@@ -65,8 +65,9 @@ def read_submission(path: Path, found: list[Finding]) -> Submission | None:
     told = dict(pairs)
     if told.get("version") != VERSION:
         say(FAULT, f"version is {_shown(told, 'version')}", f'Write "version": "{VERSION}"')
-    content = {key: value for key, value in pairs if key in set(ids)}
-    odd = [key for key, value in content.items() if not _is_names(value)]
+    content = {key: told[key] for key in ids}
+    answers = {key: value for key, value in content.items() if _is_names(value)}
+    odd = [key for key in content if key not in answers]
     if odd:
         say(
             FAULT,
@@ -75,7 +76,6 @@ def read_submission(path: Path, found: list[Finding]) -> Submission | None:
             odd,
             len(ids),
         )
-    answers = {key: value for key, value in content.items() if key not in set(odd)}
     return Submission(path, _metric(told, answers, say), answers)
 
 
@@ -132,20 +132,19 @@ def check_answers(submission: Submission, split: Split, val_ids: Collection[str]
     def finding(what, ids, mend, level=FAULT, of=count):
         return [Finding(level, submission.path.name, what, list(ids), of, mend)] if ids else []
 
-    names_of_val = [key for key, names in answers.items() if any(str(name).startswith("dev-") for name in names)]
-    of_val = [key for key in answers if (key in val_ids and key not in triplets) or key in set(names_of_val)]
+    of_val = [key for key, names in answers.items() if (key in val_ids and key not in triplets) or _of_val(names)]
     if of_val:
         mend = "Answer the split test1 (cap.rc2.test1.json) instead of val"
         yield from finding("answers to the val split", of_val, mend)
-    foreign = [key for key in answers if key not in triplets and key not in set(of_val)]
-    numbers = {key: re.search(r"\d+", key) for key in foreign}
-    spelled = [key for key, number in numbers.items() if number and number[0] in triplets]
+    foreign = answers.keys() - triplets.keys() - set(of_val)
+    numbers = {key: re.search(r"\d+", key) for key in answers if key in foreign}
+    spelled = {key: number[0] for key, number in numbers.items() if number and number[0] in triplets}
     yield from finding(
         "keys that are no plain pair id", spelled, 'Write the number alone, such as "12063": str(int(id))'
     )
-    unknown = [key for key in foreign if key not in set(spelled)]
+    unknown = [key for key in numbers if key not in spelled]
     yield from finding("pair ids that test1 does not have", unknown, "Leave them out")
-    covered = answers.keys() | {numbers[key][0] for key in spelled}
+    covered = answers.keys() | set(spelled.values())
     missing = [key for key in triplets if key not in covered]
     # Of a val file all are missing, which says nothing more.
     if len(of_val) < count or not of_val:
