@@ -45,7 +45,7 @@ from src.tasks.triplets import Task
 
 HEADER = ["%", "first", "other", "gain", "from", "to (95 %)", "p", "test", "better", "worse"]
 LIMITS = (
-    "gain, from, to: points of percent. better, worse: queries that the other model scores higher or lower. "
+    "gain, from, to: points of percent. better, worse: queries that the other model scores higher or lower, once each. "
     "Not covered: what another seed of the training would change (repeat it with three), and wrong labels."
 )
 SHOWN = 5

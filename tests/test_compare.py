@@ -13,7 +13,7 @@ from scipy.stats import binomtest, permutation_test
 import compare
 import validate
 from src.evaluation.intervals import intervals
-from src.evaluation.paired import flip_p_values, holm, mcnemar
+from src.evaluation.paired import differences, flip_p_values, holm, mcnemar
 from tests.commands import status_of
 
 
@@ -56,6 +56,27 @@ def test_sign_flips_are_scipys():
         (gains,), np.mean, permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(2)
     )
     assert p == pytest.approx(theirs.pvalue, abs=0.02)
+
+
+def test_a_mean_of_metrics_that_differ_by_nothing():
+    """R@10 and R@50 belong to one query: flipped apart, their mean seems to differ in more cases than it may."""
+    generator = np.random.default_rng(3)
+    rejected = 0
+    for repetition in range(600):
+        ranks = generator.geometric(0.04, (2, 300))
+        gains = {f"recall_at{k}": np.subtract(*(ranks <= k).astype(float)) for k in (10, 50)}
+        mean_alone = {"all": gains}
+        p = flip_p_values(mean_alone, lambda values, mean: {"m": mean(list(values["all"].values()))}, 1000, repetition)
+        rejected += p["m"] <= 0.05
+    assert rejected / 600 <= 0.07
+
+
+def test_a_query_counts_once_in_a_mean():
+    first = {"all": {"a": np.zeros(4), "b": np.zeros(4)}}
+    second = {"all": {"a": np.array([1.0, 1, 0, -1]), "b": np.array([1.0, -1, 0, 0])}}
+    found = differences(first, second, lambda values, mean: {"m": mean(list(values["all"].values()))})["m"]
+    # The first gains, the second neither, the third neither, the last loses.
+    assert (found.wins, found.losses) == (1, 1)
 
 
 def test_holm_by_hand():

@@ -1,6 +1,6 @@
 """Intervals of metrics: a percentile bootstrap over queries, within each category."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -59,11 +59,17 @@ def _means(table, clusters, draws, generator) -> np.ndarray:
     # A resample's mean depends only on how often each distinct row was drawn. There are few: CIRR's seven recalls
     # make some twenty.
     rows, sizes = np.unique(units, axis=0, return_counts=True)
-    metrics, at_once = table.shape[1], max(1, DRAWN_AT_ONCE // len(rows))
-    means = []
-    for start in range(0, draws, at_once):
-        counts = generator.multinomial(len(units), sizes / len(units), size=min(at_once, draws - start))
+    metrics, means = table.shape[1], []
+    for some in chunks(draws, len(rows)):
+        counts = generator.multinomial(len(units), sizes / len(units), size=some)
         totals = counts @ rows
         with np.errstate(invalid="ignore"):  # a resample in which a metric counts no query has no mean
             means.append(100 * totals[:, :metrics] / totals[:, metrics:])
     return np.concatenate(means).T
+
+
+def chunks(draws: int, rows: int) -> Iterator[int]:
+    """Yield how many of `draws` to make at a time, when each counts `rows` rows."""
+    at_once = max(1, DRAWN_AT_ONCE // rows)
+    for start in range(0, draws, at_once):
+        yield min(at_once, draws - start)

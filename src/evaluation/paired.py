@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
-from src.evaluation.intervals import DRAWS, SEED, Values, intervals, mean_of
+from src.evaluation.intervals import DRAWS, SEED, Values, chunks, intervals, mean_of
 
 
 class Difference(NamedTuple):
@@ -38,15 +38,26 @@ def differences(first: Values, second: Values, measures: Callable) -> dict[str, 
     within = intervals(gains, measures)
     flips = flip_p_values(gains, measures)
     means = [measures(_means(values), mean_of) for values in (first, second, gains)]
-    exact = measures({name: {metric: [scores] for metric, scores in of.items()} for name, of in gains.items()}, _joined)
+    # Each metric stands for itself, to see which ones a measure is made of.
+    parts = measures({name: {metric: [(name, metric)] for metric in of} for name, of in gains.items()}, _joined)
     found = {}
     for name, (before, after, gain) in {name: [of[name] for of in means] for name in within}.items():
-        parts = exact[name]
-        wins, losses = (int(sum((sign * part > 0).sum() for part in parts)) for sign in (1, -1))
-        is_exact = len(parts) == 1 and set(np.unique(parts[0][~np.isnan(parts[0])])) <= {-1.0, 0.0, 1.0}
+        of_queries = _of_queries(gains, parts[name])
+        wins, losses = (int((np.sign(of_queries) == sign).sum()) for sign in (1, -1))
+        is_exact = len(parts[name]) == 1 and np.isin(of_queries, (-1, 0, 1)).all()
         p, test = (mcnemar(wins, losses), "McNemar") if is_exact else (flips[name], "sign flips")
         found[name] = Difference(before, after, gain, *within[name], p, test, wins, losses)
     return found
+
+
+def _of_queries(gains: Values, parts: list[tuple[str, str]]) -> np.ndarray:
+    """Return what each query that counts gains in the `parts` (category, metric) of a measure, added up."""
+    added = []
+    for name in dict.fromkeys(category for category, _ in parts):
+        table = np.stack([gains[name][metric] for category, metric in parts if category == name])
+        added.append(np.nansum(table, axis=0)[~np.isnan(table).all(axis=0)])
+    # Fractions that cancel out leave their last bits.
+    return np.round(np.concatenate(added), 9)
 
 
 def _means(values: Values) -> dict[str, dict[str, float]]:
@@ -54,7 +65,7 @@ def _means(values: Values) -> dict[str, dict[str, float]]:
 
 
 def _joined(parts: list[list]) -> list:
-    return [scores for part in parts for scores in part]
+    return [part for some in parts for part in some]
 
 
 def mcnemar(wins: int, losses: int) -> float:
@@ -63,23 +74,29 @@ def mcnemar(wins: int, losses: int) -> float:
 
 
 def flip_p_values(gains: Values, measures: Callable, draws: int = DRAWS, seed: int = SEED) -> dict[str, float]:
-    """Return the two-sided p value of each measure by flipping the signs of the queries' gains at random."""
+    """Return the two-sided p value of each measure by flipping the signs of queries at random.
+
+    A flip turns all gains of a query at once, as if the two models had changed places on it.
+    """
     generator = np.random.default_rng(seed)
-    # How a flip ends depends only on how many gains of each size become positive, which is binomial.
-    flipped = {
-        name: {metric: _flipped(scores, draws, generator) for metric, scores in of.items()}
-        for name, of in gains.items()
-    }
+    flipped = {}
+    for name, of in gains.items():
+        flipped[name] = dict(zip(of, _flipped(np.stack(list(of.values()), axis=1), draws, generator), strict=True))
     drawn, seen = measures(flipped, mean_of), measures(_means(gains), mean_of)
     # Sums of the same gains in another order differ in their last bits.
     return {name: float((1 + (np.abs(of) >= abs(seen[name]) - 1e-9).sum()) / (1 + draws)) for name, of in drawn.items()}
 
 
-def _flipped(scores: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:
-    """Return the mean gain [draws] in points after random flips."""
-    sizes, counts = np.unique(np.abs(scores[~np.isnan(scores)]), return_counts=True)
-    positive = generator.binomial(counts, 0.5, size=(draws, len(counts)))
-    return 100 * ((2 * positive - counts) @ sizes) / counts.sum()
+def _flipped(table: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:
+    """Return the mean gains [metrics, draws] in points of a table [queries, metrics] after random flips."""
+    counted = (~np.isnan(table)).sum(axis=0)
+    # How a flip ends depends only on how many queries of each distinct row keep their sign, which is binomial.
+    rows, sizes = np.unique(np.nan_to_num(table), axis=0, return_counts=True)
+    totals = []
+    for some in chunks(draws, len(rows)):
+        kept = generator.binomial(sizes, 0.5, size=(some, len(rows)))
+        totals.append((2 * kept - sizes) @ rows)
+    return 100 * np.concatenate(totals).T / counted[:, None]
 
 
 def holm(p_values: list[float]) -> list[float]:
