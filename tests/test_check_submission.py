@@ -101,86 +101,86 @@ def planted(fault, recall, subset, tmp_path):
     some = {"version": "rc2", "metric": "recall"}
     part = sorted({name for key in others for name in recall[key]})[:52]
     return {
-        "1 metric": (
+        "1 metric": lambda: (
             *(changed(content, metric=name) for name, content in swapped.items()),
             "says metric recall_subset, but most of its lists have 50 names",
         ),
-        "2 version": (changed(recall, version=2.0), subset, "version is 2.0"),
-        "2 no metric": ({k: v for k, v in recall.items() if k != "metric"}, subset, "metric is missing"),
-        "3 missing": (without, subset, f"pair ids are missing (1 of {len(others) + 1:,}: {first})"),
-        "3 extra": (
+        "2 version": lambda: (changed(recall, version=2.0), subset, "version is 2.0"),
+        "2 no metric": lambda: ({k: v for k, v in recall.items() if k != "metric"}, subset, "metric is missing"),
+        "3 missing": lambda: (without, subset, f"pair ids are missing (1 of {len(others) + 1:,}: {first})"),
+        "3 extra": lambda: (
             changed(recall, _99=ranked),
             subset,
             f"pair ids that test1 does not have (1 of {len(others) + 2:,}: 99)",
         ),
-        "3 twice": (
+        "3 twice": lambda: (
             f'{json.dumps(recall)[:-1]}, "{first}": {json.dumps(ranked)}}}',
             subset,
             f"pair ids stand there twice (1 of {len(others) + 2:,}: {first})",
         ),
-        "4 val": (some | {"5": ["dev-1-0-img0"] * 50}, subset, "answers to the val split (1 of 1: 5)"),
-        "5 keys": (
+        "4 val": lambda: (some | {"5": ["dev-1-0-img0"] * 50}, subset, "answers to the val split (1 of 1: 5)"),
+        "5 keys": lambda: (
             without | {f"tensor({first})": ranked},
             subset,
             f"keys that are no plain pair id (1 of {len(others) + 1:,}: tensor({first}))",
         ),
-        "6 suffix": (
+        "6 suffix": lambda: (
             changed(recall, **{first: [f"{ranked[0]}.png", *ranked[1:]]}),
             subset,
             f"names with a suffix or a folder (1 of {len(others) + 1:,}: {first})",
         ),
-        "6 number": (
+        "6 number": lambda: (
             changed(recall, **{first: [7, *ranked[1:]]}),
             subset,
             f"no picture of test1 (1 of {len(others) + 1:,}: {first})",
         ),
-        "7 unlisted": (
+        "7 unlisted": lambda: (
             changed(recall, **{first: ["test1-0-7-img7", *ranked[1:]]}),
             subset,
             f"names that are no picture of test1 (1 of {len(others) + 1:,}: {first})",
         ),
-        "8 short": (
+        "8 short": lambda: (
             changed(recall, **{first: ranked[:49]}),
             subset,
             f"lists of 49 names where the server wants 50 (1 of {len(others) + 1:,}: {first})",
         ),
-        "8 length": (
+        "8 length": lambda: (
             changed(recall, **{first: ranked[:9]}),
             subset,
             f"lists that have not 50 names (1 of {len(others) + 1:,}: {first})",
         ),
-        "9 repeats": (
+        "9 repeats": lambda: (
             changed(recall, **{first: [ranked[1], *ranked[1:]]}),
             subset,
             f"repeat a name (1 of {len(others) + 1:,}: {first})",
         ),
-        "10 reference": (
+        "10 reference": lambda: (
             changed(recall, **{first: [triplet["reference"], *ranked[1:]]}),
             subset,
             f"the query's own reference (1 of {len(others) + 1:,}: {first})",
         ),
-        "11 outside": (
+        "11 outside": lambda: (
             recall,
             changed(subset, **{first: [*subset[first][:2], outside]}),
             f"names outside the query's group (1 of {len(others) + 1:,}: {first})",
         ),
-        "13 equal": (
+        "13 equal": lambda: (
             some | {key: recall[others[-1]] for key in recall if key.isdecimal()},
             subset,
             "all queries share 1 lists",
         ),
-        "14 part": (
+        "14 part": lambda: (
             some | {key: random.Random(key).sample(part, 50) for key in recall if key.isdecimal()},
             subset,
             "all lists together name 52 of",
         ),
-        "15 gzip": (gzip.compress(json.dumps(recall).encode()), subset, "is a gzip archive"),
-        "15 mark": ("\ufeff" + json.dumps(recall), subset, "begins with a byte order mark"),
-        "15 behind": (json.dumps(recall) + "}", subset, "is no JSON file (Extra data"),
-        "15 NaN": (json.dumps(recall)[:-1] + ', "x": NaN}', subset, "holds NaN"),
-        "15 large": (json.dumps(recall) + " " * 6 * 10**6, subset, "MB, and the server takes 5"),
-        "16 alone": (recall, None, "there is no file of recall_subset beside it"),
-    }[fault]
+        "15 gzip": lambda: (gzip.compress(json.dumps(recall).encode()), subset, "is a gzip archive"),
+        "15 mark": lambda: ("\ufeff" + json.dumps(recall), subset, "begins with a byte order mark"),
+        "15 behind": lambda: (json.dumps(recall) + "}", subset, "is no JSON file (Extra data"),
+        "15 NaN": lambda: (json.dumps(recall)[:-1] + ', "x": NaN}', subset, "holds NaN"),
+        "15 large": lambda: (json.dumps(recall) + " " * 6 * 10**6, subset, "MB, and the server takes 5"),
+        "16 alone": lambda: (recall, None, "there is no file of recall_subset beside it"),
+    }[fault]()
 
 
 FAULTS = (
