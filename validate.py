@@ -47,7 +47,7 @@ from src.models.facts import told_by_checkpoints
 from src.models.weights import weights_digest
 from src.retrieval.answers import Answers, Gallery, answer, predict_queries, with_graded
 from src.retrieval.metrics import chance, of_each_query, recalls
-from src.retrieval.ranking import Predicted, cosine_similarities
+from src.retrieval.ranking import Predicted
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Protocol, Query, Split, Task, Triplet
 from utils import Retriever, autocast, element_wise_sum, extract_caption_features, read_data
@@ -162,12 +162,12 @@ class Validation:
         queries = self._queries(category, protocol)
         scores, solved = {}, {}
         for rung, function in rungs.items():
-            predicted, answered = self._answered(category, protocol, rung, function, BEST if rung == judged else 0)
+            answered = self._answered(category, protocol, rung, function, BEST if rung == judged else 0)
             scores[rung] = {name: of.cpu().numpy() for name, of in of_each_query(answered, protocol).items()}
             solved[rung] = (answered.ranks < protocol.at[0]).cpu().numpy()
             if rung == judged:
-                answers, similar = answered, predicted
-        names, features = answers.gallery.names, answers.gallery.features
+                answers = answered
+        names = answers.gallery.names
         return JudgedCategory(
             queries,
             gallery=names,
@@ -178,13 +178,13 @@ class Validation:
             group_ranks=None if answers.group_ranks is None else answers.group_ranks.cpu().numpy(),
             solved=solved,
             best=_named(answers.best, names),
-            similarities=cosine_similarities(similar, features, answers.best).cpu().numpy(),
+            similarities=answers.similarities.cpu().numpy(),
             group_best=None if answers.group_best is None else _named(answers.group_best, names),
-            features=hashlib.sha256(features.cpu().numpy().tobytes()).hexdigest(),
+            features=hashlib.sha256(answers.gallery.features.cpu().numpy().tobytes()).hexdigest(),
         )
 
-    def _answered(self, category, protocol, rung, function, best) -> tuple[Predicted, Answers]:
-        """Return predicted features and answers of a rung; protocols that only score otherwise share both."""
+    def _answered(self, category, protocol, rung, function, best) -> Answers:
+        """Return the answers of a rung; protocols that only score otherwise share them."""
         triplets = [query.triplet for query in self._queries(category, protocol)]
         predicted = self._once(
             ("predicted", category, protocol.captions, rung), lambda: self._predicted(category, protocol, function)
@@ -193,7 +193,7 @@ class Validation:
             ("answers", category, protocol._replace(name="", soft=False), rung),
             lambda: answer(triplets, self._gallery(category), predicted, protocol, best),
         )
-        return predicted, with_graded(answers, triplets, predicted, protocol) if protocol.soft else answers
+        return with_graded(answers, triplets, predicted, protocol) if protocol.soft else answers
 
     def _predicted(self, category, protocol, function) -> Predicted:
         """Return predicted features [queries, dim]; two of them for the product, whose `function` is None."""

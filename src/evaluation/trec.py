@@ -1,5 +1,6 @@
 """Runs and judgements in the form of TREC, which trec_eval, ir_measures and ranx read."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -67,6 +68,7 @@ def _categories(judged: Judged) -> Iterator[tuple[list[str], JudgedCategory]]:
         yield [_word(f"{name}-{query.id}" if many else query.id) for query in category.queries], category
 
 
+@functools.cache
 def _word(name: str) -> str:
     """Return a name without blanks, which separate the columns."""
     return quote(name, safe="/:+,()[]&=@!$';~") if any(map(str.isspace, name)) or "%" in name else name

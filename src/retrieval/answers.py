@@ -78,6 +78,8 @@ class Answers(NamedTuple):
     """The first rows [queries, best], where they were asked for."""
     group_best: Tensor | None
     """The other members of each group [queries, members - 1], best first, where the first rows were asked for."""
+    similarities: Tensor | None
+    """What the first rows score [queries, best], where they were asked for."""
     graded: Graded | None = None
     """The ranks of all graded pictures, where `with_graded` added them."""
 
@@ -146,15 +148,17 @@ def answer(
     # A toy gallery may have fewer pictures than a server wants answers.
     ranked = len(gallery.names) - (excluded is not None)
     best = min(best, ranked)
+    rows, similarities = best_rows(predicted, features, best, excluded) if best else (None, None)
     return Answers(
         gallery,
         ranked,
         ranks=ranks,
         group_ranks=group_ranks,
-        best=best_rows(predicted, features, best, excluded) if best else None,
+        best=rows,
         group_best=best_candidates(predicted, features, members.shape[1], members)
         if best and members is not None
         else None,
+        similarities=similarities,
     )
 
 

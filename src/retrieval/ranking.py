@@ -48,10 +48,14 @@ def rank_targets_among(
 
 def best_rows(
     predicted_features: Predicted, gallery_features: Tensor, k: int, excluded_rows: Tensor | None = None
-) -> Tensor:
-    """Return the first `k` gallery rows [queries, k] of each query, best first, ties in the gallery's order."""
+) -> tuple[Tensor, Tensor]:
+    """Return the first `k` gallery rows [queries, k] of each query, and their scores [queries, k], best first.
+
+    Ties are in the gallery's order.
+    """
     scored = _scores(predicted_features, gallery_features, excluded_rows)
-    return torch.cat([_first(scores, k) for _, scores in scored])
+    rows, best = zip(*((of := _first(scores, k), scores.gather(1, of)) for _, scores in scored), strict=True)
+    return torch.cat(rows), torch.cat(best)
 
 
 def best_candidates(predicted_features: Predicted, gallery_features: Tensor, k: int, candidate_rows: Tensor) -> Tensor:
@@ -120,13 +124,6 @@ def _factors(predicted_features: Predicted) -> list[Tensor]:
 
 def _all(predicted_features: Predicted) -> tuple[Tensor, ...]:
     return predicted_features if isinstance(predicted_features, tuple) else (predicted_features,)
-
-
-def cosine_similarities(predicted_features: Tensor, gallery_features: Tensor, rows: Tensor) -> Tensor:
-    """Return the similarities [queries, rows] of predicted features [queries, dim] to `rows` [queries, rows]."""
-    # Some queries at a time, since each takes a copy of its rows.
-    some = zip(predicted_features.split(QUERIES_AT_ONCE), rows.split(QUERIES_AT_ONCE), strict=True)
-    return torch.cat([_candidate_scores(features, gallery_features, of) for features, of in some])
 
 
 def _ahead_in_gallery(scores, target_rows) -> Tensor:
