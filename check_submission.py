@@ -2,58 +2,78 @@
 
     python check_submission.py submission/CIRR/recall_submission_x.json submission/CIRR/recall_subset_submission_x.json
 
-Exit status 0 when they are ready to upload, 1 when the server would refuse them or score something else.
+Exit status 0 when they are ready to upload, 1 when they are not, 2 when nothing could be checked.
 """
 
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
-from src.base.errors import InputError, one_line_errors
-from src.base.files import PROJECT_ROOT, read_json, require_writable, write_json
+from src.base.errors import InputError, first_ten, one_line_errors
+from src.base.files import PROJECT_ROOT, require_writable, write_json
 from src.base.parser import Parser, existing_file, file_path
-from src.evaluation.cirr_submission import FAULT, Finding, check
+from src.evaluation.cirr_submission import check
+from src.evaluation.submission import FAULT, SubmissionFile
 from src.tasks.registry import TASKS
 
+WIDTH = 100
 DESCRIPTION = (
-    "Check the two files of a CIRR submission before the server does: exit status 0 when they are ready to upload, 1 "
-    "when the server would refuse them or score something else. Needs the annotations, no pictures."
+    "Check the two files of a CIRR submission before the server does. Exit status 0 when they are ready to upload, 1 "
+    "when the server would refuse them or score something else, 2 when nothing could be checked. Needs the "
+    "annotations of test1, no pictures."
 )
 
 
 def make_parser() -> Parser:
     parser = Parser(DESCRIPTION)
-    parser.add_argument("files", nargs="+", type=existing_file, metavar="FILE.json", help="the pair, in any order")
-    parser.add_argument("--data-path", type=file_path, default=PROJECT_ROOT, help="folder that holds cirr_dataset/")
-    help_text = "weights that the submission claims to be of; newer ones are a warning"
-    parser.add_argument("--checkpoint", nargs="+", type=existing_file, default=[], metavar="FILE.pt", help=help_text)
-    parser.add_argument("--json", type=file_path, metavar="FILE.json", help="file for all findings")
+    parser.add_argument("files", nargs="+", type=existing_file, metavar="FILE", help="the two files, in any order")
+    parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help="folder that holds cirr_dataset/")
+    help_text = "weights that the submission is of; newer ones are a warning"
+    parser.add_argument("--checkpoint", nargs="+", type=existing_file, metavar="FILE", help=help_text)
+    parser.add_argument("--json", type=file_path, metavar="FILE.json", help="file that keeps all findings as JSON")
     return parser
 
 
-def findings(files: list[Path], data_path: Path, checkpoints: list[Path] = ()) -> list[Finding]:
-    """Return what is wrong with a submission's files, faults first; raises InputError for faulty annotations."""
-    task = TASKS["CIRR"]
-    (split,) = task.read_all(data_path, "test1").values()
-    captions, _ = task.files(data_path, task.categories[0], "val")
-    # Val's ids alone are needed, and only where val is there.
-    entries = read_json(captions, list) if captions.is_file() else []
-    val_ids = {str(entry.get("pairid")) for entry in entries if isinstance(entry, dict)}
-    return check(files, split, val_ids, checkpoints)
+def text_of(files: list[SubmissionFile]) -> Iterator[str]:
+    """Yield what was found as lines for a terminal: of each kind the first ten names, and what mends it."""
+    for file in files:
+        holds = f"{file.metric}, {len(file.ids):,} pairs, " if file.metric else ""
+        yield f"{file.path.name}: {holds}{file.size / 1e6:.2f} MB"
+        for finding in file.findings:
+            yield f"  {finding.level:<7}  {finding.summary()}"
+            for text in [first_ten(finding.names), finding.mend] if finding.names else [finding.mend]:
+                yield textwrap.fill(text, WIDTH, initial_indent=" " * 11, subsequent_indent=" " * 11)
+
+
+def verdict(files: list[SubmissionFile]) -> str:
+    """Return the last line: whether they are ready, and how many findings stand above it."""
+    levels = [finding.level for file in files for finding in file.findings]
+    faults, others = levels.count(FAULT), len(levels) - levels.count(FAULT)
+    counts = [f"{count} {word}{'s' * (count > 1)}" for count, word in ((faults, "fault"), (others, "warning")) if count]
+    return ": ".join(["not ready to upload" if faults else "ready to upload", *[", ".join(counts)] * bool(counts)])
+
+
+def plain(file: SubmissionFile) -> dict:
+    """Return a file and all that was found of it as plain values."""
+    found = [{"level": one.level, "kind": one.kind, "count": len(one.names)} | one._asdict() for one in file.findings]
+    return {"file": str(file.path), "metric": file.metric, "pairs": len(file.ids), "findings": found}
 
 
 @one_line_errors
 def main(argv=None):
     args = make_parser().parse_args(argv)
     if len(args.files) > 2:
-        raise InputError(f"{args.files[2]}: a submission has two files")
+        raise InputError(f"{args.files[2]}: a third file; a submission has two")
     if args.json:
         require_writable(args.json.parent)
-    found = findings(args.files, args.data_path, args.checkpoint)
-    faults = [finding for finding in found if finding.level == FAULT]
-    print(*(finding.line() for finding in found), sep="\n", end="\n" if found else "")
-    print("not ready: mend the faults above" if faults else "ready to upload")
+    task = TASKS["CIRR"]
+    (split,) = task.read_all(args.data_path, "test1").values()
+    files = check(args.files, split, args.data_path, args.checkpoint or ())
+    is_ready = not any(finding.level == FAULT for file in files for finding in file.findings)
     if args.json:
-        write_json(args.json, {"ready": not faults, "findings": [finding._asdict() for finding in found]}, indent=1)
-    if faults:
+        write_json(args.json, {"ready": is_ready, "files": [plain(file) for file in files]}, indent=1)
+    print(*text_of(files), verdict(files), sep="\n")
+    if not is_ready:
         raise SystemExit(1)
 
 

@@ -20,13 +20,15 @@ def make_parser() -> Parser:
 if __name__ == "__main__":
     parse_judging(make_parser())  # --help and a wrong flag are answered here, before torch is imported
 
+import shlex
 import sys
 from pathlib import Path
 
 from combiner import load_combined
 from src.base.distributed import command, is_first
 from src.command.comet import start_experiment
-from src.evaluation.cirr_submission import FAULT, check
+from src.evaluation.cirr_submission import check
+from src.evaluation.submission import FAULT
 from src.models.facts import told_by_checkpoints
 from src.models.registry import backbone_of
 from src.pictures.skipping import Skipping
@@ -93,16 +95,17 @@ def named_answers(ids: list[str], answers: Answers) -> tuple[dict, dict]:
     )
 
 
-def _say_whether_ready(written: list[Path], split: Split) -> None:
-    """Say on stderr what the server would refuse; standard output is for the paths."""
-    # Answers to this split are none to val, so val's pair ids are not needed.
-    faults = [finding for finding in check(written, split, val_ids=()) if finding.level == FAULT]
+def say_whether_ready(written: list[Path], split: Split, data_path: Path) -> None:
+    """Say on stderr what CIRR's server would refuse of the files, and how to see all of it; `split` is all of test1."""
+    found = [finding for file in check(written, split, data_path) for finding in file.findings]
+    faults = dict.fromkeys(finding.summary() for finding in found if finding.level == FAULT)
     if not faults:
-        print("ready to upload", file=sys.stderr)
+        print("ready to upload to CIRR's server", file=sys.stderr)
         return
-    # A toy gallery has no fifty pictures, and its files are fine for what they are.
-    kinds = "; ".join(dict.fromkeys(finding.what for finding in faults))
-    print(f"not for CIRR's server: {kinds} (python check_submission.py FILE FILE says more)", file=sys.stderr)
+    # A toy gallery has no fifty pictures. Its files are right for what they are, so this is no error.
+    print(f"not for CIRR's server as they are: {', '.join(faults)}. To see all:", file=sys.stderr)
+    seeing = ["python", "check_submission.py", *written, "--data-path", Path(data_path).absolute()]
+    print(f"  {shlex.join(map(str, seeing))}", file=sys.stderr)
 
 
 @command
@@ -124,7 +127,7 @@ def main(argv=None):
         print(f"{path}{retriever.skipping.mark}")
         experiment.log_asset(str(path))
     if is_first():
-        _say_whether_ready(written, split)
+        say_whether_ready(written, split, args.data_path)
     experiment.log_others(retriever.skipping.remarks)
     experiment.end()
 

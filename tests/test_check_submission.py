@@ -1,268 +1,341 @@
-"""A submission is ready to upload, or each fault is named with its pair ids and with what mends it."""
+"""A right submission is ready to upload. In a wrong one each fault is named, with its pair ids and what mends it."""
 
 import gzip
 import json
 import os
 import random
-import subprocess
-import sys
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import check_submission
-from src.base.files import PROJECT_ROOT
 from tests.commands import status_of
-from tests.processes import PATIENCE
-
-NAMES = "recall.json", "recall_subset.json"
-
-
-def write_annotations(root):
-    """Write test1 of 140 pictures and 60 queries, two to a reference, and a val split; return its triplets."""
-    folder = root / "cirr_dataset" / "cirr"
-    for name in ("captions", "image_splits"):
-        (folder / name).mkdir(parents=True)
-    pictures = [f"test1-{number}-0-img0" for number in range(140)]
-    listing = {name: f"./test1/{name}.png" for name in pictures}
-    (folder / "image_splits" / "split.rc2.test1.json").write_text(json.dumps(listing))
-    triplets = [
-        {
-            "pairid": 12063 + number,
-            "reference": pictures[number // 2],
-            "caption": f"change number {number}",
-            "img_set": {"members": pictures[number // 2 : number // 2 + 6]},
-        }
-        for number in range(60)
-    ]
-    (folder / "captions" / "cap.rc2.test1.json").write_text(json.dumps(triplets))
-    (folder / "captions" / "cap.rc2.val.json").write_text(json.dumps([{"pairid": 5}, {"pairid": 6}]))
-    return triplets, pictures
+from tests.submissions import findings, made_up, official, write
 
 
 @pytest.fixture(params=["made up", "official"])
 def pair(request, tmp_path):
-    """Return the contents of a right pair, its annotations in tmp_path."""
-    if request.param == "official":
-        shared = request.getfixturevalue("shared")
-        (tmp_path / "cirr_dataset").mkdir()
-        (tmp_path / "cirr_dataset" / "cirr").symlink_to(shared / "data" / "annotations" / "cirr")
-        folder = shared / "data" / "submissions" / "cirr"
-        return tuple(json.loads((folder / f"demo_test1_pred_ranks_{name}").read_text()) for name in NAMES)
-    triplets, pictures = write_annotations(tmp_path)
-    draws, recall, subset = random.Random(0), {}, {}
-    for triplet in triplets:
-        ranked = [name for name in draws.sample(pictures, 140) if name != triplet["reference"]]
-        recall[str(triplet["pairid"])] = ranked[:50]
-        subset[str(triplet["pairid"])] = [name for name in ranked if name in triplet["img_set"]["members"]][:3]
-    contents = zip(("recall", "recall_subset"), (recall, subset), strict=True)
-    return tuple({"version": "rc2", "metric": metric, **content} for metric, content in contents)
+    folder = tmp_path / "data"
+    return made_up(folder) if request.param == "made up" else official(folder, request.getfixturevalue("shared"))
 
 
 @pytest.fixture
-def check(tmp_path, capsys):
-    """Return a function that writes contents (text, bytes or values) and gives the status and what is printed."""
+def check(tmp_path, capsys, pair):
+    """Return a function that checks contents and gives the exit status and the printed lines."""
 
-    def run(*contents, extra=()):
-        paths = []
-        for name, content in zip(NAMES, contents, strict=False):
-            paths.append(tmp_path / name)
-            text = content if isinstance(content, (str, bytes)) else json.dumps(content)
-            paths[-1].write_bytes(text if isinstance(text, bytes) else text.encode())
-        status = status_of(check_submission.main, [*paths, "--data-path", tmp_path, *extra])
-        return status, capsys.readouterr().out
+    def run(recall=pair.recall, subset=pair.subset, options=()):
+        contents = {"r.json": recall, "s.json": subset}
+        paths = [write(tmp_path / name, content) for name, content in contents.items() if content is not None]
+        status = status_of(check_submission.main, [*paths, "--data-path", pair.data_path, *options])
+        return status, capsys.readouterr().out.splitlines()
 
     return run
 
 
-def test_a_right_pair_is_ready(pair, check):
-    assert check(*pair) == (0, "ready to upload\n")
-    assert check(*reversed(pair)) == (0, "ready to upload\n")
+# ---- ready ----
 
 
-def changed(content, **changes):
-    return content | {key.removeprefix("_"): value for key, value in changes.items()}
-
-
-def triplets_of(tmp_path):
-    entries = json.loads((tmp_path / "cirr_dataset" / "cirr" / "captions" / "cap.rc2.test1.json").read_text())
-    return {str(entry["pairid"]): entry for entry in entries}
-
-
-def planted(fault, recall, subset, tmp_path):
-    """Return the pair with a fault planted at its first id, and the words that tell it."""
-    first, *others = [key for key in recall if key.isdecimal()]
-    triplet = triplets_of(tmp_path)[first]
-    outside = next(name for name in recall[others[-1]] if name not in triplet["img_set"]["members"])
-    ranked = recall[first]
-    swapped = {"recall_subset": recall, "recall": subset}
-    without = {key: names for key, names in recall.items() if key != first}
-    some = {"version": "rc2", "metric": "recall"}
-    part = sorted({name for key in others for name in recall[key]})[:52]
-    return {
-        "1 metric": lambda: (
-            *(changed(content, metric=name) for name, content in swapped.items()),
-            "says metric recall_subset, but most of its lists have 50 names",
-        ),
-        "2 version": lambda: (changed(recall, version=2.0), subset, "version is 2.0"),
-        "2 no metric": lambda: ({k: v for k, v in recall.items() if k != "metric"}, subset, "metric is missing"),
-        "3 missing": lambda: (without, subset, f"pair ids are missing (1 of {len(others) + 1:,}: {first})"),
-        "3 extra": lambda: (
-            changed(recall, _99=ranked),
-            subset,
-            f"pair ids that test1 does not have (1 of {len(others) + 2:,}: 99)",
-        ),
-        "3 twice": lambda: (
-            f'{json.dumps(recall)[:-1]}, "{first}": {json.dumps(ranked)}}}',
-            subset,
-            f"pair ids stand there twice (1 of {len(others) + 2:,}: {first})",
-        ),
-        "4 val": lambda: (some | {"5": ["dev-1-0-img0"] * 50}, subset, "answers to the val split (1 of 1: 5)"),
-        "5 keys": lambda: (
-            without | {f"tensor({first})": ranked},
-            subset,
-            f"keys that are no plain pair id (1 of {len(others) + 1:,}: tensor({first}))",
-        ),
-        "6 suffix": lambda: (
-            changed(recall, **{first: [f"{ranked[0]}.png", *ranked[1:]]}),
-            subset,
-            f"names with a suffix or a folder (1 of {len(others) + 1:,}: {first})",
-        ),
-        "6 number": lambda: (
-            changed(recall, **{first: [7, *ranked[1:]]}),
-            subset,
-            f"no picture of test1 (1 of {len(others) + 1:,}: {first})",
-        ),
-        "7 unlisted": lambda: (
-            changed(recall, **{first: ["test1-0-7-img7", *ranked[1:]]}),
-            subset,
-            f"names that are no picture of test1 (1 of {len(others) + 1:,}: {first})",
-        ),
-        "8 short": lambda: (
-            changed(recall, **{first: ranked[:49]}),
-            subset,
-            f"lists of 49 names where the server wants 50 (1 of {len(others) + 1:,}: {first})",
-        ),
-        "8 length": lambda: (
-            changed(recall, **{first: ranked[:9]}),
-            subset,
-            f"lists that have not 50 names (1 of {len(others) + 1:,}: {first})",
-        ),
-        "9 repeats": lambda: (
-            changed(recall, **{first: [ranked[1], *ranked[1:]]}),
-            subset,
-            f"repeat a name (1 of {len(others) + 1:,}: {first})",
-        ),
-        "10 reference": lambda: (
-            changed(recall, **{first: [triplet["reference"], *ranked[1:]]}),
-            subset,
-            f"the query's own reference (1 of {len(others) + 1:,}: {first})",
-        ),
-        "11 outside": lambda: (
-            recall,
-            changed(subset, **{first: [*subset[first][:2], outside]}),
-            f"names outside the query's group (1 of {len(others) + 1:,}: {first})",
-        ),
-        "13 equal": lambda: (
-            some | {key: recall[others[-1]] for key in recall if key.isdecimal()},
-            subset,
-            "all queries share 1 lists",
-        ),
-        "14 part": lambda: (
-            some | {key: random.Random(key).sample(part, 50) for key in recall if key.isdecimal()},
-            subset,
-            "all lists together name 52 of",
-        ),
-        "15 gzip": lambda: (gzip.compress(json.dumps(recall).encode()), subset, "is a gzip archive"),
-        "15 mark": lambda: ("\ufeff" + json.dumps(recall), subset, "begins with a byte order mark"),
-        "15 behind": lambda: (json.dumps(recall) + "}", subset, "is no JSON file (Extra data"),
-        "15 NaN": lambda: (json.dumps(recall)[:-1] + ', "x": NaN}', subset, "holds NaN"),
-        "15 large": lambda: (json.dumps(recall) + " " * 6 * 10**6, subset, "MB, and the server takes 5"),
-        "16 alone": lambda: (recall, None, "there is no file of recall_subset beside it"),
-    }[fault]()
-
-
-FAULTS = (
-    *("1 metric", "2 version", "2 no metric", "3 missing", "3 extra", "3 twice", "4 val", "5 keys", "6 suffix"),
-    *("6 number", "7 unlisted", "8 short", "8 length", "9 repeats", "10 reference", "11 outside", "13 equal"),
-    *("14 part", "15 gzip", "15 mark", "15 behind", "15 NaN", "15 large", "16 alone"),
-)
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_named(fault, pair, check, tmp_path):
-    recall, subset, words = planted(fault, *pair, tmp_path)
-    status, printed = check(*(content for content in (recall, subset) if content is not None))
-    assert status == 1
-    assert words in printed
-    assert printed.splitlines()[-1].startswith("not ready: ")
-
-
-def test_the_captions_play_no_part(pair, check, tmp_path):
-    """Fault 13 again: the order of the picture alone gives all queries of a reference the same list."""
-    recall, subset = pair
-    first_of, answers, triplets = {}, {}, triplets_of(tmp_path)
-    for key, names in recall.items():
-        answers[key] = first_of.setdefault(triplets[key]["reference"], names) if key.isdecimal() else names
-    status, printed = check(answers, subset)
-    assert status == 1
-    assert "queries of one reference have the same list whatever the caption" in printed
-
-
-def test_warnings_leave_a_pair_ready(pair, check, tmp_path):
-    recall, subset = pair
-    first = next(key for key in recall if key.isdecimal() and set(subset[key][:2]) <= set(recall[key]))
-    mixed = changed(subset, **{first: [subset[first][1], subset[first][0], subset[first][2]]})
-    status, printed = check(recall, json.dumps(mixed, indent=1))
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_right_pair_is_ready(check, pair, swapped):
+    status, lines = check(*((pair.subset, pair.recall) if swapped else (pair.recall, pair.subset)))
     assert status == 0
-    assert "warning: recall_subset.json: is indented" in printed
-    assert f": {first})" in next(line for line in printed.splitlines() if "orders a group otherwise" in line)
-    weights = tmp_path / "weights.pt"
-    weights.touch()
-    os.utime(weights, (2**31, 2**31))
-    status, printed = check(recall, subset, extra=["--checkpoint", weights, "--json", tmp_path / "found.json"])
+    assert lines[-1] == "ready to upload"
+    assert findings(lines) == {}
+    assert sorted(line.split(", ")[0].split(": ")[1] for line in lines[:2]) == ["recall", "recall_subset"]
+
+
+def test_layout_and_order_are_only_warnings(check, pair, tmp_path):
+    key = next(key for key in pair.entries if set(pair.subset[key][:2]) <= set(pair.recall[key]))
+    first, second, third = pair.subset[key]
+    status, lines = check(subset=json.dumps(pair.subset | {key: [second, first, third]}, indent=1))
+    assert (status, lines[-1]) == (0, "ready to upload: 2 warnings")
+    indented, order = findings(lines)
+    assert indented == "warning  indented"
+    assert order.startswith("warning  other order than the recall file: 1 of ")
+    assert findings(lines)[order] == f"{key} Write both files from one run: they seem to be of two."
+
+
+def test_an_order_is_contrary_too_where_one_name_is_beyond_the_fifty(check, pair):
+    """The first of the group's ranking is among the fifty, its second is not, and the other file has it first."""
+
+    def is_cut(key):
+        first, second, _ = pair.subset[key]
+        return first in pair.recall[key] and second not in pair.recall[key]
+
+    key = next(key for key in pair.entries if is_cut(key))
+    first, second, third = pair.subset[key]
+    status, lines = check(subset=pair.subset | {key: [second, first, third]})
     assert status == 0
-    assert f"is older than {weights}" in printed
-    assert printed.splitlines()[-1] == "ready to upload"
-    told = json.loads((tmp_path / "found.json").read_text())
-    assert (told["ready"], len(told["findings"])) == (True, 2)
+    ((heading, told),) = findings(lines).items()
+    assert heading.startswith("warning  other order than the recall file: 1 of ")
+    assert told.startswith(f"{key} ")
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
-    max_leaves=12,
-)
+def test_a_checkpoint_that_is_newer_is_a_warning(check, tmp_path):
+    old, new = write(tmp_path / "old.pt", b""), write(tmp_path / "tuned_clip.pt", b"")
+    os.utime(old, (0, 0))
+    os.utime(new, (2**31, 2**31))
+    status, lines = check(options=["--checkpoint", old, new])
+    assert (status, lines[-1]) == (0, "ready to upload: 2 warnings")  # one for each file
+    told = findings(lines)["warning  older than its checkpoint"]
+    assert told.startswith("Write the submission again, if these weights are meant: tuned_clip.pt.")
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=json_values | st.dictionaries(st.sampled_from(["12063", "version", "metric"]), json_values))
-def test_whatever_a_file_holds_it_is_told(content, tmp_path):
-    if not (tmp_path / "cirr_dataset").exists():
-        write_annotations(tmp_path)
-    path = tmp_path / "recall.json"
-    path.write_text(json.dumps(content))
-    assert status_of(check_submission.main, [path, "--data-path", tmp_path]) == 1
+# ---- faults of single pairs ----
 
 
-def test_it_needs_no_torch():
-    """Nor numpy, nor Pillow, nor pandas."""
-    code = "import check_submission, sys; print({'torch', 'numpy', 'PIL', 'pandas'} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT_ROOT, timeout=PATIENCE
+class Case(NamedTuple):
+    """A fault in one list of a file."""
+
+    file: str
+    plant: Callable
+    """(pair, pair id, the file's content) -> its content with the fault."""
+    heading: str
+    mend: str
+    named: str = "{key}"
+    """What stands below the heading."""
+
+
+def with_name(name_of):
+    """Plant a name, which may depend on the list's last one, in its place."""
+    return lambda pair, key, content: content | {key: [*content[key][:-1], name_of(pair, key, content[key][-1])]}
+
+
+def renamed(spelling):
+    def plant(pair, key, content):
+        return {spelling.format(key) if one == key else one: names for one, names in content.items()}
+
+    return plant
+
+
+def outsider(pair, key, name):
+    return next(name for name in pair.pictures if name not in pair.entries[key]["img_set"]["members"])
+
+
+def repeating_the_key(pair, key, content):
+    return f'{json.dumps(content)[:-1]}, "{key}": {json.dumps(content[key])}}}'
+
+
+def with_one_more(pair, key, content):
+    unused = set(pair.pictures) - {pair.entries[key]["reference"], *content[key]}
+    return content | {key: [*content[key], min(unused)]}
+
+
+def without_the_key(pair, key, content):
+    return {one: names for one, names in content.items() if one != key}
+
+
+PLAIN, PATHS, NUMBERS = "keys that are no plain pair id", "names with a folder or a suffix", "numbers for names"
+REFERENCE, NO_LIST = "lists with the query's reference", "values that are no list of names"
+CASES = {
+    "missing": Case("recall", without_the_key, "pairs missing", "Answer every query of cap.rc2.test1.json"),
+    "extra": Case("recall", lambda _, key, a: a | {"99": a[key]}, "pairs that test1 does not have", "only", "99"),
+    "repeated": Case("recall", repeating_the_key, "keys that stand there twice", "Write each key once"),
+    "tensor": Case("recall", renamed("tensor({})"), PLAIN, 'Write "{key}", where it has', "tensor({key})"),
+    "float": Case("subset", renamed("{}.0"), PLAIN, "str(int(pair_id)) makes it", "{key}.0"),
+    "suffix": Case("recall", with_name(lambda p, k, name: f"{name}.png"), PATHS, "Write test1-"),
+    "folder": Case("subset", with_name(lambda p, k, name: f"./test1/{name}.png"), PATHS, "where it has ./test1/"),
+    "number": Case("recall", with_name(lambda p, k, name: 17), NUMBERS, "where it has 17."),
+    "number as text": Case("recall", with_name(lambda p, k, name: "tensor(17)"), NUMBERS, "has tensor(17)."),
+    "endless number": Case("recall", with_name(lambda p, k, name: 10**4000), NUMBERS, "has 1000"),
+    "unlisted": Case(
+        "recall", with_name(lambda p, k, name: "test1-0-9-img9"), "names that test1 does not list", "test1-0-9-img9 is"
+    ),
+    "picture of val": Case("recall", with_name(lambda p, k, name: "dev-1-0-img0"), "names of val", "dev-1-0-img0 is"),
+    "one short": Case("recall", lambda _, key, a: a | {key: a[key][:49]}, "lists one name short", "before it is cut"),
+    "short": Case("subset", lambda _, key, a: a | {key: a[key][:1]}, "lists too short", "Give the first 3 names"),
+    "long": Case("recall", with_one_more, "lists too long", "Cut each ranking at 50 names"),
+    "repeats": Case(
+        "subset", lambda _, key, a: a | {key: a[key][:1] * 3}, "lists that repeat a name", "once in a list"
+    ),
+    "reference": Case("recall", with_name(lambda p, k, _: p.entries[k]["reference"]), REFERENCE, "own reference out"),
+    "outside": Case("subset", with_name(outsider), "names outside the group", "Rank only the members"),
+    "NaN": Case("recall", with_name(lambda p, k, name: float("nan")), "NaN", "JSON has no NaN"),
+    "null": Case("subset", lambda _, key, a: a | {key: None}, NO_LIST, "Write a list of names for each pair id"),
+    "scores": Case("recall", lambda _, key, a: a | {key: [[n, 0.5] for n in a[key]]}, NO_LIST, "Write a list of names"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_fault_of_one_pair_is_named(check, pair, name):
+    case = CASES[name]
+    key = list(pair.entries)[len(pair.entries) // 2]
+    status, lines = check(**{case.file: case.plant(pair, key, getattr(pair, case.file))})
+    # What follows from a fault is not told as another.
+    assert (status, lines[-1]) == (1, "not ready to upload: 1 fault")
+    ((heading, told),) = findings(lines).items()
+    assert heading.startswith(f"fault    {case.heading}: 1 of ")
+    assert told.startswith(f"{case.named.format(key=key)} ")
+    assert case.mend.format(key=key) in told
+
+
+def test_an_id_of_val(check, pair):
+    status, lines = check(pair.recall | {pair.val_id: ["dev-1-0-img0"] * 50})
+    ((heading, told),) = findings(lines).items()
+    assert heading == f"fault    pairs of val: 1 of {len(pair.entries) + 1:,}"
+    assert told == f"{pair.val_id} Answer the queries of cap.rc2.test1.json: these are of the split val."
+
+
+# ---- faults of a whole file ----
+
+
+def test_all_of_a_kind_are_counted_and_ten_are_named(check, pair):
+    keys = list(pair.entries)
+    status, lines = check(pair.recall | {key: pair.recall[key][:49] for key in keys})
+    ((heading, told),) = findings(lines).items()
+    assert heading == f"fault    lists one name short: {len(keys):,} of {len(keys):,}"
+    assert told.startswith(f"{', '.join(keys[:10])} and {len(keys) - 10} more Take the reference out")
+    assert all(len(line) <= 100 for line in lines)
+
+
+def test_faults_that_do_not_depend_on_each_other_are_all_told(check, pair):
+    """The name is mended to see what else is wrong with it, and the key as well."""
+    key = next(iter(pair.entries))
+    names = [f"{pair.entries[key]['reference']}.png", *pair.recall[key][:48]]
+    content = renamed("tensor({})")(pair, key, pair.recall | {key: names, "version": "1.0"})
+    _, lines = check(f"{json.dumps(content)} {{}}")
+    assert [heading.split(": ")[0].split(None, 1)[1] for heading in findings(lines)] == [
+        "text behind the object",
+        "wrong version",
+        PLAIN,
+        PATHS,
+        "lists one name short",
+        REFERENCE,
+    ]
+
+
+def test_a_file_of_val_is_told_as_that_alone(check, pair):
+    entries = json.loads((pair.data_path / "cirr_dataset/cirr/captions/cap.rc2.val.json").read_text())
+    ids = [str(entry["pairid"]) for entry in entries]
+    recall = {"version": "rc2", "metric": "recall"} | {key: ["dev-1-0-img0"] * 50 for key in ids}
+    status, lines = check(recall)
+    ((heading, told),) = findings(lines).items()
+    assert heading == f"fault    pairs of val: {len(ids):,} of {len(ids):,}"
+    assert told.startswith(f"{', '.join(ids[:10])} and ")
+
+
+def test_the_two_metrics_are_exchanged(check, pair):
+    status, lines = check(pair.recall | {"metric": "recall_subset"}, pair.subset | {"metric": "recall"})
+    assert (status, lines[-1]) == (1, "not ready to upload: 2 faults")
+    text = " ".join(" ".join(lines).split())
+    assert lines.count("  fault    metric of the other file") == 2
+    assert 'Write "metric": "recall", where it has "recall_subset" and lists of 50. Or were the files confused?' in text
+    assert 'Write "metric": "recall_subset", where it has "recall" and lists of 3. Or were the files confused?' in text
+
+
+HEADS = [
+    ({}, "has none", "has none"),
+    ({"version": "rc1", "metric": "Recall"}, "has 'rc1'", "has 'Recall'"),
+    ({"version": 2, "metric": ["recall"]}, "has 2", "has no text"),
+    ({"version": None, "metric": float("nan")}, "has no text", "has NaN"),
+]
+
+
+@pytest.mark.parametrize(("head", "version", "metric"), HEADS)
+def test_version_and_metric(check, pair, head, version, metric):
+    status, lines = check({key: names for key, names in pair.recall.items() if key in pair.entries} | head)
+    assert status == 1
+    assert findings(lines) == {
+        "fault    wrong version": f'Write "version": "rc2", where it {version}.',
+        "fault    wrong metric": f'Write "metric": "recall", where it {metric}: most lists have 50 names.',
+    }
+
+
+def test_one_list_for_all_queries(check, pair):
+    ranked = pair.recall[next(iter(pair.entries))]
+    status, lines = check(pair.recall | dict.fromkeys(pair.entries, ranked))
+    count = len(pair.entries)
+    told = findings(lines)[f"fault    lists that others equal: {count:,} of {count:,}"]
+    assert told.endswith(f"Rank for each query anew: {count:,} queries have 1 different lists.")
+    assert "captions" not in "".join(findings(lines))
+
+
+def test_captions_that_play_no_part(check, pair):
+    """The ranking by the picture alone is the same for all queries of a reference."""
+    ranked = {}
+    for key, entry in pair.entries.items():
+        ranked.setdefault(entry["reference"], pair.recall[key])
+    alone = {key: ranked[entry["reference"]] for key, entry in pair.entries.items()}
+    status, lines = check(pair.recall | alone)
+    heading = next(iter(findings(lines)))
+    # A submission of the picture alone may be meant.
+    assert status == 0
+    assert heading.startswith("warning  captions that change nothing: ")
+    assert "Look whether the captions are used" in findings(lines)[heading]
+
+
+@pytest.mark.parametrize("part", ["references", "some"])
+def test_a_gallery_that_is_not_whole(check, pair, part):
+    references = {entry["reference"] for entry in pair.entries.values()}
+    gallery = [name for name in pair.pictures if name in references] if part == "references" else pair.pictures[:56]
+    rng = random.Random(0)
+    answers = {}
+    for key, entry in pair.entries.items():
+        answers[key] = rng.sample([name for name in gallery if name != entry["reference"]], 50)
+    status, lines = check(pair.recall | answers)
+    assert status == 1
+    unnamed = [name for name in pair.pictures if name not in gallery]
+    told = findings(lines)[f"fault    pictures that no list names: {len(unnamed):,} of {len(pair.pictures):,}"]
+    assert told.startswith(", ".join(unnamed[:10]))
+    assert told.endswith(
+        "Rank every picture of split.rc2.test1.json, not only " + ("the references.", "some.")[part == "some"]
     )
-    assert done.stdout.strip() == "set()"
 
 
-def test_what_cannot_be_checked(tmp_path, capsys):
-    path = tmp_path / "recall.json"
-    path.write_text("{}")
-    for arguments, fault in (
-        ([path, "--data-path", tmp_path], "no such folder; --data-path names the folder that holds cirr_dataset/"),
-        ([tmp_path / "nowhere.json"], "nowhere.json: no such file"),
-        ([path, path, path, "--data-path", tmp_path], "a submission has two files"),
-    ):
-        assert status_of(check_submission.main, arguments) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert fault in line
+FORMS = {
+    "gzip": (lambda text: gzip.compress(text.encode()), "packed", "Unpack it"),
+    "byte order mark": (lambda text: f"\ufeff{text}", "byte order mark", "Save it as UTF-8 without"),
+    "UTF-16": (lambda text: text[:999].encode("utf-16"), "no JSON", "'utf-8' codec can't decode"),
+    "behind": (lambda text: f"{text}{text[:9]}", "text behind the object", "Delete all behind its last brace"),
+    "torn": (lambda text: text[:-100], "no JSON", "Write it with json.dump"),
+    "Python's own": (lambda text: text.replace('"', "'"), "no JSON", "enclosed in double quotes"),
+    "a list": (lambda text: f"[{text}]", "no JSON object", "Write one object"),
+    "too large": (lambda text: text + " " * 5_000_000, "too large", "the server takes 5 MB"),
+    "far too large": (lambda text: text + " " * 50_000_000, "too large", "the server takes 5 MB"),
+    "empty": (lambda text: "", "no JSON", "Expecting value"),
+    "no pairs": (lambda text: '{"version": "rc2", "metric": "recall"}', "no pairs", "Write a list of names"),
+    "nested": (lambda text: "[" * 100_000, "no JSON", "Write it with json.dump"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_form_of_a_file(check, pair, form):
+    change, kind, mend = FORMS[form]
+    status, lines = check(change(json.dumps(pair.recall)))
+    assert status == 1
+    ((heading, told),) = findings(lines).items()
+    assert heading == f"fault    {kind}"
+    assert mend in told
+
+
+@pytest.mark.parametrize("given", ["recall", "subset"])
+def test_one_file_alone(check, pair, given):
+    status, lines = check(**{"recall": None, "subset": None} | {given: getattr(pair, given)})
+    other = {"recall": "recall_subset", "subset": "recall"}[given]
+    assert status == 1
+    assert findings(lines) == {"fault    not both files": f"Give that of {other} as well: the server wants two files."}
+
+
+def test_the_same_file_twice(check, pair):
+    assert "Give that of recall_subset as well" in " ".join(check(pair.recall, pair.recall)[1])
+
+
+def test_json_has_all_findings_whole(check, pair, tmp_path):
+    keys = list(pair.entries)[:30]
+    file = tmp_path / "found.json"
+    status, _ = check(pair.recall | {key: pair.recall[key][:49] for key in keys}, options=["--json", file])
+    told = json.loads(file.read_text())
+    assert (status, told["ready"]) == (1, False)
+    recall, subset = told["files"]
+    assert recall["file"] == str(tmp_path / "r.json")
+    assert (recall["metric"], recall["pairs"], subset["findings"]) == ("recall", len(pair.entries), [])
+    (finding,) = recall["findings"]
+    assert finding == {
+        "level": "fault",
+        "kind": "lists one name short",
+        "count": 30,
+        "of": len(pair.entries),
+        "names": keys,
+        "mend": "Take the reference out of the ranking before it is cut at 50, not after.",
+    }
