@@ -32,23 +32,23 @@ if __name__ == "__main__":
     make_parser().parse_args()  # --help and a wrong flag are answered here, before numpy and scipy are imported
 
 import textwrap
+from html import escape
 from typing import NamedTuple
 
-from src.base.errors import InputError, one_line_errors
+from src.base.errors import InputError, in_a_line, one_line_errors, shown
 from src.base.files import replacing, require_writable, write_json
-from src.command.page import page, picture, table, wall_row
 from src.command.text import text_table
-from src.evaluation.comparison import Key, PerQuery, moved_most, read_per_query, require_comparable
+from src.evaluation.comparison import Key, PerQuery, moved_most, read_all, require_comparable
 from src.evaluation.paired import Difference, differences, holm
-from src.tasks.registry import TASKS
-from src.tasks.triplets import Task
 
-HEADER = ["%", "first", "other", "gain", "from", "to (95 %)", "p", "test", "better", "worse"]
+HEADER = ["%", "first", "other", "gain", "from", "to (95 %)", "p", "test", "better", "worse", "same"]
 LIMITS = (
-    "gain, from, to: points of percent. better, worse: queries that the other model scores higher or lower, once each. "
-    "Not covered: what another seed of the training would change (repeat it with three), and wrong labels."
+    "gain, from, to: points of percent. better, worse, same: queries that the other model scores higher, lower or "
+    "equally. Not covered: what another seed of the training would change (repeat it with three), and wrong labels."
 )
+MOVED = "The queries whose rank changed by the largest factor (from 40 to 1 is more than from 500 to 461):"
 SHOWN = 5
+"""Answers of each model on the page."""
 
 
 class Compared(NamedTuple):
@@ -60,23 +60,14 @@ class Compared(NamedTuple):
     moved: list[Key]
 
 
-def task_of(run: PerQuery) -> tuple[Task, str]:
-    """Return the data set and the split that a file is of; raises InputError for one that is not known."""
-    name, _, rest = next(iter(run.data.values())).partition(".")
-    if name not in TASKS:
-        raise InputError(f"{run.path}: is of {name}, which is none of {', '.join(TASKS)}")
-    return TASKS[name], rest.partition(".")[0]
-
-
 def compare(first: PerQuery, others: list[PerQuery]) -> list[Compared]:
-    """Compare each of `others` with `first`; raises InputError where they are not comparable."""
-    task, _ = task_of(first)
+    """Compare each of `others` with `first`, under each protocol; p values are corrected by Holm's method."""
     compared = []
     for protocol in first.data:
-        keys = [key for key in first.rows if key[0] == protocol]
+        keys = first.keys(protocol)
         of_protocol = []
         for other in others:
-            found = differences(first.scores(keys), other.scores(keys), task.measures)
+            found = differences(first.scores(keys), other.scores(keys), first.task.measures)
             of_protocol.append(Compared(protocol, other, found, moved_most(first, other, keys)))
         for name in of_protocol[0].differences:
             corrected = holm([one.differences[name].p for one in of_protocol])
@@ -91,7 +82,7 @@ def cells(compared: Compared) -> list[list[str]]:
     return [
         [
             *(name, f"{of.first:.2f}", f"{of.second:.2f}", f"{of.gain:+.2f}", f"{of.low:+.2f}", f"{of.high:+.2f}"),
-            *(f"{of.p:.4f}", of.test, f"{of.wins:,}", f"{of.losses:,}"),
+            *(f"{of.p:.4f}", of.test, f"{of.wins:,}", f"{of.losses:,}", f"{of.ties:,}"),
         ]
         for name, of in compared.differences.items()
     ]
@@ -99,18 +90,22 @@ def cells(compared: Compared) -> list[list[str]]:
 
 def title(first: PerQuery, compared: Compared) -> str:
     """Return what is compared, in a line."""
-    queries = sum(key[0] == compared.protocol for key in first.rows)
-    return f"{compared.other.path} beside {first.path}, protocol {compared.protocol}, {queries:,} queries"
+    models, data = f"{shown(compared.other.name)} beside {shown(first.name)}", f"{first.task.name} {first.split}"
+    queries = len(first.keys(compared.protocol))
+    return f"{models}: {data}, protocol {shown(compared.protocol)}, {queries:,} queries"
 
 
 def print_all(first: PerQuery, all_compared: list[Compared], corrected: str) -> None:
     """Print a table for each file and protocol, and the queries that moved most."""
     for compared in all_compared:
         print(title(first, compared), text_table(HEADER, cells(compared)), "", sep="\n")
-        rows = [[key[2], key[1], first.rows[key]["rank"], compared.other.rows[key]["rank"]] for key in compared.moved]
-        captions = [first.rows[key]["caption"][:70] for key in compared.moved]
+        rows = [
+            [shown(key[2]), key[1], *(run.rows[key]["rank"] for run in (first, compared.other))]
+            for key in compared.moved
+        ]
+        captions = [in_a_line(first.rows[key]["caption"])[:70] for key in compared.moved]
         if rows:
-            print("The queries whose rank changed by the largest factor:")
+            print(MOVED)
             lines = text_table(["query", "category", "rank", "then"], rows).splitlines()
             print("\n".join(f"{line}  {caption}" for line, caption in zip(lines, ["caption", *captions], strict=True)))
             print()
@@ -121,6 +116,7 @@ def plain(first: PerQuery, all_compared: list[Compared]) -> dict:
     """Return all differences as plain values, for JSON."""
     return {
         "first": str(first.path),
+        "p_values": "Holm" if len(all_compared) > len(first.data) else "uncorrected",
         "comparisons": [
             {
                 "other": str(compared.other.path),
@@ -143,39 +139,39 @@ def plain(first: PerQuery, all_compared: list[Compared]) -> dict:
     }
 
 
-def wall(first: PerQuery, compared: Compared, pictures: dict[str, Path]) -> str:
-    """Return the queries that moved most as HTML: the first model's answers, and below them the other's."""
-    rows = []
-    for key in compared.moved:
-        for run in (first, compared.other):
-            row = run.rows[key]
-            names = row["answers"].split("|")[:SHOWN]
-            answers = [
-                picture(_known(pictures, name, run), is_target=name in row["target"].split("|")) for name in names
-            ]
-            remark = f"{run.path.stem}: target ranked {row['rank']}"
-            rows.append(wall_row(picture(_known(pictures, row["reference"], run)), row["caption"], remark, answers))
-    return "".join(rows)
-
-
-def _known(pictures: dict[str, Path], name: str, run: PerQuery) -> Path:
-    if name not in pictures:
-        raise InputError(f"{run.path}: {name} is no picture of the data set in --data-path")
-    return pictures[name]
-
-
 def write_page(path: Path, first: PerQuery, all_compared: list[Compared], data_path: Path, corrected: str) -> None:
     """Write the page; raises InputError for a picture that is not there."""
-    task, split = task_of(first)
-    pictures = {name: file for of in task.read_all(data_path, split).values() for name, file in of.pictures.items()}
+    from src.command.page import page, table  # late: opening pictures imports torch, which takes a second
+
+    splits = first.task.read_all(data_path, first.split)
     sections = []
     for compared in all_compared:
         sections.append((title(first, compared), LIMITS + corrected, table(HEADER, cells(compared))))
-        explanation = "The queries whose rank changed by the largest factor, with the first five answers of each model."
-        sections.append((f"What moved most, {compared.other.path.stem}", explanation, wall(first, compared, pictures)))
+        rows = [_wall_row(key, (first, compared.other), splits[key[1]].pictures) for key in compared.moved]
+        explanation = f"{MOVED[:-1]}, with the first {SHOWN} answers of each model. The target has a green frame."
+        sections.append((f"What moved most, {compared.other.name}", explanation, "".join(rows)))
     with replacing(path) as unfinished:
-        introduction = f"{task.name} {split}, {len(first.rows):,} queries."
+        introduction = ", ".join(dict.fromkeys(str(run.path) for run in (first, *(one.other for one in all_compared))))
         unfinished.write_text(page("Comparison", introduction, sections), encoding="utf-8")
+
+
+def _wall_row(key: Key, runs: tuple[PerQuery, PerQuery], pictures: dict[str, Path]) -> str:
+    """Return a query as HTML: its reference, its caption, the first model's answers, and below them the other's."""
+    from src.command.page import picture, wall_row
+
+    def shown_picture(run, name, is_target=False):
+        if name not in pictures:
+            raise InputError(f"{run.path}: {shown(name)} is no picture of the data set in --data-path")
+        return picture(pictures[name], is_target)
+
+    answers = []
+    for run in runs:
+        row = run.rows[key]
+        answers.append(f'<span class="rank" style="width: 100%">{escape(run.name)}: rank {row["rank"]}</span>')
+        targets = row["target"].split("|")
+        answers += [shown_picture(run, name, name in targets) for name in row["answers"].split("|")[:SHOWN]]
+    row = runs[0].rows[key]
+    return wall_row(shown_picture(runs[0], row["reference"]), row["caption"], f"query {key[2]} of {key[1]}", answers)
 
 
 @one_line_errors
@@ -185,7 +181,7 @@ def main(argv=None):
         raise InputError(f"{args.files[0]}: there is nothing to compare it with, two files are needed")
     for path in filter(None, (args.json, args.page)):
         require_writable(path.parent)
-    first, *others = map(read_per_query, args.files)
+    first, *others = read_all(args.files)
     for other in others:
         require_comparable(first, other)
     compared = compare(first, others)

@@ -1,5 +1,7 @@
 """Two models on the same queries: what differs, whether chance explains it, and what cannot be compared."""
 
+import csv
+import io
 import json
 import math
 import re
@@ -14,7 +16,9 @@ import compare
 import validate
 from src.evaluation.intervals import intervals
 from src.evaluation.paired import differences, flip_p_values, holm, mcnemar
+from src.tasks.registry import TASKS
 from tests.commands import status_of
+from tests.processes import python
 
 
 def alone(means, mean):
@@ -58,25 +62,61 @@ def test_sign_flips_are_scipys():
     assert p == pytest.approx(theirs.pvalue, abs=0.02)
 
 
-def test_a_mean_of_metrics_that_differ_by_nothing():
-    """R@10 and R@50 belong to one query: flipped apart, their mean seems to differ in more cases than it may."""
+def test_sign_flips_of_a_mean_over_categories_are_scipys():
     generator = np.random.default_rng(3)
-    rejected = 0
-    for repetition in range(600):
-        ranks = generator.geometric(0.04, (2, 300))
-        gains = {f"recall_at{k}": np.subtract(*(ranks <= k).astype(float)) for k in (10, 50)}
-        mean_alone = {"all": gains}
-        p = flip_p_values(mean_alone, lambda values, mean: {"m": mean(list(values["all"].values()))}, 1000, repetition)
-        rejected += p["m"] <= 0.05
-    assert rejected / 600 <= 0.07
+    gains = {"dress": generator.normal(0.2, 1, 40), "shirt": generator.normal(0.2, 1, 15)}
+    gains["shirt"][:3] = np.nan
+
+    def average(means, mean):
+        return {"average": mean([of["m"] for of in means.values()])}
+
+    p = flip_p_values({name: {"m": of} for name, of in gains.items()}, average)["average"]
+    # What a query adds to the mean over categories depends on how many its category has.
+    parts = np.concatenate([of[~np.isnan(of)] / np.isfinite(of).sum() for of in gains.values()])
+    theirs = permutation_test(
+        (parts,), np.sum, permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(4)
+    )
+    assert p == pytest.approx(theirs.pvalue, abs=0.02)
 
 
-def test_a_query_counts_once_in_a_mean():
-    first = {"all": {"a": np.zeros(4), "b": np.zeros(4)}}
-    second = {"all": {"a": np.array([1.0, 1, 0, -1]), "b": np.array([1.0, -1, 0, 0])}}
-    found = differences(first, second, lambda values, mean: {"m": mean(list(values["all"].values()))})["m"]
-    # The first gains, the second neither, the third neither, the last loses.
-    assert (found.wins, found.losses) == (1, 1)
+def test_a_mean_of_equal_metrics_is_as_likely_as_each():
+    gains = np.random.default_rng(5).choice([-1.0, 0.0, 1.0], size=200, p=[0.2, 0.5, 0.3])
+
+    def with_mean(means, mean):
+        return means["all"] | {"mean": mean([means["all"]["a"], means["all"]["b"]])}
+
+    p = flip_p_values({"all": {"a": gains, "b": gains}}, with_mean)
+    assert p["mean"] == p["a"] == p["b"]
+
+
+def test_means_of_models_that_differ_by_nothing():
+    """Recall at 10 and at 50 go together, which must not make their mean look more certain than it is."""
+    generator, task, found = np.random.default_rng(6), TASKS["FashionIQ"], 0
+    for _ in range(1000):
+        gains = {}
+        for category in task.categories:
+            first, second = generator.random((2, 200))
+            gains[category] = {f"recall_at{k}": (second < at) - 1.0 * (first < at) for k, at in ((10, 0.3), (50, 0.5))}
+        found += flip_p_values(gains, task.measures, draws=1000)["average_recall"] <= 0.05
+    assert 0.03 <= found / 1000 <= 0.07
+
+
+def test_a_mean_counts_each_query_once():
+    group, gallery = np.array([0, 1, 0, 1, 0.0]), np.array([0, 1, 1, 0, 0.0])
+    first = {"rc2": {"group_recall_at1": np.zeros(5), "recall_at5": np.array([0, 0, 0, 1, 1.0])}}
+    second = {"rc2": {"group_recall_at1": group, "recall_at5": gallery}}
+    found = differences(first, second, TASKS["CIRR"].measures)
+    assert [(of.wins, of.losses, of.ties) for of in found.values()] == [(2, 0, 3), (2, 2, 1), (2, 1, 2)]
+    assert [of.test for of in found.values()] == ["McNemar", "McNemar", "sign flips"]
+    assert [of.gain for of in found.values()] == pytest.approx([40, 0, 20])
+
+
+def test_a_metric_counts_the_queries_that_have_it():
+    first = {"all": {"m": np.array([0.0, np.nan, 1, 0])}}
+    second = {"all": {"m": np.array([1.0, np.nan, 1, 0])}}
+    of = differences(first, second, alone)["m"]
+    assert (of.wins, of.losses, of.ties) == (1, 0, 2)
+    assert (of.first, of.second, of.gain) == pytest.approx((100 / 3, 200 / 3, 100 / 3))
 
 
 def test_holm_by_hand():
@@ -109,29 +149,92 @@ def test_gains_wins_and_losses(judged, tmp_path, capsys, world):
         + ["--data-path", str(world)]
     )
     printed = capsys.readouterr().out
-    assert "protocol clip4cir" in printed
+    assert f"{second.stem} beside {first.stem}: CIRR val, protocol clip4cir, 24 queries\n" in printed
+    assert max(map(len, printed.splitlines()[:-1])) <= 110  # the last names the page
     (told,) = json.loads((tmp_path / "c.json").read_text())["comparisons"]
     for name, of in told["differences"].items():
         assert of["second"] - of["first"] == pytest.approx(of["gain"])
         assert of["low"] <= of["gain"] <= of["high"]
+        assert of["wins"] + of["losses"] + of["ties"] == 24
         if name == "recall_at5":
             assert of["gain"] == pytest.approx(100 * (of["wins"] - of["losses"]) / 24)
             assert of["test"] == "McNemar"
     assert set(told["differences"]) >= {"recall_at1", "group_recall_at3", "mean(R@5+R_s@1)"}
     ratios = [abs(math.log(after / before)) for before, after in (query["ranks"] for query in told["moved_most"])]
     assert ratios == sorted(ratios, reverse=True)
-    assert page.read_text().count('<div class="query">') == 2 * len(ratios)
-    assert not re.search(r'(src|href)="http', page.read_text())
+    text = page.read_text()
+    assert text.count('<div class="query">') == len(ratios)
+    assert text.count("<img") == len(ratios) * (1 + 2 * 5)
+    found = sum(rank <= 5 for query in told["moved_most"] for rank in query["ranks"])
+    assert text.count('class="target"') == found
+    assert not re.search(r'(src|href)="http', text)
+
+
+def test_a_missing_picture_is_named(judged, broken_world, capsys):
+    first, second = judged("image"), judged("sum")
+    for picture in (broken_world / "cirr_dataset" / "dev").iterdir():
+        picture.unlink()
+    page = broken_world / "page.html"
+    assert status_of(compare.main, [first, second, "--page", page, "--data-path", broken_world]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(broken_world / "cirr_dataset" / "dev") in line
+    assert not page.exists()
 
 
 def test_a_model_beside_itself(judged, tmp_path, capsys):
     path = judged("sum", dataset="FashionIQ")
     compare.main([str(path), str(path), str(path), "--json", str(tmp_path / "c.json")])
     assert "Holm" in capsys.readouterr().out
-    for comparison in json.loads((tmp_path / "c.json").read_text())["comparisons"]:
+    told = json.loads((tmp_path / "c.json").read_text())
+    assert told["p_values"] == "Holm"
+    for comparison in told["comparisons"]:
         assert comparison["moved_most"] == []
         for of in comparison["differences"].values():
             assert (of["gain"], of["low"], of["high"], of["p"], of["wins"]) == (0, 0, 0, 1, 0)
+
+
+def test_rows_and_columns_in_another_order(judged, tmp_path, capsys):
+    path = judged("sum")
+    with path.open(newline="") as file:
+        rows = [row[::-1] for row in csv.reader(file)]
+    (tmp_path / "copy").mkdir()
+    other = tmp_path / "copy" / path.name
+    with other.open("w", newline="") as file:
+        csv.writer(file).writerows([rows[0], *rows[:0:-1]])
+    compare.main([str(path), str(other), "--json", str(tmp_path / "c.json")])
+    # Two files of one stem are told apart by their paths.
+    assert f"{other} beside {path}: " in capsys.readouterr().out
+    (told,) = json.loads((tmp_path / "c.json").read_text())["comparisons"]
+    assert {(of["wins"], of["losses"], of["ties"]) for of in told["differences"].values()} == {(0, 0, 24)}
+
+
+def test_what_a_terminal_cannot_show(judged, tmp_path, capsys):
+    first, second = judged("image"), judged("sum")
+    for path in (first, second):
+        with path.open(newline="") as file:
+            header, *rows = csv.reader(file)
+        for row in rows:
+            row[header.index("caption")] = "in\ntwo \x1b[31m lines"
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+    compare.main([str(first), str(second)])
+    printed = capsys.readouterr().out
+    assert "in two" in printed
+    assert "\x1b" not in printed
+
+
+def test_it_needs_no_torch():
+    code = "import sys, compare; sys.exit('torch' in sys.modules)"
+    assert python("-c", code, check=False).returncode == 0
+
+
+def changed_cell(lines, number, column, value):
+    """Return the lines of a CSV file with another cell in line `number`, which counts from 1."""
+    rows = list(csv.reader(lines))
+    rows[number - 1][rows[0].index(column)] = value
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().splitlines(keepends=True)
 
 
 def test_what_cannot_be_compared(judged, tmp_path, capsys):
@@ -139,23 +242,67 @@ def test_what_cannot_be_compared(judged, tmp_path, capsys):
     soft, other = judged("sum", "--protocol", "soft"), judged("sum", dataset="FashionIQ")
     lines = first.read_text().splitlines(keepends=True)
     changed = {
-        "lost": ([*lines[:5], *lines[6:]], "lacks 1 queries of"),
-        "twice": ([*lines, lines[-1]], "stands there twice"),
+        "lost": ([*lines[:5], *lines[6:]], "lacks 1 of the 24 queries of"),
+        "twice": ([*lines, lines[-1]], "line 26: query 23 of rc2 stands there twice"),
         "torn": ([*lines[:-1], lines[-1][:40]], "line 25: has another number of cells"),
         "data": ([line.replace("CIRR.val.", "CIRR.val.0") for line in lines], "is of CIRR.val.0"),
+        "split": ([line.replace("CIRR.val.", "CIRR.") for line in lines], "line 2: 'CIRR."),
+        "two": (changed_cell(lines, 7, "data", "CIRR.val.0"), "line 7: its protocol has rows of two data sets"),
         "empty": ([], "it has no column query"),
         "headed": (lines[:1], "holds no queries"),
+        "uneven": (changed_cell(lines, 7, "recall_at5", ""), "counts other queries for recall_at5"),
+        "unquoted": ([*lines[:6], lines[6].replace(",", ',"a"b,', 1)], "line 7: not a CSV file"),
     }
     for name, (content, fault) in changed.items():
         (tmp_path / f"{name}.csv").write_text("".join(content))
         changed[name] = tmp_path / f"{name}.csv", fault
-    cases = [*changed.values(), (soft, "has protocols soft"), (other, "has metrics recall_at10, recall_at50")]
+    (tmp_path / "bytes.csv").write_bytes("".join(lines[:3]).encode() + b"\xff\xfe")
+    changed["bytes"] = tmp_path / "bytes.csv", "line 4: not a CSV file in UTF-8"
+    cases = [*changed.values(), (soft, "has protocols soft"), (other, "is of FashionIQ.val.")]
     for path, fault in [*cases, (tmp_path / "nowhere.csv", "no such file")]:
         assert status_of(compare.main, [first, path]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert fault in line
         assert str(path) in line
     assert status_of(compare.main, [first]) == 2
+
+
+@pytest.mark.parametrize("column", ["rank", "group_rank", "recall_at1"])
+@pytest.mark.parametrize("value", ["1.5", "-1", "x", "nan", "inf", "1e308", "9" * 400])
+def test_cells_that_are_no_such_number(column, value, judged, tmp_path, capsys):
+    path = judged("sum")
+    path.write_text("".join(changed_cell(path.read_text().splitlines(keepends=True), 9, column, value)))
+    assert status_of(compare.main, [path, path]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path}, line 9: " in line
+    assert f"is no {column}" in line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("group_recall_at1", "group_recall_at9", "has no group_recall_at1, which CIRR's means are made of"),
+        ("recall_at10", "recall_at1", "has two columns called recall_at1"),
+        (",rc2,", ",rc1,", "has rc1, but CIRR has rc2"),
+    ],
+)
+def test_files_that_lack_a_part(old, new, fault, judged, capsys):
+    """Such a file is refused beside itself too: no measure could be made of it."""
+    path = judged("sum")
+    text = path.read_text()
+    path.write_text(re.sub(rf"(?<=,){old}(?=,)" if "," not in old else old, new, text))
+    assert status_of(compare.main, [path, path]) == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_a_metric_that_no_query_counts_for(judged, capsys):
+    path = judged("sum")
+    lines = path.read_text().splitlines(keepends=True)
+    for number in range(2, 26):
+        lines = changed_cell(lines, number, "recall_at5", "")
+    path.write_text("".join(lines))
+    assert status_of(compare.main, [path, path]) == 2
+    assert "has a recall_at5" in capsys.readouterr().err
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -165,4 +312,5 @@ def test_a_torn_file_never_ends_in_a_traceback(cut, inserted, judged, tmp_path):
     text = whole.read_text()
     torn = tmp_path / "torn.txt"
     torn.write_text(text[:cut] + inserted + text[cut + 3 :], encoding="utf-8", errors="surrogatepass")
-    assert status_of(compare.main, [whole, torn]) in (0, 2)
+    for first in (whole, torn):
+        assert status_of(compare.main, [first, torn]) in (0, 2)

@@ -67,3 +67,8 @@ def test_the_same_scores_have_the_same_interval():
 @pytest.mark.parametrize(("scores", "interval"), [([1.0, 1.0, 1.0], (100, 100)), ([0.0], (0, 0))])
 def test_scores_without_spread(scores, interval):
     assert intervals({"all": {"m": np.array(scores)}}, alone)["m"] == interval
+
+
+def test_resamples_without_a_counted_query_are_left_out():
+    scores = np.array([1.0, *[np.nan] * 19])
+    assert intervals({"all": {"m": scores}}, alone)["m"] == (100, 100)

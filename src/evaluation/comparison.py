@@ -1,28 +1,51 @@
 """Per-query files read back, and what differs between two of them."""
 
 import csv
+import io
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
 import numpy as np
 
-from src.base.errors import InputError, first_ten
+from src.base.errors import InputError, first_ten, repeated, shown
 from src.evaluation.intervals import Values
 from src.evaluation.per_query import COLUMNS
+from src.tasks.registry import TASKS
+from src.tasks.triplets import Task
 
 Key = tuple[str, str, str]
 """Protocol, category and query."""
+RANK = re.compile("[1-9][0-9]{0,8}")
 
 
 class PerQuery(NamedTuple):
     """A file that --per-query wrote."""
 
     path: Path
+    name: str
+    """What to call it: the file's stem, or its path where another file has that stem too."""
     metrics: list[str]
     rows: dict[Key, dict[str, str]]
     data: dict[str, str]
     """{protocol: data set, split and digest}"""
+
+    @property
+    def task(self) -> Task:
+        """The data set that it is of."""
+        return TASKS[next(iter(self.data.values())).split(".")[0]]
+
+    @property
+    def split(self) -> str:
+        """The split's name."""
+        return next(iter(self.data.values())).split(".")[1]
+
+    def keys(self, protocol: str) -> list[Key]:
+        """Return the queries of one protocol."""
+        return [key for key in self.rows if key[0] == protocol]
 
     def scores(self, keys: list[Key]) -> Values:
         """Return what the queries `keys` of one protocol score, by category."""
@@ -34,61 +57,132 @@ class PerQuery(NamedTuple):
         return {name: {m: np.array(scores) for m, scores in of.items()} for name, of in values.items()}
 
 
+# ---- reading ----
+
+
+def read_all(paths: Sequence[Path]) -> list[PerQuery]:
+    """Read files that --per-query wrote; raises InputError for the first that cannot be used."""
+    runs = [read_per_query(path) for path in paths]
+    stems = [path.stem for path in paths]
+    return [run if stems.count(run.name) == 1 else run._replace(name=str(run.path)) for run in runs]
+
+
 def read_per_query(path: Path) -> PerQuery:
     """Read a file that --per-query wrote; raises InputError with the number of the first faulty line."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            header = reader.fieldnames or []
-            lacking = [column for column in COLUMNS if column not in header]
-            if lacking:
-                raise InputError(f"{path}: no file of validate.py --per-query, it has no column {lacking[0]}")
-            metrics = [column for column in header if column not in COLUMNS]
-            rows, data = {}, {}
-            for row in reader:
-                key = _checked(path, reader.line_num, row, metrics)
-                if key in rows:
-                    raise InputError(f"{path}, line {reader.line_num}: query {key[2]} of {key[1]} stands there twice")
-                if data.setdefault(row["protocol"], row["data"]) != row["data"]:
-                    raise InputError(f"{path}, line {reader.line_num}: its protocol has rows of two data sets")
-                rows[key] = row
+        content = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a CSV file ({error})") from None
+    except UnicodeDecodeError as error:
+        line = 1 + error.object[: error.start].count(b"\n")
+        raise InputError(f"{path}, line {line}: not a CSV file in UTF-8") from None
+    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    rows, data = {}, {}
+    try:
+        metrics = _metrics(path, list(reader.fieldnames or []))
+        for row in reader:
+            place = f"{path}, line {reader.line_num}"
+            key = _checked(place, row, metrics)
+            if key in rows:
+                raise InputError(f"{place}: query {_named(key)} stands there twice")
+            if data.setdefault(row["protocol"], row["data"]) != row["data"]:
+                raise InputError(f"{place}: its protocol has rows of two data sets")
+            rows[key] = row
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.reader.line_num}: not a CSV file ({error})") from None
     if not rows or not metrics:
         raise InputError(f"{path}: holds no {'queries' if metrics else 'metrics'}")
-    return PerQuery(path, metrics, rows, data)
+    run = PerQuery(path, path.stem, metrics, rows, data)
+    _require_complete(run)
+    return run
 
 
-def _checked(path: Path, line: int, row: dict, metrics: list[str]) -> Key:
+def _named(key: Key) -> str:
+    return f"{shown(key[2])} of {shown(key[1])}"
+
+
+def _metrics(path: Path, header: list[str]) -> list[str]:
+    lacking = [column for column in COLUMNS if column not in header]
+    if lacking:
+        raise InputError(f"{path}: no file of validate.py --per-query, it has no column {lacking[0]}")
+    if repeated(header):
+        raise InputError(f"{path}: has two columns called {shown(repeated(header)[0])}")
+    return [column for column in header if column not in COLUMNS]
+
+
+def _checked(place: str, row: dict, metrics: list[str]) -> Key:
+    """Return the key of a row; raises InputError, which begins with `place`, for a cell that holds no such value."""
     if None in row or None in row.values():
-        raise InputError(f"{path}, line {line}: has another number of cells than the header")
-    for column in ("rank", *metrics):
-        try:
-            number = float(row[column] or "nan")
-        except ValueError:
-            number = math.inf
-        if math.isinf(number) or (column == "rank" and not number >= 1):
-            raise InputError(f"{path}, line {line}: {row[column]!r} is no {column}")
+        raise InputError(f"{place}: has another number of cells than the header")
+    ranks = {"rank": row["rank"]} | ({"group_rank": row["group_rank"]} if row["group_rank"] else {})
+    faults = [f"{shown(text)!r} is no {name}" for name, text in ranks.items() if not RANK.fullmatch(text)]
+    faults += [
+        f"{shown(row[name])!r} is no {shown(name)}, which is from 0 to 1"
+        for name in metrics
+        if not _is_score(row[name])
+    ]
+    name, *rest = row["data"].split(".")
+    if name not in TASKS or len(rest) != 2 or rest[0] not in TASKS[name].splits:
+        faults.append(f"{shown(row['data'])!r} is no split of {' or '.join(TASKS)} with its digest")
+    if faults:
+        raise InputError(f"{place}: {faults[0]}")
     return row["protocol"], row["category"], row["query"]
+
+
+def _is_score(text: str) -> bool:
+    try:
+        return not text or 0 <= float(text) <= 1  # which nan is not
+    except ValueError:
+        return False
+
+
+# ---- what can be compared ----
+
+
+def _require_complete(run: PerQuery) -> None:
+    """Raise InputError unless each protocol has all that the data set's measures are made of."""
+    if len({tuple(data.split(".")[:2]) for data in run.data.values()}) > 1:
+        raise InputError(f"{run.path}: is of more than one data set or split: {first_ten(list(run.data.values()))}")
+    for protocol in run.data:
+        values = run.scores(run.keys(protocol))
+        if values.keys() != set(run.task.categories):
+            wanted = f"{run.task.name} has {', '.join(run.task.categories)}"
+            raise InputError(f"{run.path}: protocol {shown(protocol)} has {first_ten(list(values))}, but {wanted}")
+        for category, of_category in values.items():
+            uncounted = [metric for metric, scores in of_category.items() if np.isnan(scores).all()]
+            if uncounted:
+                of = f"of {category}, protocol {shown(protocol)}"
+                raise InputError(f"{run.path}: no query {of}, has a {shown(uncounted[0])}")
+    try:
+        run.task.measures({name: dict.fromkeys(run.metrics, 0) for name in run.task.categories}, mean)
+    except KeyError as error:
+        raise InputError(f"{run.path}: has no {error.args[0]}, which {run.task.name}'s means are made of") from None
 
 
 def require_comparable(first: PerQuery, other: PerQuery) -> None:
     """Raise InputError unless both files hold the same queries of the same data, judged by the same protocols."""
-    for what, mine, theirs in (
-        ("protocols", list(first.data), list(other.data)),
-        ("metrics", first.metrics, other.metrics),
-    ):
-        if sorted(mine) != sorted(theirs):
-            raise InputError(f"{other.path}: has {what} {', '.join(theirs)}, but {first.path} has {', '.join(mine)}")
+    _require_same(first, other, "protocols", list(first.data), list(other.data))
     for protocol, data in first.data.items():
         if other.data[protocol] != data:
-            raise InputError(f"{other.path}: is of {other.data[protocol]}, but {first.path} of {data} ({protocol})")
+            theirs, mine = f"is of {other.data[protocol]}", f"{first.path} of {data}"
+            raise InputError(f"{other.path}: {theirs}, but {mine} (protocol {shown(protocol)})")
+    _require_same(first, other, "metrics", first.metrics, other.metrics)
     for one, two in ((first, other), (other, first)):
-        alone = [key[2] for key in one.rows if key not in two.rows]
+        alone = [_named(key) for key in one.rows if key not in two.rows]
         if alone:
-            raise InputError(f"{two.path}: lacks {len(alone)} queries of {one.path}: {first_ten(alone)}")
+            of = f"{len(one.rows)} queries of {one.path}"
+            raise InputError(f"{two.path}: lacks {len(alone)} of the {of}: {first_ten(alone)}")
+    for metric in first.metrics:
+        uneven = [_named(key) for key, row in first.rows.items() if bool(row[metric]) != bool(other.rows[key][metric])]
+        if uneven:
+            raise InputError(
+                f"{other.path}: counts other queries for {shown(metric)} than {first.path}: {first_ten(uneven)}"
+            )
+
+
+def _require_same(first: PerQuery, other: PerQuery, what: str, mine: list[str], theirs: list[str]) -> None:
+    if sorted(mine) != sorted(theirs):
+        raise InputError(f"{other.path}: has {what} {first_ten(theirs)}, but {first.path} has {first_ten(mine)}")
 
 
 def moved_most(first: PerQuery, other: PerQuery, keys: list[Key], most: int = 20) -> list[Key]:

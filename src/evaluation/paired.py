@@ -25,10 +25,11 @@ class Difference(NamedTuple):
     wins: int
     """Queries that the second model scores higher."""
     losses: int
+    ties: int
 
 
 def differences(first: Values, second: Values, measures: Callable) -> dict[str, Difference]:
-    """Return the Difference of each measure; both are scores of the same queries in the same order.
+    """Return the Difference of each measure; both score the same queries in the same order, NaN in the same places.
 
     A recall of one category has the exact McNemar test, whatever else the sign-flip randomisation.
     """
@@ -43,10 +44,10 @@ def differences(first: Values, second: Values, measures: Callable) -> dict[str, 
     found = {}
     for name, (before, after, gain) in {name: [of[name] for of in means] for name in within}.items():
         of_queries = _of_queries(gains, parts[name])
-        wins, losses = (int((np.sign(of_queries) == sign).sum()) for sign in (1, -1))
+        wins, losses, ties = (int((np.sign(of_queries) == sign).sum()) for sign in (1, -1, 0))
         is_exact = len(parts[name]) == 1 and np.isin(of_queries, (-1, 0, 1)).all()
         p, test = (mcnemar(wins, losses), "McNemar") if is_exact else (flips[name], "sign flips")
-        found[name] = Difference(before, after, gain, *within[name], p, test, wins, losses)
+        found[name] = Difference(before, after, gain, *within[name], p, test, wins, losses, ties)
     return found
 
 
@@ -74,9 +75,10 @@ def mcnemar(wins: int, losses: int) -> float:
 
 
 def flip_p_values(gains: Values, measures: Callable, draws: int = DRAWS, seed: int = SEED) -> dict[str, float]:
-    """Return the two-sided p value of each measure by flipping the signs of queries at random.
+    """Return the two-sided p value of each measure, from 0 to 1, by flipping the signs of queries at random.
 
-    A flip turns all gains of a query at once, as if the two models had changed places on it.
+    A flip turns all gains of a query at once, as if the models had changed places on it. Smucker, Allan and Carterette
+    (CIKM 2007) compare this test with others.
     """
     generator = np.random.default_rng(seed)
     flipped = {}
@@ -100,7 +102,7 @@ def _flipped(table: np.ndarray, draws: int, generator: np.random.Generator) -> n
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """Return p values corrected for how many there are, by Holm's method."""
+    """Return p values corrected for how many there are, by the method of Holm (1979)."""
     corrected, largest = [0.0] * len(p_values), 0.0
     for place, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, min(1.0, (len(p_values) - place) * p_values[number]))
