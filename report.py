@@ -42,7 +42,7 @@ from src.command.page import curves, page, table
 from src.command.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
 from src.command.text import text_table
 from src.evaluation import failures
-from src.evaluation.judged import Judged, sizes
+from src.evaluation.judged import Judged
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Task
@@ -170,7 +170,7 @@ def draw_curves(runs: list[FinishedRun], headline: Sequence[str]) -> str:
 def describe(options: dict, judged: Judged) -> str:
     """Return what was judged, and how, in a line."""
     clip = model_label(options["clip_model_name"])
-    return f"{judged.task.name} {judged.split}, {sizes(judged)}. CLIP {clip}, {options['transform']}."
+    return f"{judged.described()}. CLIP {clip}, {options['transform']}."
 
 
 def not_comparable(runs: list[FinishedRun], skipping: Skipping) -> str:

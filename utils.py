@@ -23,7 +23,7 @@ from src.models.weights import weights_digest, write_checkpoint
 from src.pictures.cache import ImageCache
 from src.pictures.opening import require_present
 from src.pictures.skipping import Skipping
-from src.retrieval.answers import Gallery, predict_features
+from src.retrieval.answers import Gallery
 from src.retrieval.row_store import RowStore, file_key
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Task
@@ -247,10 +247,6 @@ class Retriever:
     def gallery(self, pictures: Pictures) -> Gallery:
         """Return pictures as a gallery: their features and names."""
         return Gallery(self.encoder.pictures(pictures), pictures.names)
-
-    def predict(self, gallery: Gallery, references: Sequence[str], caption_features: Tensor) -> Tensor:
-        """Return predicted features [queries, dim] of references, by name, and caption features [queries, dim]."""
-        return predict_features(gallery, references, caption_features, self.combining_function)
 
 
 def load_retriever(

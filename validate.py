@@ -32,6 +32,7 @@ import hashlib
 import sys
 from collections.abc import Callable
 
+import numpy as np
 from torch import Tensor, nn
 
 from combiner import image_only, load_combined, text_only
@@ -46,7 +47,7 @@ from src.evaluation.trec import write_trec
 from src.models.facts import told_by_checkpoints
 from src.models.weights import weights_digest
 from src.retrieval.answers import Answers, Gallery, answer, predict_queries, with_graded
-from src.retrieval.metrics import chance, of_each_query, recalls
+from src.retrieval.metrics import chance, in_percent, of_each_query
 from src.retrieval.ranking import Predicted
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Protocol, Query, Split, Task, Triplet
@@ -104,7 +105,7 @@ def _recalls(task, triplets, gallery, clip_model, combining_function, caption_fe
         caption_features = extract_caption_features([text for query in queries for text in query.texts], clip_model)
     predicted = predict_queries(gallery, queries, caption_features, combining_function)
     asked = [query.triplet for query in queries]
-    return tuple(recalls(answer(asked, gallery, predicted, protocol), protocol).values())
+    return tuple(in_percent(answer(asked, gallery, predicted, protocol), protocol).values())
 
 
 # ---- our own validation ----
@@ -128,7 +129,7 @@ class Validation:
         self._known = {}
 
     def recalls(self, combining_function: Combining | None = None) -> dict[str, dict[str, float]]:
-        """Return {category: {recall: percent}}; `combining_function` None is the retriever's."""
+        """Return {category: {metric: percent}}; `combining_function` None is the retriever's."""
         function = combining_function or self.retriever.combining_function
         return {category: self._recalls(category, function) for category in self.splits}
 
@@ -144,6 +145,15 @@ class Validation:
             of_categories[category] = chance(split.triplets, len(gallery.names), protocol)
         return self.task.columns(of_categories)
 
+    def described(self) -> str:
+        """Return how `recalls` counts, among how many pictures, in a line."""
+        counts = {
+            category: (len(self._queries(category, self.protocol)), len(self.pictures[category].names))
+            for category in self.splits
+        }
+        name = next(iter(self.splits.values())).name
+        return f"{self.task.name} {name}, {judging.sizes(self.protocol, counts)}"
+
     def judge(self, protocol: Protocol) -> Judged:
         """Return all that is to be told of the retriever under a protocol, beside the ladder of what is simpler."""
         function = self.retriever.combining_function
@@ -156,7 +166,8 @@ class Validation:
     def _recalls(self, category, function) -> dict[str, float]:
         triplets = [query.triplet for query in self._queries(category, self.protocol)]
         predicted = self._predicted(category, self.protocol, function)
-        return recalls(answer(triplets, self._gallery(category), predicted, self.protocol), self.protocol)
+        answers = answer(triplets, self._gallery(category), predicted, self.protocol)
+        return in_percent(with_graded(answers, predicted, self.protocol), self.protocol)
 
     def _judged(self, category, protocol, rungs, judged) -> JudgedCategory:
         queries = self._queries(category, protocol)
@@ -172,7 +183,7 @@ class Validation:
             queries,
             gallery=names,
             ranked=answers.ranked,
-            recalls=recalls(answers, protocol),
+            recalls=in_percent(answers, protocol),
             scores=scores,
             ranks=answers.ranks.cpu().numpy(),
             group_ranks=None if answers.group_ranks is None else answers.group_ranks.cpu().numpy(),
@@ -180,7 +191,7 @@ class Validation:
             best=_named(answers.best, names),
             similarities=answers.similarities.cpu().numpy(),
             group_best=None if answers.group_best is None else _named(answers.group_best, names),
-            features=hashlib.sha256(answers.gallery.features.cpu().numpy().tobytes()).hexdigest(),
+            features=hashlib.sha256(np.ascontiguousarray(answers.gallery.features.cpu().numpy()).data).hexdigest(),
         )
 
     def _answered(self, category, protocol, rung, function, best) -> Answers:
@@ -193,7 +204,7 @@ class Validation:
             ("answers", category, protocol._replace(name="", soft=False), rung),
             lambda: answer(triplets, self._gallery(category), predicted, protocol, best),
         )
-        return with_graded(answers, triplets, predicted, protocol) if protocol.soft else answers
+        return with_graded(answers, predicted, protocol)
 
     def _predicted(self, category, protocol, function) -> Predicted:
         """Return predicted features [queries, dim]; two of them for the product, whose `function` is None."""
@@ -233,7 +244,8 @@ class Validation:
 
 
 def _named(rows: Tensor, names: list[str]) -> list[list[str]]:
-    return [[names[row] for row in of_query] for of_query in rows.tolist()]
+    # A group smaller than others ends in -1.
+    return [[names[row] for row in of_query if row >= 0] for of_query in rows.tolist()]
 
 
 # ---- the command ----
@@ -307,6 +319,8 @@ def main(argv=None):
     if in_full:
         for judged in all_judged:
             print(*judging.text_of(judged, args.cluster), *([mark.strip()] if mark else []), "", sep="\n")
+    if published and task.names_protocol:
+        print(validation.described())
     for name, recall in published.items():
         print(f"{name} = {recall}{mark}")
     if files and is_first():

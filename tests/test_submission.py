@@ -64,4 +64,4 @@ def test_a_name_is_no_path(options, capsys, tmp_path):
 
 def test_help_says_the_time_and_not_which(capsys):
     assert status_of(cirr_test_submission.main, ["--help"]) == 0
-    assert "end of both files' names (default: the time)" in " ".join(capsys.readouterr().out.split())
+    assert "end of the submission's file names (default: the time)" in " ".join(capsys.readouterr().out.split())

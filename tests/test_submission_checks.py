@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 import check_submission
 import cirr_test_submission
 from src.base.files import PROJECT_ROOT
+from src.evaluation.cirr_submission import check
+from src.tasks.registry import TASKS
+from submitting import read_test_split, say_whether_ready
 from tests.commands import status_of
 from tests.processes import python
 from tests.submissions import made_up, write
@@ -104,6 +107,6 @@ def test_a_submission_without_some_pairs_is_told_too(options, broken_world, caps
 def test_a_right_submission_is_told_as_ready(tmp_path, capsys):
     pair = made_up(tmp_path)
     paths = [write(tmp_path / name, content) for name, content in (("r", pair.recall), ("s", pair.subset))]
-    split = cirr_test_submission.read_test_split(tmp_path, skip_missing=True)
-    cirr_test_submission.say_whether_ready(paths, split, tmp_path)
+    split = read_test_split(TASKS["CIRR"], tmp_path, skip_missing=True)
+    say_whether_ready(TASKS["CIRR"], check(paths, split, tmp_path), tmp_path)
     assert capsys.readouterr().err == "ready to upload to CIRR's server\n"

@@ -16,6 +16,7 @@ from src.base.parser import (
     hyper_parameters,
     name_or_file,
     one_or_more,
+    part_of_a_file_name,
     plain,
     usable_cores,
 )
@@ -324,6 +325,12 @@ def add_combiner_options(parser: Parser, trained: bool = True) -> None:
         help_text += " (default: combiner with --combiner-path, else sum)"
         group.add_argument("--combining-function", type=names, help=help_text)
         group.add_argument("--combiner-path", type=existing_file, help="checkpoint of stage 2, a Combiner")
+
+
+def add_submission_option(parser: Parser) -> None:
+    """Add --submission-name."""
+    help_text = "end of the submission's file names (default: the time)"
+    parser.add_argument("--submission-name", type=part_of_a_file_name, help=help_text)
 
 
 def add_judging_options(parser: Parser) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -76,7 +77,7 @@ class Judged(NamedTuple):
         return self.task.measures(
             {
                 name: {
-                    metric: 100 * float(values[category.is_hard].mean() if hard else values.mean())
+                    metric: _percent(values[category.is_hard] if hard else values)
                     for metric, values in category.scores[rung].items()
                 }
                 for name, category in self.categories.items()
@@ -99,10 +100,20 @@ class Judged(NamedTuple):
         }
         return intervals(values, self.task.measures, clusters if cluster == "reference" else None)
 
+    def described(self) -> str:
+        """Return data set, split, protocol, queries and galleries in a line."""
+        counts = {name: (len(category.queries), len(category.gallery)) for name, category in self.categories.items()}
+        return f"{self.task.name} {self.split}, {sizes(self.protocol, counts)}"
+
     def digest(self) -> str:
         """Return the SHA-256 of all that makes a score comparable: protocol, galleries and queries."""
+
+        def plain(triplet):
+            graded = triplet.graded if self.protocol.soft else ()
+            return triplet.reference, triplet.captions, triplet.targets, triplet.group, graded, triplet.aspects
+
         asked = {
-            name: [category.gallery, [[query.id, query.texts, *query.triplet[:4]] for query in category.queries]]
+            name: [category.gallery, [[query.id, query.texts, plain(query.triplet)] for query in category.queries]]
             for name, category in self.categories.items()
         }
         rules = self.protocol._replace(name="")
@@ -114,12 +125,17 @@ class Judged(NamedTuple):
         return f"{self.task.name}.{self.split}.{self.digest()[:12]}"
 
 
-def sizes(judged: Judged) -> str:
-    """Return protocol, galleries and numbers of queries in a line."""
-    protocol, categories = judged.protocol, judged.categories
+def _percent(scores: np.ndarray) -> float:
+    """Return the mean in percent of those of `scores` that are no NaN; NaN where all are."""
+    counted = scores[~np.isnan(scores)]
+    return 100 * float(counted.mean()) if len(counted) else math.nan
+
+
+def sizes(protocol: Protocol, counts: dict[str, tuple[int, int]]) -> str:
+    """Return protocol, queries and galleries in a line, from {category: (queries, pictures)}."""
     each = [
-        f"{name + ' ' if len(categories) > 1 else ''}{len(category.queries):,} over {len(category.gallery):,}"
-        for name, category in categories.items()
+        f"{name + ' ' if len(counts) > 1 else ''}{queries:,} over {pictures:,}"
+        for name, (queries, pictures) in counts.items()
     ]
     rules = f"{protocol.gallery} gallery, reference {'dropped' if protocol.reference == 'drop' else 'kept'}"
     return f"protocol {protocol.name}: {rules}, captions {protocol.captions}; queries over pictures: {', '.join(each)}"
@@ -127,7 +143,7 @@ def sizes(judged: Judged) -> str:
 
 def text_of(judged: Judged, cluster: str | None) -> Iterator[str]:
     """Yield lines for a terminal: every measure with its interval, the ladder, and the score without shortcuts."""
-    yield f"{judged.task.name} {judged.split}, {sizes(judged)}"
+    yield judged.described()
     yield ""
     within, measures = judged.intervals(cluster), judged.measures()
     rows = [
@@ -154,6 +170,11 @@ def ladder(judged: Judged, headline: tuple[str, ...]) -> Iterator[list[str]]:
         yield [name, *(f"{measures[metric]:.2f}" for metric in headline)]
 
 
+def _or_none(measures: Measures) -> dict[str, float | None]:
+    """Return measures with None for NaN, which JSON does not have."""
+    return {name: None if math.isnan(value) else value for name, value in measures.items()}
+
+
 def plain(judged: Judged, cluster: str | None) -> dict:
     """Return it as plain values, for JSON."""
     within, measures = judged.intervals(cluster), judged.measures()
@@ -178,6 +199,6 @@ def plain(judged: Judged, cluster: str | None) -> dict:
         "without_shortcuts": {
             "queries": judged.hard_queries(),
             "solved_within": judged.protocol.at[0],
-            "metrics": judged.of_rung(judged.rung, hard=True) if judged.has_hard_queries() else None,
+            "metrics": _or_none(judged.of_rung(judged.rung, hard=True)) if judged.has_hard_queries() else None,
         },
     }

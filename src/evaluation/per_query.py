@@ -1,6 +1,7 @@
 """What each query got, as a CSV file that compare.py, pandas and spreadsheets read."""
 
 import csv
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,8 +50,7 @@ def _rows(judged: Judged, metrics: list[str]) -> Iterator[list]:
         group_ranks = [""] * len(ranks) if category.group_ranks is None else (category.group_ranks + 1).tolist()
         rungs = [category.solved.get(column.removeprefix("solved_by_")) for column in COLUMNS[-4:]]
         solved = [[""] * len(ranks) if rung is None else rung.astype(int).tolist() for rung in rungs]
-        # Whole scores as 0 and 1: a spreadsheet's reader wants no 1.0.
-        scores = [[f"{value:g}" for value in category.scores[judged.rung][metric].tolist()] for metric in metrics]
+        scores = [[_cell(value) for value in category.scores[judged.rung][metric].tolist()] for metric in metrics]
         for number, query in enumerate(category.queries):
             triplet = query.triplet
             yield [
@@ -59,3 +59,9 @@ def _rows(judged: Judged, metrics: list[str]) -> Iterator[list]:
                 "|".join(category.best[number][:ANSWERS]),
                 *(column[number] for column in (*solved, *scores)),
             ]
+
+
+def _cell(score: float) -> str:
+    """Return a score as a cell: empty where the metric does not count the query."""
+    # Whole scores as 0 and 1: a spreadsheet's reader wants no 1.0.
+    return "" if math.isnan(score) else f"{score:.9g}"

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from src.base.errors import InputError
 from src.retrieval.ranking import Predicted, best_candidates, best_rows, rank_targets, rank_targets_among
@@ -40,19 +41,19 @@ class Gallery:
         return self if protocol.gallery == "full" else self.narrowed(triplets)
 
     def narrowed(self, triplets: Sequence[Triplet]) -> "Gallery":
-        """Return the gallery of only those pictures that are a reference or a target of `triplets`, in its order."""
-        named = {name for triplet in triplets for name in (triplet.reference, *triplet.targets)}
+        """Return the gallery of only those pictures that `triplets` name, in its order."""
+        named = {name for triplet in triplets for name in (triplet.reference, *triplet.targets, *triplet.group)}
         names = [name for name in self.names if name in named]
         return Gallery(self.features[self.rows(names)], names)
 
 
 class Graded(NamedTuple):
-    """The pictures that annotators graded as answers, one row for each of each query."""
+    """All pictures that count as answers, one row for each of each query: targets, or what annotators graded."""
 
     queries: Tensor
     """The query [graded] that each belongs to."""
     grades: Tensor
-    """Its grade [graded], from -1 to 1."""
+    """Its grade [graded], from -1 to 1; 1 for a target."""
     ranks: Tensor
     """Its rank [graded] in the gallery, from 0."""
     group_ranks: Tensor
@@ -66,22 +67,27 @@ UNRANKED = torch.iinfo(torch.int64).max
 class Answers(NamedTuple):
     """What a retriever answered to queries; ranks count from 0, rows are those of `gallery`."""
 
+    triplets: Sequence[Triplet]
+    """What was asked."""
     gallery: Gallery
     """What was ranked."""
     ranked: int
     """How many of its pictures each query ranks: one fewer where the reference leaves."""
     ranks: Tensor | None
-    """Rank [queries] of each target in the gallery; None where targets are not known."""
+    """Rank [queries] of each first target in the gallery; None where targets are not known."""
     group_ranks: Tensor | None
-    """Rank [queries] of each target among the other members of its group; None where there are no groups."""
+    """Rank [queries] of each first target among the other members of its group; None where there are no groups."""
     best: Tensor | None
     """The first rows [queries, best], where they were asked for."""
     group_best: Tensor | None
-    """The other members of each group [queries, members - 1], best first, where the first rows were asked for."""
+    """The other members of each group [queries, members - 1], best first, where the first rows were asked for.
+
+    A smaller group than others ends in -1.
+    """
     similarities: Tensor | None
     """What the first rows score [queries, best], where they were asked for."""
     graded: Graded | None = None
-    """The ranks of all graded pictures, where `with_graded` added them."""
+    """The ranks of all pictures that count, where `with_graded` added them."""
 
 
 @torch.inference_mode()
@@ -150,6 +156,7 @@ def answer(
     best = min(best, ranked)
     rows, similarities = best_rows(predicted, features, best, excluded) if best else (None, None)
     return Answers(
+        triplets,
         gallery,
         ranked,
         ranks=ranks,
@@ -162,28 +169,20 @@ def answer(
     )
 
 
-def with_graded(answers: Answers, triplets: Sequence[Triplet], predicted: Predicted, protocol: Protocol) -> Answers:
-    """Return answers of `answer` with the ranks of all graded pictures beside those of the targets.
+def with_graded(answers: Answers, predicted: Predicted, protocol: Protocol) -> Answers:
+    """Return answers of `answer`, where `protocol` counts more than first targets with the ranks of all that counts.
 
-    Raises InputError for a triplet without grades.
+    Raises InputError for a triplet without what it counts.
     """
-    lacking = [triplet.reference for triplet in triplets if not triplet.graded]
-    if lacking:
-        raise InputError(f"{lacking[0]}: its triplet has no target_soft, which the protocol soft counts by")
-    gallery = answers.gallery
-    rows = [
-        (query, gallery.row(name), grade, name == triplet.targets[0])
-        for query, triplet in enumerate(triplets)
-        for name, grade in triplet.graded
-        # Annotators may grade the reference itself, which leaves the ranking.
-        if gallery.row(name) is not None and (protocol.reference == "keep" or name != triplet.reference)
-    ]
-    columns = zip(*rows, strict=True)
+    if not (protocol.soft or protocol.map_at):
+        return answers
+    triplets, gallery = answers.triplets, answers.gallery
+    columns = zip(*_counting(triplets, gallery, protocol), strict=True)
     queries, targets, grades, is_known = (torch.tensor(column, device=answers.ranks.device) for column in columns)
     ranks, group_ranks = answers.ranks[queries], torch.full_like(queries, UNRANKED)
     if answers.group_ranks is not None:
         group_ranks[is_known] = answers.group_ranks[queries[is_known]].long()
-    # Most graded pictures are the target, whose rank is known. Each other one is as if it were its query's target.
+    # Of first targets the rank is known. Each other picture is as if it were its query's target.
     others = (~is_known).nonzero().flatten()
     if len(others):
         of, rows, features = queries[others], targets[others], gallery.features
@@ -195,6 +194,23 @@ def with_graded(answers: Answers, triplets: Sequence[Triplet], predicted: Predic
             ranked = rank_targets_among(_rows(predicted, inside), features, rows[inside], members[inside])
             group_ranks[others[inside]] = ranked
     return answers._replace(graded=Graded(queries, grades.float(), ranks, group_ranks))
+
+
+def _counting(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> list[tuple[int, int, float, bool]]:
+    """Return (query, row, grade, whether it is the first target) of each picture that counts as an answer."""
+    if not protocol.soft:
+        rows = [gallery.rows(triplet.targets).tolist() for triplet in triplets]
+        return [(query, row, 1.0, number == 0) for query, of in enumerate(rows) for number, row in enumerate(of)]
+    lacking = [triplet.reference for triplet in triplets if not triplet.graded]
+    if lacking:
+        raise InputError(f"{lacking[0]}: its triplet has no target_soft, which the protocol soft counts by")
+    return [
+        (query, gallery.row(name), grade, name == triplet.targets[0])
+        for query, triplet in enumerate(triplets)
+        for name, grade in triplet.graded
+        # Annotators may grade the reference itself, which leaves the ranking.
+        if gallery.row(name) is not None and (protocol.reference == "keep" or name != triplet.reference)
+    ]
 
 
 def _rows(predicted: Predicted, rows: Tensor) -> Predicted:
@@ -216,19 +232,19 @@ def _target_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protoc
         return None
     for triplet in triplets:
         target = triplet.targets[0]
-        if protocol.reference == "drop" and target == triplet.reference:
-            raise InputError(f"{target}: the target is its own reference, which leaves the ranking")
+        if protocol.reference == "drop" and triplet.reference in triplet.targets:
+            raise InputError(f"{triplet.reference}: the target is its own reference, which leaves the ranking")
         if protocol.group_at and target not in triplet.group:
             raise InputError(f"{target}: the target of {triplet.reference} is not a member of its group")
     return gallery.rows([triplet.targets[0] for triplet in triplets])
 
 
 def _other_members(triplets: Sequence[Triplet], gallery: Gallery) -> Tensor:
-    """Return the rows [queries, members - 1] of each group but for the query's own reference."""
+    """Return the rows [queries, members - 1] of each group but for the query's own reference, filled up with -1."""
     others = []
     for triplet in triplets:
         if triplet.reference not in triplet.group:
             raise InputError(f"{triplet.reference}: not a member of its own group of {len(triplet.group)}")
         # In every group's own order; ties rank by row, whatever that order.
         others.append(gallery.rows([member for member in triplet.group if member != triplet.reference]))
-    return torch.stack(others)
+    return pad_sequence(others, batch_first=True, padding_value=-1)

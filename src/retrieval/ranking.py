@@ -37,7 +37,10 @@ def rank_targets(
 def rank_targets_among(
     predicted_features: Predicted, gallery_features: Tensor, target_rows: Tensor, candidate_rows: Tensor
 ) -> Tensor:
-    """Return the rank [queries], from 0, of each query's target among its `candidate_rows` [queries, candidates]."""
+    """Return the rank [queries], from 0, of each query's target among its `candidate_rows` [queries, candidates].
+
+    A candidate row of -1 is none.
+    """
     scores = _candidate_scores(predicted_features, gallery_features, candidate_rows)
     is_target = candidate_rows == target_rows[:, None]
     assert is_target.sum(dim=1).eq(1).all(), "each target is exactly one of its candidates"
@@ -59,7 +62,10 @@ def best_rows(
 
 
 def best_candidates(predicted_features: Predicted, gallery_features: Tensor, k: int, candidate_rows: Tensor) -> Tensor:
-    """Return the first `k` of each query's `candidate_rows` [queries, candidates], ties in the gallery's order."""
+    """Return the first `k` of each query's `candidate_rows` [queries, candidates], ties in the gallery's order.
+
+    A candidate row of -1 is none, and comes last.
+    """
     candidate_rows = candidate_rows.sort(dim=1).values
     scores = _candidate_scores(predicted_features, gallery_features, candidate_rows)
     return candidate_rows.gather(1, scores.argsort(dim=1, descending=True, stable=True)[:, :k])
@@ -115,7 +121,8 @@ def _candidate_scores(predicted_features, gallery_features, candidate_rows) -> T
     # A sum of products, since autocast would round a matrix product.
     candidates = _normalised(gallery_features[candidate_rows])
     first, *others = [(factor[:, None] * candidates).sum(dim=-1) for factor in _factors(predicted_features)]
-    return first.clamp_min(0) * others[0].clamp_min(0) if others else first
+    scores = first.clamp_min(0) * others[0].clamp_min(0) if others else first
+    return scores.masked_fill_(candidate_rows < 0, -torch.inf)
 
 
 def _factors(predicted_features: Predicted) -> list[Tensor]:

@@ -36,9 +36,10 @@ class CIRR(Task):
     splits = ("train", "val", "test1")
     categories = ("rc2",)  # it has none; its files begin with the version of its annotations
     protocols = PUBLISHED, PUBLISHED._replace(name="soft", soft=True)
-    captions = {"caption": lambda captions: [tuple(captions)]}
+    captions = {"caption": lambda triplet: [triplet.captions]}
     means = {"mean(R@5+R_s@1)": ("group_recall_at1", "recall_at5")}
     headline = ("recall_at1", "recall_at5", "recall_at10", "group_recall_at1")
+    names_protocol = False
     best = {f"_{kind}": f"{kind}_mean" for kind in ("arithmetic", "harmonic", "geometric")}
 
     def read(self, data_path: Path, category: str, split: str) -> Split:

@@ -44,17 +44,18 @@ class FashionIQ(Task):
         Protocol("searle", "keep", "full", at=(10, 50), captions="both-avg"),
     )
     captions = {
-        "joined": lambda captions: [(_joined(captions),)],
-        "both-avg": lambda captions: [(_joined(captions), _joined(captions[::-1]))],
-        "both-two": lambda captions: [(_joined(captions),), (_joined(captions[::-1]),)],
-        "single-two": lambda captions: [(cleaned_caption(caption),) for caption in captions],
-        "cleaned": lambda captions: [(" and ".join(map(_words_alone, captions)),)],
+        "joined": lambda triplet: [(_joined(triplet.captions),)],
+        "both-avg": lambda triplet: [(_joined(triplet.captions), _joined(triplet.captions[::-1]))],
+        "both-two": lambda triplet: [(_joined(triplet.captions),), (_joined(triplet.captions[::-1]),)],
+        "single-two": lambda triplet: [(cleaned_caption(caption),) for caption in triplet.captions],
+        "cleaned": lambda triplet: [(" and ".join(map(_words_alone, triplet.captions)),)],
     }
     means = {
         **{f"average_recall_at{k}": tuple(f"{category}_recall_at{k}" for category in CATEGORIES) for k in (10, 50)},
         "average_recall": ("average_recall_at10", "average_recall_at50"),
     }
     headline = ("average_recall_at10", "average_recall_at50")
+    names_protocol = False
     best = {"": "average_recall"}
 
     def read(self, data_path: Path, category: str, split: str) -> Split:

@@ -23,13 +23,19 @@ class Triplet(NamedTuple):
     captions: tuple[str, ...]
     """What is to change, in one caption (CIRR) or in those of two annotators (FashionIQ)."""
     targets: tuple[str, ...] = ()
-    """Names of the pictures meant; none in a test split."""
+    """Names of the pictures meant, first the one that the caption was written for; none in a test split."""
     group: tuple[str, ...] = ()
     """Names of the similar pictures that the target was chosen from, the reference among them (CIRR)."""
     id: str = ""
     """What an evaluation server calls the query."""
     graded: tuple[tuple[str, float], ...] = ()
     """(name, grade) of pictures that annotators graded as answers, from -1 to 1 (CIRR's soft targets)."""
+    concept: str = ""
+    """What reference and targets have in common, in words (CIRCO)."""
+    aspects: tuple[str, ...] = ()
+    """The kinds of change that the caption asks for (CIRCO)."""
+    place: str = ""
+    """Where it stands in its file, where that is not its number."""
 
 
 class Query(NamedTuple):
@@ -65,7 +71,7 @@ class Split(NamedTuple):
 
 
 class Protocol(NamedTuple):
-    """One published way of counting recalls."""
+    """One way of counting, most of them published."""
 
     name: str
     reference: str
@@ -78,6 +84,10 @@ class Protocol(NamedTuple):
     """How a triplet's captions become what a query asks: one of the task's `captions`."""
     group_at: tuple[int, ...] = ()
     """Cut-offs of the recalls among the other members of the query's group."""
+    map_at: tuple[int, ...] = ()
+    """Cut-offs of the mean average precision, which all targets of a query count for."""
+    aspect_map_at: int = 0
+    """Cut-off of the mean average precision over the queries of each aspect; 0 for none."""
     soft: bool = False
     """Whether a query scores the best grade among its first answers, and not whether its target is there."""
 
@@ -105,14 +115,16 @@ class Task:
     """What each split is divided into; the names of the annotation files begin with it."""
     protocols: tuple[Protocol, ...]
     """The published one first."""
-    captions: dict[str, Callable[[Sequence[str]], list[tuple[str, ...]]]]
-    """{how: what the queries of a triplet with these captions ask, each in one text or in several to be averaged}"""
+    captions: dict[str, Callable[[Triplet], list[tuple[str, ...]]]]
+    """{how: what the queries of a triplet ask in words, each in one text or in several to be averaged}"""
     means: dict[str, tuple[str, ...]]
     """{metric that papers report: the measures it is the mean of}; later ones may build on earlier ones."""
     headline: tuple[str, ...]
     """Columns of `columns` that a report shows."""
     best: dict[str, str]
     """{ending of a weights file: column that picks these weights}; an empty ending names the only file."""
+    names_protocol = True
+    """Whether validate.py says above its metrics how they were counted, which the published print-outs do not."""
 
     def files(self, data_path: Path, category: str, split: str) -> tuple[Path, Path]:
         """Return the captions file and the listing of pictures of one category of a split."""
@@ -122,11 +134,6 @@ class Task:
     def read(self, data_path: Path, category: str, split: str) -> Split:
         """Read one category of a split; raises InputError for the first kind of fault in its two files."""
         raise NotImplementedError
-
-    def query_text(self, captions: Sequence[str]) -> str:
-        """Return the text that the published validation asks for a triplet's captions."""
-        ((text,),) = self.captions[self.protocols[0].captions](captions)
-        return text
 
     def queries(self, triplets: Sequence[Triplet], captions: str) -> list[Query]:
         """Return the queries that `triplets` make; `captions`, one of the task's ways, says what they ask in words.
@@ -139,7 +146,7 @@ class Task:
             ids = [str(number) for number in range(len(triplets))]
         queries = []
         for name, triplet in zip(ids, triplets, strict=True):
-            asked = self.captions[captions](triplet.captions)
+            asked = self.captions[captions](triplet)
             # A blank caption asks nothing where it is a query of its own; the other one keeps its number.
             numbered = [(f"{name}.{number}" if len(asked) > 1 else name, texts) for number, texts in enumerate(asked)]
             queries += [Query(query, triplet, texts) for query, texts in numbered if len(asked) == 1 or texts[0]]
@@ -171,7 +178,7 @@ class Task:
 
     def printed(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
         """Return what validate.py prints, in percent, from {category: {recall: percent}}."""
-        raise NotImplementedError
+        return self.measures(recalls)
 
     def protocol(self, chosen: Protocol | str | None = None) -> Protocol:
         """Return the protocol called `chosen`; None is the published one. Raises InputError for an unknown name."""
