@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 from src.base.errors import NAMED, InputError, one_line_errors
 from src.base.files import PROJECT_ROOT, write_json
-from src.base.parser import Parser, any_case, count_or_zero, usable_cores
+from src.base.parser import Parser, count_or_zero, usable_cores
+from src.command.flags import dataset_choices, dataset_name
 from src.pictures.findings import FAULT, LEVELS, Finding, Splits, annotation_findings, picture_findings, pictures_of
 from src.pictures.kinds import look_at_all
+from src.tasks.datasets import find_task
 from src.tasks.registry import TASKS, folders
 from src.tasks.triplets import Task
 
@@ -30,8 +32,8 @@ DESCRIPTION = (
 
 def make_parser() -> Parser:
     parser = Parser(DESCRIPTION)
-    help_text = f"{' or '.join(TASKS)}, any case (default: all in the data path)"
-    parser.add_argument("--dataset", type=any_case(*TASKS), help=help_text)
+    help_text = f"{dataset_choices(TASKS)} (default: all in the data path)"
+    parser.add_argument("--dataset", type=dataset_name(TASKS), help=help_text)
     parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
     parser.add_argument(
         "--num-workers", type=count_or_zero, default=usable_cores(), help="processes that decode pictures"
@@ -41,9 +43,9 @@ def make_parser() -> Parser:
 
 
 def tasks_to_check(dataset: str | None, data_path: Path) -> list[Task]:
-    """Return the task called `dataset`, or every one that `data_path` holds; raises InputError when it holds none."""
+    """Return the task that `dataset` names, or all that `data_path` holds; raises InputError when it holds none."""
     if dataset:
-        return [TASKS[dataset]]
+        return [find_task(dataset)]
     found = [task for task in TASKS.values() if (data_path / task.folder).is_dir()]
     if not found:
         raise InputError(f"{data_path}: holds none of {folders()}; --data-path names a folder that does")
@@ -55,12 +57,7 @@ def read_splits(task: Task, data_path: Path) -> Splits:
     root = task.root(data_path)
     splits = {}
     for split in task.splits:
-        # One file is enough to ask for the other: a missing one is the reader's to name.
-        there = [
-            category
-            for category in task.categories
-            if any(file.exists() for file in task.files(data_path, category, split))
-        ]
+        there = task.categories_in(data_path, split)
         if there:
             splits[split] = {category: task.read(data_path, category, split) for category in there}
     if not splits:
@@ -89,7 +86,7 @@ class Checked(NamedTuple):
 
 def check(task: Task, splits: Splits, data_path: Path, num_workers: int) -> Checked:
     """Look at all pictures and annotations of `splits`."""
-    folder = data_path / task.folder
+    folder = task.root(data_path)
     # A picture that several splits or categories list is decoded once.
     paths = list(dict.fromkeys(path for categories in splits.values() for path in pictures_of(categories).values()))
     findings = picture_findings(splits, look_at_all(paths, num_workers), folder) + annotation_findings(splits)

@@ -11,7 +11,7 @@ from src.command import flags
 
 def make_parser() -> Parser:
     parser = Parser("Stage 2: train the Combiner on the training triplets of a data set, CLIP frozen.")
-    flags.add_dataset_option(parser, default="CIRR")
+    flags.add_dataset_option(parser, default="CIRR", split="train")
     parser.add_argument("--combiner-lr", type=positive, default=2e-5, help="learning rate of Adam")
     parser.add_argument("--clip-bs", type=count, default=32, help="pictures or captions that CLIP encodes at once")
     flags.add_training_options(parser, batch_size=1024, validation_frequency=3)

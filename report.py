@@ -8,13 +8,20 @@ The page, report.html in the run folder, opens offline. A run of stage 2 brings 
 from pathlib import Path
 
 from src.base.parser import Parser, count_or_zero, existing_file, name_or_file, usable_cores
-from src.command.flags import RetrieverOptions, add_feature_cache_options, add_skip_missing_option, feature_cache_folder
+from src.command.flags import (
+    RetrieverOptions,
+    add_dataset_option,
+    add_feature_cache_options,
+    add_skip_missing_option,
+    feature_cache_folder,
+)
 
 
 def make_parser() -> Parser:
     parser = Parser("Make a page of a finished run: ladder, curves, and a wall of queries.")
     parser.add_argument("--run-folder", type=Path, required=True, help="run folder of either stage, below models/")
     parser.add_argument("--output", type=Path, help="the page (default: report.html in the run folder)")
+    add_dataset_option(parser, otherwise="the run's; another one is judged too")
     parser.add_argument("--data-path", type=Path, help="folder that holds the data set (default: the run's)")
     moved = "where its file was moved (default: the run's)"
     parser.add_argument("--clip-model-name", type=name_or_file, help=f"the CLIP of the run, {moved}")
@@ -44,7 +51,7 @@ from src.command.text import text_table
 from src.evaluation import failures
 from src.evaluation.judged import Judged
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
-from src.tasks.registry import TASKS
+from src.tasks.datasets import find_task
 from src.tasks.triplets import Split, Task
 from utils import load_retriever, model_label, read_data
 from validate import Validation
@@ -90,7 +97,7 @@ def read_run(folder: Path) -> FinishedRun:
     options = read_json(path, dict)
     # The kept options tell the stage: older runs have no other mark of it.
     stage = next((stage for stage in STAGES if stage.option in options), FINE_TUNING)
-    best = next(iter(stage.best(TASKS[options["dataset"]])))
+    best = next(iter(stage.best(find_task(options["dataset"]))))
     numbered = folder.glob(f"saved_models/{stage.weights}_[0-9]*.pt")
     # By number: as text, epoch 10 comes before epoch 9.
     by_epoch = sorted(numbered, key=lambda path: int(path.stem.rpartition("_")[2]))
@@ -208,7 +215,7 @@ def main(argv=None):
     require_writable(output.parent)
     last, options = runs[-1], runs[-1].options
     args.output_path = Path(options["output_path"])  # the feature cache's place, unless a flag names another
-    task, cache_folder = TASKS[options["dataset"]], feature_cache_folder(args)
+    task, cache_folder = find_task(args.dataset or options["dataset"]), feature_cache_folder(args)
 
     def choose(clip_model_path):
         transform = options["transform"], options["target_ratio"]

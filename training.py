@@ -22,7 +22,7 @@ from src.command.flags import RunOptions, TrainingPlan
 from src.command.run import new_run_folder, open_run
 from src.models.facts import training_facts
 from src.models.weights import weights_digest
-from src.tasks.registry import TASKS
+from src.tasks.datasets import find_task
 from src.tasks.triplets import Split, Task
 from src.training.losses import contrastive_loss
 from src.training.state import STATE_FILE, Keeper, TrainingState, read_state, require_same_run
@@ -79,7 +79,7 @@ def read_training_data(options: RunOptions) -> TrainingData:
     Raises InputError for all that can be wrong with it at first sight, a batch that the triplets do not fill, and an
     output path that cannot be written to.
     """
-    task = TASKS[options.dataset]
+    task = find_task(options.dataset)
     data = read_data(task, options.data_path, "train", "val", skip_missing=options.skip_missing)
     require_full_batch(options.plan.batch_size, sum(len(split.triplets) for split in data["train"].values()))
     require_writable(options.output_path)

@@ -19,7 +19,7 @@ from src.command.flags import (
 
 def make_parser() -> Parser:
     parser = Parser("Print the recalls of a model on the validation split of a data set.")
-    add_dataset_option(parser, required=True)
+    add_dataset_option(parser, otherwise="required", required=True)
     add_protocol_options(parser)
     add_judging_options(parser)
     return parser
@@ -49,6 +49,7 @@ from src.models.weights import weights_digest
 from src.retrieval.answers import Answers, Gallery, answer, predict_queries, with_graded
 from src.retrieval.metrics import chance, in_percent, of_each_query
 from src.retrieval.ranking import Predicted
+from src.tasks.datasets import find_task
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Protocol, Query, Split, Task, Triplet
 from utils import Retriever, autocast, element_wise_sum, extract_caption_features, read_data
@@ -298,7 +299,7 @@ def main(argv=None):
     args = parse_judging(make_parser(), argv)
     checkpoints = args.clip_model_path, args.combiner_path
     vars(args).update(told_by_checkpoints(checkpoints, vars(args), args.given))
-    task = TASKS[args.dataset]
+    task = find_task(args.dataset)
     protocols = chosen_protocols(args, task)
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
     data = read_data(task, args.data_path, "val", skip_missing=args.skip_missing)

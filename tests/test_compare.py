@@ -257,7 +257,7 @@ def test_what_cannot_be_compared(judged, tmp_path, capsys):
         (tmp_path / f"{name}.csv").write_text("".join(content))
         changed[name] = tmp_path / f"{name}.csv", fault
     (tmp_path / "bytes.csv").write_bytes("".join(lines[:3]).encode() + b"\xff\xfe")
-    changed["bytes"] = tmp_path / "bytes.csv", "line 4: not a CSV file in UTF-8"
+    changed["bytes"] = tmp_path / "bytes.csv", "line 4: no text in UTF-8"
     cases = [*changed.values(), (soft, "has protocols soft"), (other, "is of FashionIQ.val.")]
     for path, fault in [*cases, (tmp_path / "nowhere.csv", "no such file")]:
         assert status_of(compare.main, [first, path]) == 2

@@ -112,6 +112,19 @@ def require_writable(folder: Path) -> None:
         raise InputError(f"{existing}: may not be written to")
 
 
+def read_text(path: Path) -> str:
+    """Read a text in UTF-8, without the mark that may begin it; raises InputError when that cannot be done."""
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = 1 + error.object[: error.start].count(b"\n")
+        raise InputError(f"{path}, line {line}: no text in UTF-8, which it has to be saved as") from None
+
+
 def write_json(path: Path, content: object, **options) -> None:
     """Write `content` to `path` as JSON; `options` are json.dumps's."""
     with replacing(path) as unfinished:

@@ -1,6 +1,7 @@
 """The options that commands share, each declared once, without torch: --help and a wrong flag are answered at once."""
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from src.base.parser import (
 )
 from src.command.comet import CometOptions
 from src.pictures.padding import TRANSFORMS
+from src.tasks.own import OwnTriplets
 from src.tasks.registry import TASKS, folders
 from src.tasks.triplets import Protocol, Task
 
@@ -130,7 +132,8 @@ def parse_judging(parser: Parser, argv: list[str] | None = None) -> Namespace:
 def add_protocol_options(parser: Parser) -> None:
     """Add how recalls are counted, and the files that keep more than recalls."""
     group = parser.add_argument_group("protocol")
-    names = dict.fromkeys(protocol.name for task in TASKS.values() for protocol in task.protocols)
+    tasks = *TASKS.values(), OwnTriplets("")
+    names = dict.fromkeys(protocol.name for task in tasks for protocol in task.protocols)
     help_text = f"ways of counting to print in full, or all: {', '.join(names)} (default: as published)"
     group.add_argument("--protocol", nargs="+", type=any_case(*names, "all"), metavar="NAME", help=help_text)
     of_protocol = "(default: the protocol's)"
@@ -182,13 +185,33 @@ def comet_options(args: Namespace) -> CometOptions:
     return CometOptions(args.api_key, args.workspace, args.experiment_name, args.comet_offline)
 
 
-def add_dataset_option(parser: Parser, default: str | None = None, required: bool = False) -> None:
-    """Add --dataset."""
-    otherwise = (
-        "" if default else " (default: required)" if required else " (default: required, or the run's with --resume)"
-    )
-    help_text = f"{' or '.join(TASKS)}, any case{otherwise}"
-    parser.add_argument("--dataset", type=any_case(*TASKS), default=default, required=required, help=help_text)
+def dataset_choices(names: Collection[str]) -> str:
+    """Return what --dataset takes, for a help text."""
+    return f"{', '.join(names)}, in any case, or a folder of own triplets"
+
+
+def dataset_name(names: Collection[str]) -> Callable[[str], str]:
+    """Make a type for an option that takes one of `names`, in any case, or a folder, whose path it makes absolute."""
+    known = any_case(*names)
+
+    def dataset(text: str) -> str:
+        if text.lower() not in map(str.lower, names) and Path(text).is_dir():
+            return str(Path(text).absolute())
+        try:
+            return known(text)
+        except ArgumentTypeError as error:
+            raise ArgumentTypeError(f"{error}, and no folder of own triplets") from None
+
+    return dataset
+
+
+def add_dataset_option(
+    parser: Parser, default: str | None = None, otherwise: str = "", split: str = "val", required: bool = False
+) -> None:
+    """Add --dataset for data sets that have a `split`; `otherwise` says what an empty default means."""
+    names = [task.name for task in TASKS.values() if split in task.splits]
+    help_text = dataset_choices(names) + (f" (default: {otherwise})" if otherwise else "")
+    parser.add_argument("--dataset", type=dataset_name(names), default=default, required=required, help=help_text)
 
 
 def add_training_options(parser: Parser, batch_size: int, validation_frequency: int) -> None:

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from src.base.errors import InputError, first_ten, repeated, shown
+from src.base.files import read_text
 from src.evaluation.intervals import Values
 from src.evaluation.per_query import COLUMNS
+from src.tasks.own import OwnTriplets
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Task
 
@@ -35,13 +37,16 @@ class PerQuery(NamedTuple):
 
     @property
     def task(self) -> Task:
-        """The data set that it is of."""
-        return TASKS[next(iter(self.data.values())).split(".")[0]]
+        """The data set that it is of; own triplets are those that it has the measures of."""
+        name = next(iter(self.data.values())).rsplit(".", 2)[0]
+        has = {metric.rpartition("_at")[0] for metric in self.metrics}
+        own = list(dict.fromkeys(key[1] for key in self.rows)), "group_recall" in has, "map" in has
+        return TASKS.get(name) or OwnTriplets(name, *own)
 
     @property
     def split(self) -> str:
         """The split's name."""
-        return next(iter(self.data.values())).split(".")[1]
+        return next(iter(self.data.values())).rsplit(".", 2)[1]
 
     def keys(self, protocol: str) -> list[Key]:
         """Return the queries of one protocol."""
@@ -69,14 +74,7 @@ def read_all(paths: Sequence[Path]) -> list[PerQuery]:
 
 def read_per_query(path: Path) -> PerQuery:
     """Read a file that --per-query wrote; raises InputError with the number of the first faulty line."""
-    try:
-        content = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        line = 1 + error.object[: error.start].count(b"\n")
-        raise InputError(f"{path}, line {line}: not a CSV file in UTF-8") from None
-    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     rows, data = {}, {}
     try:
         metrics = _metrics(path, list(reader.fieldnames or []))
@@ -121,9 +119,9 @@ def _checked(place: str, row: dict, metrics: list[str]) -> Key:
         for name in metrics
         if not _is_score(row[name])
     ]
-    name, *rest = row["data"].split(".")
-    if name not in TASKS or len(rest) != 2 or rest[0] not in TASKS[name].splits:
-        faults.append(f"{shown(row['data'])!r} is no split of {' or '.join(TASKS)} with its digest")
+    name, *rest = row["data"].rsplit(".", 2)
+    if len(rest) != 2 or rest[0] not in TASKS.get(name, OwnTriplets).splits:
+        faults.append(f"{shown(row['data'])!r} is no data set, split and digest")
     if faults:
         raise InputError(f"{place}: {faults[0]}")
     return row["protocol"], row["category"], row["query"]
@@ -141,7 +139,7 @@ def _is_score(text: str) -> bool:
 
 def _require_complete(run: PerQuery) -> None:
     """Raise InputError unless each protocol has all that the data set's measures are made of."""
-    if len({tuple(data.split(".")[:2]) for data in run.data.values()}) > 1:
+    if len({data.rpartition(".")[0] for data in run.data.values()}) > 1:
         raise InputError(f"{run.path}: is of more than one data set or split: {first_ten(list(run.data.values()))}")
     for protocol in run.data:
         values = run.scores(run.keys(protocol))

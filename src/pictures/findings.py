@@ -11,7 +11,7 @@ import PIL.Image
 from src.base.errors import NAMED, repeated, shown
 from src.pictures.kinds import FAULTS, ODDITIES, Look
 from src.tasks.fashioniq import cleaned_caption
-from src.tasks.triplets import Split
+from src.tasks.triplets import Split, Triplet
 
 LEVELS = FAULT, WARNING, NOTE = "fault", "warning", "note"
 REFUSED = "listed, so a command that needs it refuses"
@@ -115,13 +115,17 @@ def _captions(splits: Splits) -> Iterator[tuple[str, str]]:
     """Yield (where it stands, caption) of every caption."""
     for split, number, triplet in _triplets(splits):
         for caption in triplet.captions:
-            yield f"{split.path.name}[{number}]", caption
+            yield _place(split, number, triplet), caption
 
 
 def _triplet_keys(splits: Splits) -> Iterator[tuple[str, tuple]]:
     """Yield (where it stands, all that makes it this triplet) of every triplet."""
     for split, number, triplet in _triplets(splits):
-        yield f"{split.path.name}[{number}]", (split.path, triplet.reference, triplet.targets, triplet.captions)
+        yield _place(split, number, triplet), (split.path, triplet.reference, triplet.targets, triplet.captions)
+
+
+def _place(split: Split, number: int, triplet: Triplet) -> str:
+    return f"{split.path.name}, {triplet.place}" if triplet.place else f"{split.path.name}[{number}]"
 
 
 def _triplets(splits: Splits):

@@ -26,9 +26,10 @@ class Skipping:
         if not self.enabled:
             return split
         # Training and validation of a command ask more than once; trying every picture takes minutes.
-        if split.path not in self._reduced:
-            self._reduced[split.path] = self._reduce(split, preprocess)
-        return self._reduced[split.path]
+        # By identity, as several categories may stand in one file; kept, as another split may get its number else.
+        if id(split) not in self._reduced:
+            self._reduced[id(split)] = split, self._reduce(split, preprocess)
+        return self._reduced[id(split)][1]
 
     @property
     def mark(self) -> str:

@@ -58,6 +58,10 @@ class CIRCO(Task):
         root = Path(data_path) / self.folder
         return root / self.annotations / f"{split}.json", _found(root, LISTING)
 
+    def categories_in(self, data_path: Path, split: str) -> list[str]:
+        # All splits share the list of pictures.
+        return [category for category in self.categories if self.files(data_path, category, split)[0].exists()]
+
     def read(self, data_path: Path, category: str, split: str) -> Split:
         require_one_of(split, self.splits, "CIRCO split")
         root = self.root(data_path)

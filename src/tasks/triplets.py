@@ -131,6 +131,15 @@ class Task:
         folder, name = Path(data_path) / self.folder / self.annotations, f"{category}.{split}.json"
         return folder / "captions" / f"cap.{name}", folder / "image_splits" / f"split.{name}"
 
+    def categories_in(self, data_path: Path, split: str) -> list[str]:
+        """Return the categories of a split that there are files of."""
+        # One file is enough to ask for the other: a missing one is the reader's to name.
+        return [
+            category
+            for category in self.categories
+            if any(file.exists() for file in self.files(data_path, category, split))
+        ]
+
     def read(self, data_path: Path, category: str, split: str) -> Split:
         """Read one category of a split; raises InputError for the first kind of fault in its two files."""
         raise NotImplementedError

@@ -1,0 +1,237 @@
+"""Own triplets: a folder with pictures and a table for each split, which --dataset takes in place of a name.
+
+The folder holds triplets.train, triplets.val and perhaps triplets.test, each a .csv, .tsv or .jsonl; and, for a gallery
+that is not every picture below it, gallery.<split>.txt or gallery.<split>.<category>.txt with a path a line.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePosixPath
+
+from src.base.errors import InputError, first_ten, repeated, require_one_of
+from src.base.files import read_text
+from src.tasks.fashioniq import FashionIQ, four_texts
+from src.tasks.own.rows import SUFFIXES, Row, read_rows
+from src.tasks.triplets import Protocol, Split, Task, Triplet, is_name, refuse, require_any, stays_inside
+
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
+"""Suffixes, in small letters, of the files that a gallery without a list is made of."""
+ONLY_CATEGORY = "all"
+AT = (1, 5, 10, 50)
+MAP_AT = (5, 10, 25, 50)
+
+
+def pictures_below(folder: Path) -> dict[str, Path]:
+    """Return every picture below a folder, by its suffix, as {path from there: file} in the order of the paths."""
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    named = {path.relative_to(folder).as_posix(): path for path in files}
+    # Hidden folders hold thumbnails and caches.
+    return {name: named[name] for name in sorted(named) if not any(part.startswith(".") for part in Path(name).parts)}
+
+
+def _for_one_too(ask):
+    """Let a way of asking two captions ask a triplet with one as that stands."""
+    return lambda triplet: ask(triplet) if len(triplet.captions) == 2 else [triplet.captions]
+
+
+class OwnTriplets(Task):
+    """Somebody's own triplets. A second caption is treated as FashionIQ's, a group as CIRR's."""
+
+    annotations = ""
+    splits = ("train", "val", "test")
+    captions = FashionIQ.captions | {
+        how: _for_one_too(FashionIQ.captions[how]) for how in ("joined", "both-avg", "both-two")
+    }
+    best = {"": "mean_recall"}
+
+    def __init__(
+        self,
+        name: str,
+        categories: Sequence[str] = (ONLY_CATEGORY,),
+        has_groups: bool = False,
+        has_several: bool = False,
+        path: Path | None = None,
+    ):
+        """Take what its validation split has: the values of the column category, groups, several targets of a query.
+
+        `path` is its folder, where that is not called `name` in the data path.
+        """
+        self.name = self.folder = name
+        self.short_name = re.sub(r"[^\w.-]", "_", name)
+        self.path = path
+        self.categories = tuple(categories)
+        of_group, of_all = ((1, 2, 3) if has_groups else ()), (MAP_AT if has_several else ())
+        self.protocols = (Protocol("own", "drop", "full", AT, "joined", of_group, map_at=of_all),)
+        metrics = [*(f"group_recall_at{k}" for k in of_group), *(f"map_at{k}" for k in of_all)]
+        metrics += [f"recall_at{k}" for k in AT]
+        many = len(categories) > 1
+        averages = {f"average_{metric}": tuple(f"{name}_{metric}" for name in categories) for metric in metrics}
+        prefix = "average_" if many else ""
+        self.means = (averages if many else {}) | {"mean_recall": tuple(f"{prefix}recall_at{k}" for k in AT)}
+        headline = "recall_at1", "recall_at10", "map_at10", "group_recall_at1"
+        self.headline = tuple(f"{prefix}{metric}" for metric in headline if metric in metrics)
+        self._rows = {}
+
+    @classmethod
+    def in_folder(cls, path: Path) -> "OwnTriplets":
+        """Make the task of a folder; raises InputError when it holds no table of triplets, or a faulty one."""
+        path = Path(path).absolute()
+        task = cls(path.name, path=path)
+        # Judging decides what is counted; a folder for training alone, or for a check, has another split.
+        split = next((split for split in ("val", "train", "test") if task.categories_in(path, split)), None)
+        if split is None:
+            raise InputError(f"{path}: holds no triplets.val.csv, .tsv or .jsonl, as a folder of own triplets does")
+        rows = task._table(path, split)
+        categories = dict.fromkeys(row.text("category") or ONLY_CATEGORY for row in rows)
+        has_groups = any("group" in row.cells for row in rows)
+        has_several = any(len(row.cells.get("target", ())) > 1 for row in rows)
+        return cls(path.name, tuple(categories), has_groups, has_several, path)
+
+    def root(self, data_path: Path) -> Path:
+        return super().root(data_path) if self.path is None else self.path
+
+    def files(self, data_path: Path, category: str, split: str) -> tuple[Path, Path]:
+        root = self.root(data_path)
+        names = [root / f"gallery.{split}.{category}.txt", root / f"gallery.{split}.txt"]
+        return self._path(root, split), next((path for path in names if path.is_file()), names[-1])
+
+    def categories_in(self, data_path: Path, split: str) -> list[str]:
+        root = self.root(data_path)
+        return list(self._by_category(root, split)) if self._path(root, split).is_file() else []
+
+    def read_all(self, data_path: Path, split: str) -> dict[str, Split]:
+        # Another split may have other categories.
+        return {
+            category: self.read(data_path, category, split)
+            for category in self._by_category(self.root(data_path), split)
+        }
+
+    def read(self, data_path: Path, category: str, split: str) -> Split:
+        require_one_of(split, self.splits, "split of own triplets")
+        root = self.root(data_path)
+        path, listing = self.files(data_path, category, split)
+        rows = self._by_category(root, split)
+        require_one_of(category, tuple(rows), f"category of {path}")
+        triplets = [_triplet(row) for row in rows[category]]
+        named = {name: root / name for triplet in triplets for name in _names(triplet)}
+        if listing.is_file():
+            pictures = _read_listing(listing, root)
+            for role, names_of in ROLES.items():
+                unlisted = [
+                    f"{triplet.place} ({name})"
+                    for triplet in triplets
+                    for name in names_of(triplet)
+                    if name not in pictures
+                ]
+                refuse(path, unlisted, len(triplets), f"rows with a {role} that {listing.name} does not list")
+        else:
+            # Training has no gallery. A named picture that is not there is found where pictures are looked at.
+            pictures = named if split == "train" else pictures_below(root) | named
+        if split == "train":
+            # A step takes one target, so several are as many triplets.
+            triplets = [triplet._replace(targets=(name,)) for triplet in triplets for name in triplet.targets]
+        return Split(split, path, triplets, pictures)
+
+    def training_texts(self, captions: Sequence[str]) -> tuple[str, ...]:
+        return four_texts(captions) if len(captions) == 2 else tuple(captions)
+
+    def _by_category(self, root: Path, split: str) -> dict[str, list[Row]]:
+        rows = {}
+        for row in self._table(root, split):
+            rows.setdefault(row.text("category") or ONLY_CATEGORY, []).append(row)
+        return rows
+
+    def _table(self, root: Path, split: str) -> list[Row]:
+        """Return the rows of a split's table, which is read and checked once."""
+        path = self._path(root, split)
+        if path not in self._rows:
+            rows = read_rows(path)
+            _check(path, rows, is_test=split == "test")
+            self._rows[path] = rows
+        return self._rows[path]
+
+    def _path(self, root: Path, split: str) -> Path:
+        paths = [root / f"triplets.{split}{suffix}" for suffix in SUFFIXES]
+        there = [path for path in paths if path.is_file()]
+        if len(there) > 1:
+            raise InputError(f"{there[0]}: {there[1].name} lies beside it, and one of them is too much")
+        return there[0] if there else paths[0]
+
+
+ROLES = {
+    "reference": lambda triplet: (triplet.reference,),
+    "target": lambda triplet: triplet.targets,
+    "group member": lambda triplet: triplet.group,
+}
+"""{what a picture is to a triplet: the names of these}"""
+
+
+def _names(triplet: Triplet) -> Collection[str]:
+    return dict.fromkeys(name for names_of in ROLES.values() for name in names_of(triplet))
+
+
+def _check(path: Path, rows: list[Row], is_test: bool) -> None:
+    """Raise InputError for the first kind of fault that rows have, with their numbers."""
+    needed = ("reference", "caption") if is_test else ("reference", "target", "caption")
+
+    def require_none(faulty, fault):
+        refuse(path, [row.place for row in rows if faulty(row)], len(rows), fault)
+
+    for column in needed:
+        require_none(lambda row, column=column: column not in row.cells, f"rows without a {column}")
+    for column in ("id", "category", "group"):
+        if any(column in row.cells for row in rows):
+            require_none(
+                lambda row, column=column: column not in row.cells, f"rows without the {column} that others have"
+            )
+    for column in ("reference", "target", "group"):
+        outside = [
+            f"{row.place} ({name})" for row in rows for name in row.cells.get(column, ()) if not stays_inside(name)
+        ]
+        refuse(path, outside, len(rows), f"rows with a {column} outside the folder")
+    require_none(lambda row: not is_name(row.text("category") or "-"), "rows with a category that is no name")
+    again = repeated([row for row in rows if "id" in row.cells], key=lambda row: row.text("id"))
+    refuse(path, [f"{row.place} ({row.text('id')})" for row in again], len(rows), "rows with the id of another")
+    triplets = {row.place: _triplet(row) for row in rows}
+    for fault, is_faulty in (
+        ("rows whose target is their reference", lambda triplet: triplet.reference in triplet.targets),
+        ("rows with a target twice", lambda triplet: len(set(triplet.targets)) < len(triplet.targets)),
+        (
+            "rows with a target outside their group",
+            lambda triplet: triplet.group and not set(triplet.targets) <= set(triplet.group),
+        ),
+    ):
+        refuse(path, [place for place, triplet in triplets.items() if is_faulty(triplet)], len(rows), fault)
+
+
+def _triplet(row: Row) -> Triplet:
+    """Return the triplet of a row. Without an id of its own it is called by its row's number."""
+    reference = _plain(row.text("reference"))
+    group = [_plain(name) for name in row.cells.get("group", ())]
+    return Triplet(
+        reference=reference,
+        captions=tuple(row.text(column) for column in ("caption", "caption2") if column in row.cells),
+        targets=tuple(_plain(name) for name in row.cells.get("target", ())),
+        # A list of the others means the reference too.
+        group=tuple(dict.fromkeys([*group, reference] if group else ())),
+        id=row.text("id") or row.place.rpartition(" ")[2],
+        place=row.place,
+    )
+
+
+def _plain(path: str) -> str:
+    """Return a relative path as the pictures below a folder are called, whatever system wrote it."""
+    return str(PurePosixPath(path.replace("\\", "/")))
+
+
+def _read_listing(listing: Path, root: Path) -> dict[str, Path]:
+    lines = {number: line.strip() for number, line in enumerate(read_text(listing).splitlines(), start=1)}
+    named = {number: line for number, line in lines.items() if line}
+    require_any(listing, named, "pictures")
+    outside = [f"line {number}" for number, name in named.items() if not stays_inside(name)]
+    refuse(listing, outside, len(named), "paths outside the folder")
+    names = [_plain(name) for name in named.values()]
+    again = repeated(names)
+    if again:
+        raise InputError(f"{listing}: {len(again)} of {len(names)} pictures listed again: {first_ten(again)}")
+    return {name: root / name for name in names}

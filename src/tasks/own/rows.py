@@ -1,0 +1,143 @@
+"""Tables of triplets as people have them: CSV, TSV and JSONL, read row by row. No row is left out in silence."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from src.base.errors import InputError, in_a_line, repeated, shown
+from src.base.files import read_text
+from src.tasks.triplets import is_list_of_text, is_text
+
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+COLUMNS = ("reference", "target", "caption", "caption2", "id", "category", "group")
+LISTS = ("target", "group")
+"""Columns that may hold several names: a list in JSONL, names with | between them in a table."""
+DELIMITERS = ",;\t"
+"""A spreadsheet writes semicolons where the comma is the decimal mark."""
+
+
+class Row(NamedTuple):
+    """A row of a table."""
+
+    place: str
+    """Where it stands, as spreadsheets and editors count: "row 2" is the first one below the header."""
+    cells: dict[str, list[str]]
+    """{one of COLUMNS: what it holds}; a column that the row leaves empty is not there."""
+
+    def text(self, column: str) -> str:
+        """Return the only value of a column, an empty text where there is none."""
+        return self.cells.get(column, [""])[0]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a table; raises InputError with the first faulty row's number."""
+    rows = list(_json_lines(path) if path.suffix == ".jsonl" else _table(path))
+    if not rows:
+        raise InputError(f"{path}: holds no triplets")
+    return rows
+
+
+def column_of(title: str) -> str:
+    """Return a title as COLUMNS has it: in small letters, without blanks, dashes and underscores."""
+    return re.sub(r"[\s_-]", "", title).lower()
+
+
+def _table(path: Path) -> Iterator[Row]:
+    text = read_text(path)
+    first_line = text[: text.find("\n")] if "\n" in text else text
+    delimiter = "\t" if path.suffix == ".tsv" else max(DELIMITERS, key=first_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header, number = None, 0
+    try:
+        for number, cells in enumerate(reader, start=1):
+            if not any(map(str.strip, cells)):
+                continue  # spreadsheets write empty rows
+            if header is None:
+                header = _header(path, cells)
+            elif len(cells) != len(header):
+                raise InputError(f"{path}, row {number}: has {len(cells)} cells, the header has {len(header)}")
+            else:
+                yield Row(f"row {number}", _filled(dict(zip(header, cells, strict=True))))
+    except csv.Error as error:
+        raise InputError(f"{path}, row {number + 1}: no row of a table ({error})") from None
+
+
+def _header(path: Path, titles: list[str]) -> list[str]:
+    columns = [column_of(title) for title in titles]
+    known = [column for column in columns if column in COLUMNS]
+    lacking = [column for column in ("reference", "caption") if column not in known]
+    if lacking:
+        found = ", ".join(map(shown, titles))
+        raise InputError(f"{path}: has no column {lacking[0]}, only {found} (python -m src.tasks.own renames columns)")
+    if repeated(known):
+        raise InputError(f"{path}: has two columns {repeated(known)[0]}")
+    return columns
+
+
+def _filled(cells: dict[str, str]) -> dict[str, list[str]]:
+    """Return the cells of COLUMNS that hold something."""
+    values = {
+        column: [part.strip() for part in (cell.split("|") if column in LISTS else [cell])]
+        for column, cell in cells.items()
+        if column in COLUMNS
+    }
+    return {column: found for column, parts in values.items() if (found := [part for part in parts if part])}
+
+
+# ---- JSONL ----
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    # Not splitlines: it ends lines at characters that stand inside JSON's texts.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            yield Row(f"line {number}", _object(f"{path}, line {number}", line))
+
+
+def _object(place: str, line: str) -> dict[str, list[str]]:
+    """Return the cells of a line; raises InputError, which begins with `place`, for one that is no such object."""
+    try:
+        pairs = json.loads(line, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{place}: no JSON ({in_a_line(error)})") from None
+    if not isinstance(pairs, _Pairs):
+        raise InputError(f"{place}: no JSON object, which {{...}} would be")
+    known = [(column_of(key), value) for key, value in pairs if column_of(key) in COLUMNS]
+    again = repeated([column for column, _ in known])
+    if again:
+        raise InputError(f"{place}: has {again[0]} twice")
+    cells = {}
+    for column, value in known:
+        values = _values(column, value)
+        if values is None:
+            kind = "text or a list of texts" if column in (*LISTS, "caption") else "text"
+            raise InputError(f"{place}: {column} is no {kind}")
+        cells |= {column: values} if values else {}
+    if len(cells.get("caption", ())) > 1:
+        if len(cells["caption"]) > 2 or "caption2" in cells:
+            raise InputError(f"{place}: has more than two captions")
+        cells["caption"], cells["caption2"] = cells["caption"][:1], cells["caption"][1:]
+    return cells
+
+
+class _Pairs(list):
+    """The pairs of a JSON object, which may repeat a key."""
+
+
+def _values(column: str, value: object) -> list[str] | None:
+    """Return what a value holds, without blanks around it; None where it is of a wrong kind."""
+    if value is None:
+        return []
+    if column == "id" and type(value) is int:
+        return [str(value)]
+    if isinstance(value, _Pairs):
+        return None
+    if isinstance(value, list) and column in (*LISTS, "caption") and is_list_of_text(value, len(value)):
+        return [part.strip() for part in value if part.strip()]
+    if not is_text(value):
+        return None
+    return [value.strip()] if value.strip() else []
