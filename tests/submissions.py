@@ -1,9 +1,33 @@
-"""Submissions of CIRR as tests change them, and what is read off the report about them."""
+"""Submissions as tests change them, and what is read off the report about them."""
 
 import json
 import random
 from pathlib import Path
 from typing import NamedTuple
+
+from hypothesis import strategies as st
+
+HOSTILE_TEXT = st.text(st.characters(exclude_categories=()), max_size=12) | st.sampled_from(
+    [
+        "0",
+        "12063",
+        "tensor(12064)",
+        "000000001007.jpg",
+        "version",
+        "metric",
+        "recall",
+        "test1-0-0-img0",
+        "/test1-0-0-img0.png",
+        "\n",
+        "\0",
+    ]
+)
+HOSTILE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | HOSTILE_TEXT | st.just(10**4000),
+    lambda inside: st.lists(inside, max_size=5) | st.dictionaries(HOSTILE_TEXT, inside, max_size=5),
+    max_leaves=20,
+)
+SUBMISSIONS = st.dictionaries(HOSTILE_TEXT, st.lists(HOSTILE_TEXT | HOSTILE, max_size=5) | HOSTILE, max_size=8)
 
 
 class Pair(NamedTuple):

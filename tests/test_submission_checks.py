@@ -14,7 +14,7 @@ from src.tasks.registry import TASKS
 from submitting import read_test_split, say_whether_ready
 from tests.commands import status_of
 from tests.processes import python
-from tests.submissions import made_up, write
+from tests.submissions import HOSTILE, SUBMISSIONS, made_up, write
 
 HEAVY = {"torch", "torchvision", "numpy", "pandas", "scipy", "PIL"}
 
@@ -53,15 +53,6 @@ def test_it_imports_nothing_heavy():
     assert python("-c", code, cwd=PROJECT_ROOT).stdout.strip() == "set()"
 
 
-HOSTILE_TEXT = st.text(st.characters(exclude_categories=()), max_size=12) | st.sampled_from(
-    ["12063", "tensor(12064)", "version", "metric", "recall", "test1-0-0-img0", "/test1-0-0-img0.png", "\n", "\0"]
-)
-HOSTILE = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | HOSTILE_TEXT | st.just(10**4000),
-    lambda inside: st.lists(inside, max_size=5) | st.dictionaries(HOSTILE_TEXT, inside, max_size=5),
-    max_leaves=20,
-)
-SUBMISSIONS = st.dictionaries(HOSTILE_TEXT, st.lists(HOSTILE_TEXT | HOSTILE, max_size=5) | HOSTILE, max_size=8)
 EXAMPLES = settings(
     max_examples=200, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

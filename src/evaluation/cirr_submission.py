@@ -10,7 +10,24 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from src.base.errors import in_a_line, shown
-from src.evaluation.submission import FAULT, WARNING, Constant, Number, SubmissionFile, read_object, take_answers
+from src.evaluation.submission import (
+    WARNING,
+    Constant,
+    Form,
+    Number,
+    SubmissionFile,
+    are_alike,
+    check_lengths,
+    conclude,
+    find_missing,
+    find_odd_keys,
+    find_repeats,
+    number_in,
+    plain_answers,
+    read_object,
+    take_answers,
+    with_reference,
+)
 from src.tasks.cirr import GROUP_SIZE
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Triplet
@@ -18,12 +35,18 @@ from src.tasks.triplets import Split, Triplet
 VERSION = "rc2"
 LENGTHS = {"recall": 50, "recall_subset": 3}
 """{metric: how many names the server wants for each pair}"""
-LARGEST = 5_000_000
-"""Bytes that the server takes of one file. A right file of recalls has 4.2 million."""
+FORM = Form(
+    key="pair id",
+    queries="pairs",
+    name="a name",
+    names="names",
+    example='"12063": ["test1-147-1-img1", …]',
+    largest=5_000_000,
+    limit="the server takes 5 MB",
+)
+"""A right file of recalls has 4.2 MB."""
 
 # Bounds of what is odd about all lists together. CIRR's own example is far from each.
-LEAST_DIFFERENT = 0.1
-"""With fewer different lists than this share of the pairs, the query plays hardly a part. The example: 0.999."""
 MOST_DEAF = 0.9
 """Share of the references whose pairs all have one list, from which on captions play no part. The example: 0."""
 LEAST_NAMED = 0.5
@@ -47,13 +70,7 @@ def check(paths: list[Path], split: Split, data_path: Path, checkpoints: Collect
             _check_answers(file, triplets, split.pictures, data_path)
     _check_pair(files, triplets)
     for file in files:
-        written = file.path.stat().st_mtime
-        newer = [shown(checkpoint.name) for checkpoint in checkpoints if checkpoint.stat().st_mtime > written]
-        if newer:
-            mend = f"Write the submission again, if these weights are meant: {', '.join(newer)}."
-            file.find("older than its checkpoint", mend, level=WARNING)
-        # Sorting is stable, so a cause stays before what may follow from it.
-        file.findings.sort(key=lambda finding: finding.level != FAULT)
+        conclude(file, checkpoints)
     return files
 
 
@@ -62,12 +79,17 @@ def check(paths: list[Path], split: Split, data_path: Path, checkpoints: Collect
 
 def _read(path: Path) -> SubmissionFile:
     """Read a file; find what is wrong with its form, version and metric."""
-    file = SubmissionFile(path)
-    told = read_object(file, LARGEST)
+    file = SubmissionFile(path, FORM)
+    told = read_object(file)
     if told is None:
         return file
+    if file.is_indented and file.size <= FORM.largest:
+        file.find("indented", f"Write it without indentation: {FORM.limit}, and blanks count.", level=WARNING)
     if told.get("version") != VERSION:
-        file.find("wrong version", f'Write "version": "{VERSION}", where it {_has(told, "version")}.')
+        mend = f'Write "version": "{VERSION}", where it {_has(told, "version")}.'
+        if {"0", "1"} <= told.keys() and told.keys().isdisjoint(("version", "metric")):
+            mend += " Is it a submission to CIRCO? Then add --dataset CIRCO."
+        file.find("wrong version", mend)
     take_answers(file, {key: value for key, value in told.items() if key not in ("version", "metric")})
     if file.answers:
         _tell_metric(file, told)
@@ -102,12 +124,10 @@ def _tell_metric(file: SubmissionFile, told: dict) -> None:
 
 def _check_answers(file: SubmissionFile, triplets: dict[str, Triplet], pictures: dict, data_path: Path) -> None:
     file.answers = answers = _check_names(file, _check_ids(file, triplets, data_path), pictures)
-    _check_lengths(file, len(pictures))
-    several = [key for key, names in answers.items() if len(set(names)) < len(names)]
-    file.find("lists that repeat a name", "Give each picture once in a list.", several, len(answers))
-    referring = [key for key, names in answers.items() if triplets[key].reference in names]
+    check_lengths(file, LENGTHS[file.metric], len(pictures))
+    find_repeats(file)
     mend = "Take the query's own reference out of the ranking, before the list is cut."
-    file.find("lists with the query's reference", mend, referring, len(answers))
+    file.find("lists with the query's reference", mend, with_reference(file, triplets), len(answers))
     if file.metric == "recall":
         _check_variety(file, triplets, pictures)
         return
@@ -122,37 +142,22 @@ def _check_answers(file: SubmissionFile, triplets: dict[str, Triplet], pictures:
 
 def _check_ids(file: SubmissionFile, triplets: dict[str, Triplet], data_path: Path) -> dict[str, list[str]]:
     """Find what is wrong with the pair ids; return {pair id of test1: names}, also where the file spells it oddly."""
-    numbers = {key: _number(key) for key in file.ids if key not in triplets}
-    odd = {key: number for key, number in numbers.items() if number in triplets}
-    foreign = [key for key in numbers if key not in odd]
-    val_ids = _ids_of_val(data_path) if foreign else set()
+    odd = find_odd_keys(file, triplets)
+    numbers = {key: number_in(key) for key in file.ids if key not in triplets and key not in odd}
+    val_ids = _ids_of_val(data_path) if numbers else set()
     of_val = {
-        key: numbers[key]
-        for key in foreign
-        if numbers[key] in val_ids or any(map(_is_of_val, file.answers.get(key, ())))
+        key: number
+        for key, number in numbers.items()
+        if number in val_ids or any(map(_is_of_val, file.answers.get(key, ())))
     }
     mend = "Answer the queries of cap.rc2.test1.json: these are of the split val."
     file.find("pairs of val", mend, of_val, len(file.ids))
-    for key in list(odd)[:1]:
-        mend = f'Write "{odd[key]}", where it has "{shown(key)}": str(int(pair_id)) makes it.'
-        file.find("keys that are no plain pair id", mend, odd, len(file.ids))
-    unknown = [key for key in foreign if key not in of_val]
     mend = "Answer only the queries of cap.rc2.test1.json."
+    unknown = [key for key in numbers if key not in of_val]
     file.find("pairs that test1 does not have", mend, unknown, len(file.ids))
-
-    there = {*file.ids, *odd.values()}
-    missing = [key for key in triplets if key not in there]
-    # Where not one is right the file answers something else, and that is said already.
-    if len(missing) < len(triplets):
-        mend = "Answer every query of cap.rc2.test1.json, also one whose pictures --skip-missing leaves out."
-        file.find("pairs missing", mend, missing, len(triplets))
-    plain = {odd.get(key, key): names for key, names in file.answers.items()}
-    return {key: names for key, names in plain.items() if key in triplets}
-
-
-def _number(key: str) -> str:
-    found = re.search("[1-9][0-9]*", key)
-    return found[0] if found else ""
+    mend = "Answer every query of cap.rc2.test1.json, also one whose pictures --skip-missing leaves out."
+    find_missing(file, triplets, odd, mend)
+    return plain_answers(file, triplets, odd)
 
 
 def _ids_of_val(data_path: Path) -> set[str]:
@@ -199,30 +204,12 @@ def _kind_of(name: str) -> str:
     return "names of val" if _is_of_val(name) else "names that test1 does not list"
 
 
-def _check_lengths(file: SubmissionFile, gallery: int) -> None:
-    answers, wanted = file.answers, LENGTHS[file.metric]
-    nearly = [key for key, names in answers.items() if len(names) == wanted - 1]
-    short = [key for key, names in answers.items() if len(names) < wanted - 1]
-    if gallery <= wanted:
-        mend = f"Rank a larger gallery: of {gallery} pictures no list can name {wanted} besides the reference."
-        file.find("lists too short", mend, nearly + short, len(answers))
-    else:
-        mend = f"Take the reference out of the ranking before it is cut at {wanted}, not after."
-        file.find("lists one name short", mend, nearly, len(answers))
-        file.find("lists too short", f"Give the first {wanted} names of the whole ranking.", short, len(answers))
-    long = [key for key, names in answers.items() if len(names) > wanted]
-    file.find("lists too long", f"Cut each ranking at {wanted} names.", long, len(answers))
-
-
 def _check_variety(file: SubmissionFile, triplets: dict[str, Triplet], pictures: dict) -> None:
     """Find lists that hardly depend on the query, or not on its caption, or that leave out part of the gallery."""
-    lists = {key: tuple(names) for key, names in file.answers.items()}
-    alike = Counter(lists.values())
-    if len(alike) < LEAST_DIFFERENT * len(lists):
-        mend = f"Rank for each query anew: {len(lists):,} queries have {len(alike):,} different lists."
-        file.find("lists that others equal", mend, [key for key in lists if alike[lists[key]] > 1], len(lists))
+    if are_alike(file):
         return  # such lists name few pictures too
 
+    lists = {key: tuple(names) for key, names in file.answers.items()}
     asked = defaultdict(list)
     for key in lists:
         asked[triplets[key].reference].append(key)
