@@ -69,6 +69,6 @@ def say_whether_ready(task: Task, files: Sequence[SubmissionFile], data_path: Pa
         return
     # A toy gallery has no fifty pictures. Its files are right for what they are, so this is no error.
     print(f"not for {task.name}'s server as they are: {', '.join(faults)}. To see all:", file=sys.stderr)
-    seeing = ["python", "check_submission.py", *(file.path for file in files)]
-    seeing += ["--data-path", Path(data_path).absolute()]
+    options = ["--dataset", task.name, "--data-path", Path(data_path).absolute()]
+    seeing = ["python", "check_submission.py", *(file.path for file in files), *options]
     print(f"  {shlex.join(map(str, seeing))}", file=sys.stderr)

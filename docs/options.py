@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import check_data
 import check_submission
+import circo_test_submission
 import cirr_test_submission
 import clip_fine_tune
 import combiner_train
@@ -29,6 +30,7 @@ DOORS = (
     validate,
     compare,
     cirr_test_submission,
+    circo_test_submission,
     check_submission,
     report,
     check_data,

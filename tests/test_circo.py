@@ -8,6 +8,8 @@ import ir_measures
 import pytest
 import torch
 
+import check_submission
+import circo_test_submission
 import validate
 from src.retrieval.answers import Gallery, answer, with_graded
 from src.retrieval.metrics import average_precision, chance, in_percent
@@ -242,3 +244,27 @@ def test_another_size_than_cocos_is_said(circo, tmp_path, capsys):
     validate.main(["--dataset", "CIRCO", *toy_options(circo, tmp_path)])
     CIRCO.read_all(write_circo(tmp_path, pictures=30, queries=(3, 3)), "val")
     assert "lists 30 pictures, CIRCO's gallery has 123,403" in capsys.readouterr().err
+
+
+# ---- the submission ----
+
+
+@pytest.mark.parametrize("arguments", [[], ["--reference", "drop", "--captions", "concept"]])
+def test_a_submission(arguments, tmp_path, world, capsys):
+    folder = write_circo(tmp_path, pictures=60, queries=(3, 12))
+    shutil.copy(world / "small_clip.pt", tmp_path)
+    options = toy_options(folder, tmp_path)
+    circo_test_submission.main(["--submission-name", "mine", *arguments, *options])
+    said = capsys.readouterr()
+    path = tmp_path / "submission" / "CIRCO" / "submission_mine.json"
+    head, printed = said.out.splitlines()
+    counted = "reference dropped, captions concept" if arguments else "reference kept, captions caption"
+    assert head == f"CIRCO test, protocol {head.split()[3]} full gallery, {counted}; queries over pictures: 12 over 60"
+    assert printed == str(path)
+    content = json.loads(path.read_text())
+    entries = json.loads((tmp_path / "CIRCO" / "annotations" / "test.json").read_text())
+    assert list(content) == [str(number) for number in range(12)]
+    holding = [entry["reference_img_id"] in content[str(entry["id"])] for entry in entries]
+    assert not any(holding) if arguments else any(holding)
+    assert "ready to upload to CIRCO's server" in said.err
+    assert status_of(check_submission.main, ["--dataset", "circo", path, "--data-path", folder]) == 0

@@ -177,13 +177,10 @@ def _check(path: Path, rows: list[Row], is_test: bool) -> None:
     def require_none(faulty, fault):
         refuse(path, [row.place for row in rows if faulty(row)], len(rows), fault)
 
+    # What some rows have, all need.
+    needed += tuple(column for column in ("id", "category", "group") if any(column in row.cells for row in rows))
     for column in needed:
-        require_none(lambda row, column=column: column not in row.cells, f"rows without a {column}")
-    for column in ("id", "category", "group"):
-        if any(column in row.cells for row in rows):
-            require_none(
-                lambda row, column=column: column not in row.cells, f"rows without the {column} that others have"
-            )
+        require_none(lambda row, column=column: column not in row.cells, f"rows without {column}")
     for column in ("reference", "target", "group"):
         outside = [
             f"{row.place} ({name})" for row in rows for name in row.cells.get(column, ()) if not stays_inside(name)
