@@ -21,6 +21,7 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
+from retriever import Retriever
 from src.base.distributed import command, is_first
 from src.evaluation.cirr_submission import check
 from src.models.registry import backbone_of
@@ -29,7 +30,7 @@ from src.retrieval.answers import Answers
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split
 from submitting import answered, read_test_split, submit
-from utils import Encoder, Retriever
+from utils import Encoder
 
 GROUP_ANSWERS = 3
 

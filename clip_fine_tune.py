@@ -37,12 +37,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_utils import Batch, TripletImages, TripletRows
+from retriever import load_retriever
 from src.base.distributed import command
 from src.command.run import FINE_TUNING
 from src.models.backbone import ENCODERS, Backbone
 from src.training.gradient_caching import in_pieces
 from training import prepare, read_training_data, train_stage
-from utils import caption_tokens, device, element_wise_sum, load_retriever, to_device
+from utils import caption_tokens, device, element_wise_sum, to_device
 
 
 class FineTuning(nn.Module):

@@ -30,12 +30,13 @@ from torch import Tensor, nn
 
 from combiner import Combiner
 from data_utils import Batch, TripletRows
+from retriever import load_retriever
 from src.base.distributed import command
 from src.command.run import COMBINER_TRAINING
 from src.models.facts import told_by_checkpoints
 from src.tasks.triplets import Task
 from training import prepare, read_training_data, train_stage
-from utils import Encoder, autocast, device, load_retriever
+from utils import Encoder, autocast, device
 
 
 class CombinerTraining(nn.Module):

@@ -43,6 +43,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from combiner import load_combiner
+from retriever import load_retriever
 from src.base.errors import InputError, one_line_errors
 from src.base.files import read_json, replacing, require_writable
 from src.command.page import curves, page, table
@@ -53,7 +54,7 @@ from src.evaluation.judged import Judged
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
 from src.tasks.datasets import find_task
 from src.tasks.triplets import Split, Task
-from utils import load_retriever, model_label, read_data
+from utils import model_label, read_data
 from validate import Validation
 
 # Caption alone and picture alone come first: a sum that barely beats them has learned a shortcut.

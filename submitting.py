@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from combiner import load_combined
+from retriever import Retriever
 from src.base.distributed import is_first
 from src.base.files import require_writable, time_stamp
 from src.command.comet import start_experiment
@@ -15,7 +16,7 @@ from src.evaluation.submission import FAULT, SubmissionFile
 from src.models.facts import told_by_checkpoints
 from src.retrieval.answers import Answers, answer, predict_queries
 from src.tasks.triplets import Protocol, Split, Task
-from utils import Retriever, autocast, read_data
+from utils import autocast, read_data
 
 ANSWERS = 50
 """What both servers want of each query."""

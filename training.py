@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from data_utils import TripletRows
+from retriever import Retriever
 from src.base import distributed
 from src.base.bars import Bar
 from src.base.errors import InputError, fault_of_machine, in_a_line, is_out_of_memory, one_line
@@ -27,7 +28,6 @@ from src.tasks.triplets import Split, Task
 from src.training.losses import contrastive_loss
 from src.training.state import STATE_FILE, Keeper, TrainingState, read_state, require_same_run
 from utils import (
-    Retriever,
     autocast,
     autocast_dtype,
     device,

@@ -1,9 +1,11 @@
 """What stands around the model: device and precision, features, and what the training loop reports."""
 
-import copy
 import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -11,24 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, default_collate
 
-from data_utils import Pictures, make_transform
+from data_utils import Pictures
 from src.base import distributed
 from src.base.bars import Bar
 from src.base.loading import Loader
 from src.base.memory import halving
-from src.command.flags import PRECISIONS, RetrieverOptions
-from src.models.backbone import ENCODERS, Backbone
+from src.command.flags import PRECISIONS
+from src.models.backbone import Backbone
 from src.models.registry import backbone_of, load_backbone
 from src.models.weights import weights_digest, write_checkpoint
-from src.pictures.cache import ImageCache
 from src.pictures.opening import require_present
-from src.pictures.skipping import Skipping
-from src.retrieval.answers import Gallery
 from src.retrieval.row_store import RowStore, file_key
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Task
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+SECONDS_AT_ONCE = 20
+"""How long pictures are encoded before their features are kept."""
 
 
 def autocast(precision: str, training: bool = False) -> torch.autocast:
@@ -98,14 +100,23 @@ def extract_index_features(
     dataset: Dataset, clip_model: Backbone | nn.Module, num_workers: int = 0, batch_size: int = 32
 ) -> tuple[Tensor, list[str]]:
     """Return features [images, dim] of (name, image) items, fp32 and not normalised, and the pictures' names."""
-    backbone = backbone_of(clip_model)
-    pins = device.type == "cuda"
-    loader = Loader(dataset, num_workers, batch_size=batch_size, pin_memory=pins, collate_fn=collate_fn)
     features, names = [], []
-    for batch_names, images in Bar(loader, desc="gallery", leave=False):
-        features.append(halving(lambda some: backbone.encode_images(to_device(some)).float(), images, "pictures"))
+    for batch_names, rows in _encoded_batches(dataset, backbone_of(clip_model), num_workers, batch_size):
+        features.append(rows)
         names.extend(batch_names)
     return torch.cat(features), names
+
+
+def _encoded_batches(
+    dataset: Dataset, backbone: Backbone, num_workers: int, batch_size: int
+) -> Iterator[tuple[Sequence[str], Tensor]]:
+    """Yield (names, features [images, dim]) of each batch of (name, image) items, with a bar."""
+    pins = device.type == "cuda"
+    loader = Loader(dataset, num_workers, batch_size=batch_size, pin_memory=pins, collate_fn=collate_fn)
+    with Bar(desc="gallery", total=len(dataset), unit=" pictures", leave=False) as bar:
+        for names, images in loader:
+            yield names, halving(lambda some: backbone.encode_images(to_device(some)).float(), images, "pictures")
+            bar.update(len(names))
 
 
 class Encoder:
@@ -140,7 +151,8 @@ class Encoder:
         if "image" not in self.frozen:
             return distributed.shared_out(range(len(pictures)), encode)
         keys = [file_key(pictures.paths[name]) for name in pictures.names]
-        return self._kept("image", pictures.preprocess.settings, keys, encode)
+        in_parts = partial(self._in_parts, pictures)
+        return self._kept("image", pictures.preprocess.settings, keys, in_parts)
 
     def captions(self, captions: Sequence[str]) -> Tensor:
         """Return features [captions, dim], fp32 and not normalised."""
@@ -150,15 +162,40 @@ class Encoder:
 
         if "text" not in self.frozen:
             return distributed.shared_out(range(len(captions)), encode)
-        return self._kept("text", {}, captions, encode)
+        return self._kept("text", {}, captions, lambda missing: [(missing, distributed.shared_out(missing, encode))])
 
-    def _kept(self, encoder, settings, keys, encode):
+    @torch.inference_mode()
+    def _in_parts(self, pictures: Pictures, missing: list[int]) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield (numbers, features) of `missing` pictures, some seconds' work at a time: all that a kill costs.
+
+        Alone, an interruption costs nothing: what was encoded is given before it goes on.
+        """
+        mine, everyone = distributed.dealt(missing), distributed.processes()
+        batches = _encoded_batches(Subset(pictures, mine), self.backbone, self.num_workers, self.batch_size)
+        done, at_once = 0, 1
+        while done < len(mine):
+            started, rows = time.monotonic(), []
+            try:
+                rows.extend(features for _, features in islice(batches, at_once))
+            except BaseException:
+                if rows and everyone == 1:
+                    yield missing[done : done + sum(map(len, rows))], torch.cat(rows)
+                raise
+            features = distributed.in_turn_again(torch.cat(rows))
+            numbers = missing[done * everyone : done * everyone + len(features)]
+            yield numbers, features[: len(numbers)]
+            done += len(features) // everyone
+            fitting = round(at_once * SECONDS_AT_ONCE / (time.monotonic() - started + 1e-3))
+            # All must take as many, or they would wait for each other.
+            at_once = distributed.broadcast(max(1, min(2 * at_once, fitting)))
+
+    def _kept(self, encoder, settings, keys, encode_in_parts):
         # One process asks the disk; the answer must be the same for all, or they would wait for each other.
         store = self._store(encoder, settings) if distributed.is_first() else None
         missing = distributed.broadcast(None if store is None else store.missing(keys))
-        new = distributed.shared_out(missing, encode) if missing else None
-        if store is not None and missing:
-            store.add([keys[position] for position in missing], [new.cpu().numpy()])
+        for positions, rows in encode_in_parts(missing) if missing else ():
+            if store is not None:
+                store.add([keys[position] for position in positions], [rows.cpu().numpy()])
         rows = distributed.broadcast(None if store is None else torch.from_numpy(store.read(keys)))
         return rows.to(device)
 
@@ -203,69 +240,6 @@ def read_data(task: Task, data_path: Path, *names: str, skip_missing: bool = Fal
 
 
 # ---- what answers ----
-
-
-class Retriever:
-    """What answers queries: a CLIP, the transform of its pictures, and the function that combines both features."""
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        preprocess: Callable,
-        skipping: Skipping,
-        image_cache: ImageCache | None = None,
-        combining_function: Callable[[Tensor, Tensor], Tensor] = element_wise_sum,
-    ):
-        self.encoder, self.preprocess = encoder, preprocess
-        self.skipping, self.image_cache = skipping, image_cache
-        self.combining_function = combining_function
-
-    @property
-    def backbone(self) -> Backbone:
-        return self.encoder.backbone
-
-    def combining_by(self, function: Callable[[Tensor, Tensor], Tensor]) -> "Retriever":
-        """Return this retriever with another combining function; both share every feature."""
-        other = copy.copy(self)
-        other.combining_function = function
-        return other
-
-    def usable(self, split: Split) -> Split:
-        """Return the split without what --skip-missing leaves out."""
-        return self.skipping.usable(split, self.preprocess)
-
-    def pictures(self, paths: dict[str, Path]) -> Pictures:
-        """Return the picture files {name: file} behind this transform."""
-        return Pictures(paths, self.preprocess, self.image_cache)
-
-    def keep_decoded(self, some: Iterable[Pictures]) -> None:
-        """Add to the image cache, where there is one, what it lacks of `some` pictures."""
-        if self.image_cache is not None:
-            paths = dict.fromkeys(path for pictures in some for path in pictures.paths.values())
-            self.image_cache.fill(list(paths), self.encoder.num_workers)
-
-    def gallery(self, pictures: Pictures) -> Gallery:
-        """Return pictures as a gallery: their features and names."""
-        return Gallery(self.encoder.pictures(pictures), pictures.names)
-
-
-def load_retriever(
-    options: RetrieverOptions,
-    frozen: Sequence[str] = ENCODERS,
-    batch_size: int = 32,
-    skipping: Skipping | None = None,
-) -> Retriever:
-    """Load what the options name: CLIP, in fp32 and eval mode on the device, its transform, and what keeps features.
-
-    `frozen` and `batch_size` are Encoder's; `skipping` is another retriever's, which has tried the same pictures. The
-    sum combines. Raises InputError when something cannot be loaded.
-    """
-    backbone = load_clip(options.clip_model_name, options.clip_model_path)
-    encoder = Encoder(backbone, frozen, options.feature_cache, options.num_workers, batch_size)
-    preprocess = make_transform(options.transform, options.target_ratio, backbone.resolution, backbone.normalisation)
-    image_cache = None if options.image_cache is None else ImageCache(options.image_cache, preprocess)
-    skipping = skipping or Skipping(options.skip_missing, options.num_workers)
-    return Retriever(encoder, preprocess, skipping, image_cache)
 
 
 def load_clip(clip_model_name: str, clip_model_path: Path | None = None) -> Backbone:

@@ -36,6 +36,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from combiner import image_only, load_combined, text_only
+from retriever import Retriever
 from src.base.distributed import command, is_first
 from src.base.files import require_writable, write_json
 from src.command.comet import start_experiment
@@ -52,7 +53,7 @@ from src.retrieval.ranking import Predicted
 from src.tasks.datasets import find_task
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Protocol, Query, Split, Task, Triplet
-from utils import Retriever, autocast, element_wise_sum, extract_caption_features, read_data
+from utils import autocast, element_wise_sum, extract_caption_features, read_data
 
 # ---- for other code ----
 

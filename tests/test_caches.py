@@ -12,6 +12,7 @@ import combiner_train
 import validate
 from data_utils import Pictures, make_transform
 from src.base.errors import InputError
+from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip
 from src.models.openai_clip import small_clip as random_clip
 from src.models.weights import read_weights
@@ -19,7 +20,7 @@ from src.pictures.cache import ImageCache
 from tests.commands import COMBINER
 from tests.odd_pictures import write_taken
 from tests.splits import read_cirr
-from utils import ENCODERS, Encoder, autocast, extract_caption_features, extract_index_features
+from utils import Encoder, autocast, extract_caption_features, extract_index_features
 
 STAGE_1 = ["--dataset", "CIRR", "--num-epochs", "2", "--batch-size", "16", "--learning-rate", "1e-3"]
 STAGE_2 = ["--num-epochs", "2", "--batch-size", "16", *COMBINER]
@@ -84,6 +85,25 @@ def test_only_a_changed_picture_is_encoded_again(own_world, small_clip, tmp_path
     assert encoded() == (1, 0)
     assert (before != after).any(dim=1).nonzero().flatten().tolist() == [7]
     torch.testing.assert_close(after, extract_index_features(gallery, small_clip)[0], rtol=0, atol=1e-5)
+
+
+def test_what_was_encoded_before_an_interruption_is_kept(world, small_clip, tmp_path, encoded, monkeypatch):
+    gallery = gallery_of(world)
+    open_picture = gallery.images
+
+    def interrupted(numbers):
+        if numbers[0] >= 20:
+            raise KeyboardInterrupt
+        return open_picture(numbers)
+
+    monkeypatch.setattr(gallery, "images", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Encoder(small_clip, ENCODERS, tmp_path, batch_size=4).pictures(gallery)
+    assert encoded() == (20, 0)
+    monkeypatch.setattr(gallery, "images", open_picture)
+    features = Encoder(small_clip, ENCODERS, tmp_path, batch_size=4).pictures(gallery)
+    assert encoded() == (10, 0)
+    torch.testing.assert_close(features, extract_index_features(gallery, small_clip)[0], rtol=0, atol=1e-5)
 
 
 def test_everything_that_features_depend_on_is_told_apart(world, small_clip, tmp_path, encoded, device):

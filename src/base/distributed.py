@@ -191,6 +191,20 @@ def shared_out(numbers: Sequence[int], compute: Callable[[Sequence[int]], Tensor
     return torch.cat(_everyones(rows))[: len(numbers)]
 
 
+def dealt(numbers: Sequence[int]) -> list[int]:
+    """Return this process's part of `numbers`, dealt in turn; all parts are as long, the last number fills them up."""
+    first = dist.get_rank() if dist.is_initialized() else 0
+    ends = range(first, first + processes() * -(-len(numbers) // processes()), processes())
+    return [numbers[min(place, len(numbers) - 1)] for place in ends]
+
+
+def in_turn_again(rows: Tensor) -> Tensor:
+    """Return all processes' `rows`, as long in each, in the order that `dealt` dealt them in."""
+    if processes() == 1:
+        return rows
+    return torch.stack(_everyones(rows.contiguous()), dim=1).flatten(0, 1)
+
+
 def _everyones(rows: Tensor) -> list[Tensor]:
     """Return every process's `rows`, which must be alike in shape."""
     everyones = [torch.empty_like(rows) for _ in range(processes())]

@@ -108,7 +108,7 @@ class RetrieverOptions(NamedTuple):
 
 
 def retriever_options(args: Namespace) -> RetrieverOptions:
-    """Return the part of a command's options that `utils.load_retriever` takes."""
+    """Return the part of a command's options that `retriever.load_retriever` takes."""
     return RetrieverOptions(
         args.clip_model_name,
         getattr(args, "clip_model_path", None),

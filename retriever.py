@@ -1,0 +1,79 @@
+"""What answers queries: a CLIP, the transform of its pictures, and the function that combines both features."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from data_utils import Pictures, make_transform
+from src.command.flags import RetrieverOptions
+from src.models.backbone import ENCODERS, Backbone
+from src.pictures.cache import ImageCache
+from src.pictures.skipping import Skipping
+from src.retrieval.answers import Gallery
+from src.tasks.triplets import Split
+from utils import Encoder, element_wise_sum, load_clip
+
+
+class Retriever:
+    """What answers queries: a CLIP, the transform of its pictures, and the function that combines both features."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        preprocess: Callable,
+        skipping: Skipping,
+        image_cache: ImageCache | None = None,
+        combining_function: Callable[[Tensor, Tensor], Tensor] = element_wise_sum,
+    ):
+        self.encoder, self.preprocess = encoder, preprocess
+        self.skipping, self.image_cache = skipping, image_cache
+        self.combining_function = combining_function
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.encoder.backbone
+
+    def combining_by(self, function: Callable[[Tensor, Tensor], Tensor]) -> "Retriever":
+        """Return this retriever with another combining function; both share every feature."""
+        other = copy.copy(self)
+        other.combining_function = function
+        return other
+
+    def usable(self, split: Split) -> Split:
+        """Return the split without what --skip-missing leaves out."""
+        return self.skipping.usable(split, self.preprocess)
+
+    def pictures(self, paths: dict[str, Path]) -> Pictures:
+        """Return the picture files {name: file} behind this transform."""
+        return Pictures(paths, self.preprocess, self.image_cache)
+
+    def keep_decoded(self, some: Iterable[Pictures]) -> None:
+        """Add to the image cache, where there is one, what it lacks of `some` pictures."""
+        if self.image_cache is not None:
+            paths = dict.fromkeys(path for pictures in some for path in pictures.paths.values())
+            self.image_cache.fill(list(paths), self.encoder.num_workers)
+
+    def gallery(self, pictures: Pictures) -> Gallery:
+        """Return pictures as a gallery: their features and names."""
+        return Gallery(self.encoder.pictures(pictures), pictures.names)
+
+
+def load_retriever(
+    options: RetrieverOptions,
+    frozen: Sequence[str] = ENCODERS,
+    batch_size: int = 32,
+    skipping: Skipping | None = None,
+) -> Retriever:
+    """Load what the options name: CLIP, in fp32 and eval mode on the device, its transform, and what keeps features.
+
+    `frozen` and `batch_size` are Encoder's; `skipping` is another retriever's, which has tried the same pictures. The
+    sum combines. Raises InputError when something cannot be loaded.
+    """
+    backbone = load_clip(options.clip_model_name, options.clip_model_path)
+    encoder = Encoder(backbone, frozen, options.feature_cache, options.num_workers, batch_size)
+    preprocess = make_transform(options.transform, options.target_ratio, backbone.resolution, backbone.normalisation)
+    image_cache = None if options.image_cache is None else ImageCache(options.image_cache, preprocess)
+    skipping = skipping or Skipping(options.skip_missing, options.num_workers)
+    return Retriever(encoder, preprocess, skipping, image_cache)
