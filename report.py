@@ -216,7 +216,8 @@ def main(argv=None):
     require_writable(output.parent)
     last, options = runs[-1], runs[-1].options
     args.output_path = Path(options["output_path"])  # the feature cache's place, unless a flag names another
-    task, cache_folder = find_task(args.dataset or options["dataset"]), feature_cache_folder(args)
+    trained, cache_folder = find_task(options["dataset"]), feature_cache_folder(args)
+    task = find_task(args.dataset) if args.dataset else trained
 
     def choose(clip_model_path):
         transform = options["transform"], options["target_ratio"]
@@ -235,7 +236,7 @@ def main(argv=None):
 
     sections = [
         ("Ladder", LADDER_RULE, table(header, rows)),
-        ("Curves", "Loss on training triplets, recall on validation pictures.", draw_curves(runs, task.headline)),
+        ("Curves", "Loss on training triplets, recall on validation pictures.", draw_curves(runs, trained.headline)),
         *draw_queries(judged, after),
     ]
     # A page that is open in a browser is replaced whole.

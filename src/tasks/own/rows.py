@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 def read_rows(path: Path) -> list[Row]:
     """Read a table; raises InputError with the first faulty row's number."""
-    rows = list(_json_lines(path) if path.suffix == ".jsonl" else _table(path))
+    rows = list(_rows_of_json(path) if path.suffix == ".jsonl" else _table(path))
     if not rows:
         raise InputError(f"{path}: holds no triplets")
     return rows
@@ -91,19 +91,28 @@ def _filled(cells: dict[str, str]) -> dict[str, list[str]]:
 # ---- JSONL ----
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
+def json_lines(path: Path, pairs_hook: Callable = dict) -> Iterator[tuple[str, object]]:
+    """Yield ("line 3", what that line holds) of each line that is not empty; raises InputError for one without JSON.
+
+    `pairs_hook` makes an object of its pairs.
+    """
     # Not splitlines: it ends lines at characters that stand inside JSON's texts.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            yield Row(f"line {number}", _object(f"{path}, line {number}", line))
+            try:
+                content = json.loads(line, object_pairs_hook=pairs_hook)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{path}, line {number}: no JSON ({in_a_line(error)})") from None
+            yield f"line {number}", content
 
 
-def _object(place: str, line: str) -> dict[str, list[str]]:
+def _rows_of_json(path: Path) -> Iterator[Row]:
+    for place, content in json_lines(path, _Pairs):
+        yield Row(place, _cells(f"{path}, {place}", content))
+
+
+def _cells(place: str, pairs: object) -> dict[str, list[str]]:
     """Return the cells of a line; raises InputError, which begins with `place`, for one that is no such object."""
-    try:
-        pairs = json.loads(line, object_pairs_hook=_Pairs)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: no JSON ({in_a_line(error)})") from None
     if not isinstance(pairs, _Pairs):
         raise InputError(f"{place}: no JSON object, which {{...}} would be")
     known = [(column_of(key), value) for key, value in pairs if column_of(key) in COLUMNS]

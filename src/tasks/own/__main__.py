@@ -1,0 +1,135 @@
+"""Make a folder of own triplets of a known data set, or of a table with columns of other names.
+
+    python -m src.tasks.own --dataset CIRR --data-path DATA --to FOLDER
+    python -m src.tasks.own --table pairs.parquet --split train --target-column edited_image --to FOLDER
+    python -m src.tasks.own --table lasco_val.json --lasco --split val --pictures COCO --to FOLDER
+
+Pictures become links to where they are, with --copy copies.
+"""
+
+import json
+import shutil
+from argparse import Namespace
+from collections.abc import Iterable
+from pathlib import Path
+
+from src.base.errors import InputError, one_line_errors
+from src.base.files import PROJECT_ROOT, replacing
+from src.base.parser import Parser, any_case, existing_file, file_path
+from src.tasks.own import OwnTriplets
+from src.tasks.own.rows import COLUMNS
+from src.tasks.own.tables import LASCO, NAMES, read_table
+from src.tasks.registry import TASKS
+from src.tasks.triplets import Task, Triplet
+
+
+def make_parser() -> Parser:
+    parser = Parser("Make a folder of own triplets, which --dataset takes, of a data set or a table.")
+    parser.add_argument("--to", type=file_path, required=True, metavar="FOLDER", help="the folder to make")
+    parser.add_argument("--copy", action="store_true", help="copy pictures instead of linking to them")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--dataset", type=any_case(*TASKS), help=f"{', '.join(TASKS)}: all of its splits that are there"
+    )
+    source.add_argument("--table", type=existing_file, metavar="FILE", help="a .parquet, .jsonl, .json, .csv or .tsv")
+    help_text = "folder that holds the data set's folder"
+    parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=help_text)
+    group = parser.add_argument_group("tables")
+    group.add_argument("--split", choices=OwnTriplets.splits, default="train", help="the split that the table is")
+    group.add_argument("--lasco", action="store_true", help="the table has LaSCo's columns")
+    help_text = "folder where the table's paths start (default: the table's)"
+    group.add_argument("--pictures", type=file_path, metavar="FOLDER", help=help_text)
+    for column in COLUMNS:
+        group.add_argument(f"--{column}-column", metavar="NAME", help=f"what the table calls {column}")
+    return parser
+
+
+def convert_dataset(task: Task, data_path: Path, folder: Path, copy: bool) -> list[Path]:
+    """Write a data set's splits that are there as own triplets; return the tables' paths."""
+    written, root = [], task.root(data_path)
+    for split in task.splits:
+        there = task.categories_in(data_path, split)
+        if not there:
+            continue
+        name = split if split in OwnTriplets.splits else OwnTriplets.splits[-1]  # CIRR says test1
+        rows = []
+        for category in there:
+            read = task.read(data_path, category, split)
+            paths = {picture: path.relative_to(root).as_posix() for picture, path in read.pictures.items()}
+            shown = {"category": category} if len(task.categories) > 1 else {}
+            rows += [_row(triplet, paths) | shown for triplet in read.triplets]
+            _place(read.pictures.values(), paths.values(), folder, copy)
+            listing = ".".join(["gallery", name, *shown.values(), "txt"])
+            _write(folder / listing, (f"{path}\n" for path in paths.values()))
+        written.append(_write_rows(folder, name, rows))
+    if not written:
+        raise InputError(f"{root}: has annotations of no split")
+    return written
+
+
+def _row(triplet: Triplet, paths: dict[str, str]) -> dict:
+    """Return a triplet as a line of JSONL has it. Soft grades, concepts and aspects have no column."""
+    row = {"reference": paths[triplet.reference], "caption": triplet.captions[0]}
+    row |= {"caption2": triplet.captions[1]} if len(triplet.captions) > 1 else {}
+    row |= {"target": [paths[name] for name in triplet.targets]} if triplet.targets else {}
+    row |= {"group": [paths[name] for name in triplet.group]} if triplet.group else {}
+    return row | ({"id": triplet.id} if triplet.id else {})
+
+
+def convert_table(args: Namespace) -> Path:
+    """Write a table as one split of own triplets; return its path."""
+    titles = LASCO if args.lasco else {}
+    asked = {column: getattr(args, f"{column}_column") for column in COLUMNS}
+    titles |= {column: title for column, title in asked.items() if title is not None}
+    start = args.pictures or args.table.parent
+    rows = read_table(args.table, titles, args.to)
+    names = dict.fromkeys(name for row in rows for column in NAMES for name in row.get(column, ()))
+    # What the table itself holds lies in the folder already.
+    outside = [name for name in names if not (args.to / name).is_file()]
+    _place([start / name for name in outside], outside, args.to, args.copy)
+    return _write_rows(args.to, args.split, [row | {"reference": row.get("reference", [""])[0]} for row in rows])
+
+
+def _place(files: Iterable[Path], names: Iterable[str], folder: Path, copy: bool) -> None:
+    """Put pictures into the folder under their names; those that lie there already stay."""
+    for file, name in zip(files, names, strict=True):
+        place = folder / name
+        if place.is_symlink() or place.exists():
+            continue
+        if not file.is_file():
+            raise InputError(f"{file}: no such picture")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if copy:
+            shutil.copy2(file, place)
+        else:
+            place.symlink_to(file.absolute())
+
+
+def _write_rows(folder: Path, split: str, rows: list[dict]) -> Path:
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return _write(folder / f"triplets.{split}.jsonl", lines)
+
+
+def _write(path: Path, lines: Iterable[str]) -> Path:
+    with replacing(path) as unfinished:
+        unfinished.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+@one_line_errors
+def main(argv=None):
+    args = make_parser().parse_args(argv)
+    if args.dataset:
+        written = convert_dataset(TASKS[args.dataset], args.data_path, args.to, args.copy)
+    else:
+        written = [convert_table(args)]
+    # Read as a command will read it, so that a fault is found here and not in a training.
+    task = OwnTriplets.in_folder(args.to)
+    for path in written:
+        split = path.name.split(".")[1]
+        triplets = sum(len(of.triplets) for of in task.read_all(args.to, split).values())
+        print(f"{path}: {triplets:,} triplets")
+
+
+if __name__ == "__main__":
+    main()

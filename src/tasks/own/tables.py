@@ -1,0 +1,113 @@
+"""Tables of other programs, whose columns have other names and whose cells may hold pictures themselves."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from src.base.errors import InputError, in_a_line, shown
+from src.base.files import read_json, read_text, replacing
+from src.tasks.own.rows import COLUMNS, LISTS, json_lines
+from src.tasks.triplets import is_text
+
+LASCO = {"id": "qid", "reference": "query-image", "caption": "query-text", "target": "target-image"}
+"""{column: what LaSCo calls it}; its pictures are lists of an id and a path."""
+NAMES = ("reference", *LISTS)
+"""Columns that name pictures."""
+
+
+def read_table(path: Path, titles: dict[str, str], folder: Path) -> list[dict]:
+    """Return a table's rows as {column: value}, of COLUMNS alone, with names of pictures as lists.
+
+    `titles` says what the table calls a column that has another name there. Pictures that the table holds, as Hugging
+    Face's do, are written to `folder`. Raises InputError with the number of the first faulty row.
+    """
+    read = {".parquet": _parquet, ".jsonl": _json_lines, ".json": _json}.get(path.suffix, _delimited)
+    rows = []
+    for number, cells in enumerate(read(path), start=1):
+        place = f"{path}, entry {number}"
+        if not isinstance(cells, dict):
+            raise InputError(f"{place}: no object")
+        for title in titles.values():
+            if title not in cells:
+                raise InputError(f"{place}: has no {shown(title)}, only {', '.join(map(shown, map(str, cells)))}")
+        named = {column: cells.get(titles.get(column, column)) for column in COLUMNS}
+        row = {}
+        for column, value in named.items():
+            if value not in (None, "", []):
+                row[column] = _names(place, column, value, folder) if column in NAMES else _text(place, column, value)
+        if len(row.get("reference", [""])) != 1:
+            raise InputError(f"{place}: reference is more than one picture")
+        rows.append(row)
+    return rows
+
+
+def _text(place: str, column: str, value: object) -> str | list[str]:
+    if column == "caption" and isinstance(value, list) and all(map(is_text, value)):
+        return value
+    if column in ("id", "category") and type(value) is int:
+        return str(value)
+    if not is_text(value):
+        raise InputError(f"{place}: {column} is no text")
+    return value
+
+
+def _names(place: str, column: str, value: object, folder: Path) -> list[str]:
+    """Return the names of the pictures that a cell gives, by path or by their bytes."""
+    # An id beside the path, as in LaSCo, is no picture.
+    several = [part for part in value if not isinstance(part, int)] if isinstance(value, list) else [value]
+    names = []
+    for part in several:
+        if isinstance(part, dict) and isinstance(part.get("bytes"), bytes):
+            names.append(_written(part, folder))
+        elif isinstance(part, dict) and is_text(part.get("path")):
+            names.append(part["path"])
+        elif is_text(part):
+            names += part.split("|") if column in LISTS else [part]
+        else:
+            raise InputError(f"{place}: {column} is no path of a picture and holds none")
+    return names
+
+
+def _written(picture: dict, folder: Path) -> str:
+    """Write a picture's bytes below `folder`, equal ones once; return its name there."""
+    suffix = Path(picture.get("path") or "").suffix.lower() or ".png"
+    name = f"pictures/{hashlib.sha256(picture['bytes']).hexdigest()[:24]}{suffix}"
+    if not (folder / name).is_file():
+        with replacing(folder / name) as unfinished:
+            unfinished.write_bytes(picture["bytes"])
+    return name
+
+
+def _parquet(path: Path) -> Iterator[dict]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise InputError(f"{path}: needs pyarrow to be read (pip install pyarrow)") from None
+    try:
+        # Some rows at a time: a table with pictures is larger than memory.
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=64):
+            yield from batch.to_pylist()
+    except (ArrowException, OSError) as error:
+        raise InputError(f"{path}: cannot be read as parquet ({in_a_line(error)})") from None
+
+
+def _json_lines(path: Path) -> Iterator[object]:
+    for _, content in json_lines(path):
+        yield content
+
+
+def _json(path: Path) -> Iterator[object]:
+    yield from read_json(path, list)
+
+
+def _delimited(path: Path) -> Iterator[dict]:
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t" if path.suffix == ".tsv" else ",")
+    try:
+        for cells in reader:
+            if None in cells or None in cells.values():
+                raise InputError(f"{path}, line {reader.line_num}: has another number of cells than the header")
+            yield cells
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: no row of a table ({error})") from None

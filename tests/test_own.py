@@ -1,0 +1,417 @@
+"""Own triplets: tables as people have them, what is counted, and the same numbers as from the published layouts."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import check_data
+import clip_fine_tune
+import combiner_train
+import compare
+import report
+import validate
+from src.base.errors import InputError
+from src.tasks.own import OwnTriplets, pictures_below
+from src.tasks.own import __main__ as conversion
+from src.tasks.own.rows import read_rows
+from tests.commands import COMBINER, status_of, toy_options
+
+HEADER = "reference,target,caption\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder with seven pictures and nothing else."""
+    root = tmp_path / "my pictures"
+    for number, name in enumerate(["a.jpg", "b.PNG", "in/c.webp", "in/d e.jpg", "in/deep/f.jpeg", "g,h.jpg", "i.jpg"]):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8 + number, 9), (30 * number, 90, 20)).save(root / name)
+    return root
+
+
+def write(folder, name, text):
+    (folder / name).write_text(text, encoding="utf-8", newline="")
+    return folder
+
+
+def read(folder, split="val"):
+    (of_all,) = OwnTriplets.in_folder(folder).read_all(folder, split).values()
+    return of_all
+
+
+# ---- what tables look like ----
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("triplets.val.csv", 'reference,target,caption\na.jpg,in/d e.jpg,"red, and ""new"""\n'),
+        ("triplets.val.csv", '\ufeffCaption;Target;REFERENCE;note\r\n"red, and ""new""";in/d e.jpg;a.jpg;x\r\n;;;\r\n'),
+        ("triplets.val.csv", 'target , caption,reference\n./in/d e.jpg,"red, and ""new"""," a.jpg"\n\n'),
+        ("triplets.val.tsv", 'target\tcaption\treference\nin\\d e.jpg\t"red, and ""new"""\ta.jpg\n'),
+        ("triplets.val.jsonl", '{"caption": "red, and \\"new\\"", "target": ["in/d e.jpg"], "reference": "a.jpg"}\n\n'),
+        ("triplets.val.jsonl", '{"Caption": ["red, and \\"new\\""], "target": "in/d e.jpg", "reference": "a.jpg"}'),
+    ],
+)
+def test_one_triplet_in_many_spellings(name, text, folder):
+    (triplet,) = read(write(folder, name, text)).triplets
+    assert (triplet.reference, triplet.targets, triplet.captions) == ("a.jpg", ("in/d e.jpg",), ('red, and "new"',))
+
+
+def test_all_columns(folder):
+    text = (
+        "id,group,reference,target,caption,caption2,category\n"
+        "q1,a.jpg|b.PNG|i.jpg,a.jpg,b.PNG | i.jpg,is red,is long,dogs\n"
+        'q2,"i.jpg|g,h.jpg",a.jpg,"g,h.jpg",is blue,,cats\n'
+    )
+    splits = OwnTriplets.in_folder(write(folder, "triplets.val.csv", text)).read_all(folder, "val")
+    assert list(splits) == ["dogs", "cats"]
+    ((first,), (second,)) = (split.triplets for split in splits.values())
+    assert first[:5] == ("a.jpg", ("is red", "is long"), ("b.PNG", "i.jpg"), ("a.jpg", "b.PNG", "i.jpg"), "q1")
+    # The reference belongs to its group, whether or not it is listed.
+    assert second[:5] == ("a.jpg", ("is blue",), ("g,h.jpg",), ("i.jpg", "g,h.jpg", "a.jpg"), "q2")
+    task = OwnTriplets.in_folder(folder)
+    assert task.protocol().group_at == (1, 2, 3)
+    assert task.protocol().map_at == (5, 10, 25, 50)
+
+
+def test_the_gallery_is_every_picture_below(folder):
+    write(folder, "triplets.val.csv", HEADER + "a.jpg,b.PNG,red\n")
+    (folder / ".thumbs").mkdir()
+    shutil.copy(folder / "a.jpg", folder / ".thumbs" / "a.jpg")
+    names = ["a.jpg", "b.PNG", "g,h.jpg", "i.jpg", "in/c.webp", "in/d e.jpg", "in/deep/f.jpeg"]
+    assert list(read(folder).pictures) == list(pictures_below(folder)) == names
+    write(folder, "gallery.val.txt", "in/c.webp\n\nb.PNG\na.jpg\n")
+    assert list(read(folder).pictures) == ["in/c.webp", "b.PNG", "a.jpg"]
+    # A training split has no gallery: only what its rows name is opened.
+    write(folder, "triplets.train.csv", HEADER + "a.jpg,b.PNG,red\n")
+    assert list(read(folder, "train").pictures) == ["a.jpg", "b.PNG"]
+
+
+def test_each_category_may_have_its_gallery(folder):
+    write(folder, "triplets.val.csv", "reference,target,caption,category\na.jpg,b.PNG,red,x\na.jpg,i.jpg,red,y\n")
+    write(folder, "gallery.val.txt", "a.jpg\nb.PNG\ni.jpg\n")
+    write(folder, "gallery.val.y.txt", "a.jpg\ni.jpg\n")
+    splits = OwnTriplets.in_folder(folder).read_all(folder, "val")
+    assert [len(split.pictures) for split in splits.values()] == [3, 2]
+
+
+def test_several_targets_train_as_many_triplets(folder):
+    write(folder, "triplets.train.csv", HEADER + "a.jpg,b.PNG|i.jpg,red\n")
+    assert [triplet.targets for triplet in read(folder, "train").triplets] == [("b.PNG",), ("i.jpg",)]
+
+
+def test_a_query_is_called_by_its_row(folder):
+    write(folder, "triplets.val.csv", HEADER + "\na.jpg,b.PNG,red\na.jpg,i.jpg,red\n")
+    task = OwnTriplets.in_folder(folder)
+    assert [query.id for query in task.queries(read(folder).triplets, "joined")] == ["3", "4"]
+
+
+# ---- the same numbers ----
+
+
+@pytest.fixture(scope="module")
+def converted(world, tmp_path_factory):
+    """Return a function that gives the toy world's data set as a folder of own triplets."""
+    folders = {}
+
+    def convert(dataset):
+        if dataset not in folders:
+            folders[dataset] = tmp_path_factory.mktemp("converted") / f"own_{dataset}"
+            conversion.main(["--dataset", dataset, "--data-path", str(world), "--to", str(folders[dataset])])
+        return folders[dataset]
+
+    return convert
+
+
+@pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
+def test_recalls_are_those_of_the_published_layout(dataset, converted, world, tmp_path):
+    options = toy_options(world, tmp_path)
+    rules = ["--reference", "keep" if dataset == "FashionIQ" else "drop"]
+
+    def metrics(name):
+        validate.main(["--dataset", str(name), *rules, "--json", str(tmp_path / "a.json"), *options])
+        (of,) = json.loads((tmp_path / "a.json").read_text())["protocols"]
+        return {metric: value["percent"] for metric, value in of["metrics"].items()}
+
+    theirs, ours = metrics(dataset), metrics(converted(dataset))
+    shared = [name for name in theirs if "recall_at" in name]
+    assert len(shared) == (7 if dataset == "CIRR" else 8)
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+
+
+@pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
+@pytest.mark.parametrize(
+    ("stage", "arguments"), [(combiner_train, COMBINER), (clip_fine_tune, ["--learning-rate", "1e-4"])]
+)
+def test_losses_are_those_of_the_published_layout(dataset, stage, arguments, converted, world, tmp_path):
+    def losses(name):
+        output = tmp_path / str(len(list(tmp_path.iterdir())))
+        training = ["--num-epochs", "2", "--batch-size", "16", *arguments, *toy_options(world, output)]
+        stage.main(["--dataset", str(name), *training])
+        (table,) = output.glob("models/*/train_metrics.csv")
+        with table.open() as file:
+            return [float(row["train_epoch_loss"]) for row in csv.DictReader(file)]
+
+    assert losses(converted(dataset)) == pytest.approx(losses(dataset), abs=1e-6)
+
+
+def test_every_command_takes_a_folder(converted, world, tmp_path, capsys):
+    folder = converted("CIRR")
+    options = toy_options(world, tmp_path)
+    training = ["--dataset", str(folder), "--batch-size", "16", *COMBINER, "--save-training", "--save-best", *options]
+    combiner_train.main(["--num-epochs", "1", *training])
+    (run,) = (tmp_path / "models").iterdir()
+    assert run.name.startswith("combiner_trained_on_own_CIRR_small_clip_")
+    combiner_train.main(["--resume", str(run), "--num-epochs", "2"])
+    weights = run / "saved_models" / "combiner.pt"
+    files = ["--per-query", str(tmp_path / "combiner.csv")]
+    validate.main(["--dataset", str(folder), "--combiner-path", str(weights), *files, *options])
+    validate.main(["--dataset", str(folder), "--per-query", str(tmp_path / "sum.csv"), *options])
+    page = ["--page", str(tmp_path / "c.html"), "--data-path", str(folder.parent)]
+    compare.main([str(tmp_path / "sum.csv"), str(tmp_path / "combiner.csv"), *page])
+    said = capsys.readouterr().out
+    assert "combiner beside sum: own_CIRR val, protocol own, 24 queries" in said
+    assert "protocol own: full gallery, reference dropped, captions joined; queries over pictures: 24 over 30" in said
+    report.main(["--run-folder", str(run), "--num-workers", "0"])
+    assert "own_CIRR val, protocol own" in (run / "report.html").read_text()
+    # On another data set than that of the run.
+    report.main(["--run-folder", str(run), "--dataset", "FashionIQ", "--num-workers", "0"])
+    assert "FashionIQ val, protocol clip4cir" in (run / "report.html").read_text()
+    assert status_of(check_data.main, ["--dataset", folder, "--num-workers", "0"]) == 0
+    assert "train         40 pictures" in capsys.readouterr().out
+
+
+def test_groups_of_several_sizes_and_several_targets(folder, world, tmp_path):
+    text = (
+        "reference,target,caption,group\n"
+        "a.jpg,b.PNG|i.jpg,red,b.PNG|i.jpg|in/c.webp|in/d e.jpg\n"
+        "b.PNG,a.jpg,green,a.jpg|i.jpg\n"
+        "i.jpg,in/c.webp,blue,in/c.webp\n"
+    )
+    write(folder, "triplets.val.csv", text)
+    files = ["--json", str(tmp_path / "a.json"), "--trec-run", str(tmp_path / "a.run")]
+    validate.main(["--dataset", str(folder), "--gallery", "val", *files, *toy_options(world, tmp_path)])
+    (of,) = json.loads((tmp_path / "a.json").read_text())["protocols"]
+    assert (of["gallery_size"], of["ranked"], of["queries"]) == ({"all": 5}, {"all": 4}, {"all": 3})
+    # Guessing one of four, of two, and of one.
+    assert of["ladder"]["chance"]["group_recall_at1"] == pytest.approx(100 * (1 / 4 + 1 / 2 + 1) / 3)
+    assert {"map_at5", "group_recall_at3", "recall_at50", "mean_recall"} <= of["metrics"].keys()
+    assert of["metrics"]["recall_at5"]["percent"] == 100
+    ranked = [line.split()[0] for line in (tmp_path / "a.group.run").read_text().splitlines()]
+    assert [ranked.count(query) for query in ("2", "3", "4")] == [4, 2, 1]
+
+
+# ---- other tables ----
+
+
+def test_a_table_with_columns_of_other_names(folder, tmp_path, capsys):
+    table = tmp_path / "pairs.jsonl"
+    table.write_text('{"src": "a.jpg", "edit": "red", "dst": "in/d e.jpg", "n": 3}\n')
+    columns = ["--reference-column", "src", "--caption-column", "edit", "--target-column", "dst", "--id-column", "n"]
+    arguments = ["--table", table, "--split", "val", "--pictures", folder, "--to", tmp_path / "own", *columns]
+    assert status_of(conversion.main, arguments) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'own' / 'triplets.val.jsonl'}: 1 triplets\n"
+    (triplet,) = read(tmp_path / "own").triplets
+    assert triplet[:5] == ("a.jpg", ("red",), ("in/d e.jpg",), (), "3")
+    assert (tmp_path / "own" / "in" / "d e.jpg").resolve() == folder / "in" / "d e.jpg"
+
+
+def test_lascos_table(folder, tmp_path):
+    entry = {"qid": 5, "query-image": [3, "a.jpg"], "query-text": "red", "target-image": [4, "i.jpg"]}
+    (tmp_path / "lasco_val.json").write_text(json.dumps([entry]))
+    arguments = ["--table", str(tmp_path / "lasco_val.json"), "--lasco", "--split", "val", "--copy"]
+    conversion.main([*arguments, "--pictures", str(folder), "--to", str(tmp_path / "own")])
+    (triplet,) = read(tmp_path / "own").triplets
+    assert triplet[:5] == ("a.jpg", ("red",), ("i.jpg",), (), "5")
+    assert not (tmp_path / "own" / "a.jpg").is_symlink()
+
+
+def test_a_parquet_table_that_holds_its_pictures(folder, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pictures = [{"bytes": (folder / name).read_bytes(), "path": name} for name in ("a.jpg", "i.jpg", "b.PNG")]
+    rows = [
+        {"source_image": pictures[0], "edited_image": pictures[1], "edit": "red"},
+        {"source_image": pictures[0], "edited_image": pictures[2], "edit": "blue"},
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    columns = ["--reference-column", "source_image", "--target-column", "edited_image", "--caption-column", "edit"]
+    table = ["--table", str(tmp_path / "pairs.parquet"), "--split", "train"]
+    conversion.main([*table, "--to", str(tmp_path / "own"), *columns])
+    split = read(tmp_path / "own", "train")
+    assert [triplet.captions for triplet in split.triplets] == [("red",), ("blue",)]
+    assert len(split.pictures) == 3
+    assert split.pictures[split.triplets[1].targets[0]].read_bytes() == pictures[2]["bytes"]
+
+
+@pytest.mark.parametrize(
+    ("line", "arguments", "fault"),
+    [
+        ('{"a": 1}', ["--reference-column", "src"], "entry 1: has no src, only a"),
+        ("[1]", [], "entry 1: no object"),
+        ("{", [], "line 1: no JSON"),
+        ('{"reference": 3}', [], "entry 1: reference is no path of a picture and holds none"),
+        ('{"reference": "no.jpg", "target": "a.jpg", "caption": "red"}', [], "no.jpg: no such picture"),
+        ('{"reference": "a.jpg", "target": "a.jpg", "caption": {}}', [], "entry 1: caption is no text"),
+        (
+            '{"reference": "a.jpg", "target": "a.jpg", "caption": "x"}',
+            [],
+            "rows whose target is their reference: line 1",
+        ),
+    ],
+)
+def test_faults_of_tables(line, arguments, fault, folder, tmp_path, capsys):
+    (tmp_path / "t.jsonl").write_text(line)
+    to = ["--to", tmp_path / "own", "--pictures", folder]
+    assert status_of(conversion.main, ["--table", tmp_path / "t.jsonl", "--split", "val", *arguments, *to]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert fault in said
+
+
+# ---- bad input ----
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "holds no triplets"),
+        (HEADER, "holds no triplets"),
+        ("picture,target,caption\na.jpg,b.PNG,red\n", "has no column reference, only picture, target, caption"),
+        ("reference,reference,target,caption\n1,2,3,4\n", "has two columns reference"),
+        (HEADER + "a.jpg,b.PNG\n", "row 2: has 2 cells, the header has 3"),
+        (HEADER + "a.jpg,b.PNG,red\n\na.jpg,b.PNG,\n", "1 of 2 rows without caption: row 4"),
+        (HEADER + "a.jpg,,red\n", "1 of 1 rows without target: row 2"),
+        (HEADER + "../a.jpg,b.PNG,red\n", "1 of 1 rows with a reference outside the folder: row 2 (../a.jpg)"),
+        (HEADER + "a.jpg,/b.PNG,red\n", "rows with a target outside the folder: row 2 (/b.PNG)"),
+        (HEADER + "a.jpg,./a.jpg,red\n", "1 of 1 rows whose target is their reference: row 2"),
+        (HEADER + "a.jpg,b.PNG|b.PNG,red\n", "1 of 1 rows with a target twice: row 2"),
+        (HEADER + 'a.jpg,b.PNG,"red\n', "row 2: no row of a table"),
+        (HEADER + 'a.jpg,b.PNG,"red" x\n', "row 2: no row of a table"),
+        ("id," + HEADER + "1,a.jpg,b.PNG,red\n,a.jpg,i.jpg,red\n", "1 of 2 rows without id: row 3"),
+        ("id," + HEADER + "1,a.jpg,b.PNG,red\n1,a.jpg,i.jpg,red\n", "1 of 2 rows with the id of another: row 3 (1)"),
+        ("group," + HEADER + "a.jpg|i.jpg,a.jpg,b.PNG,red\n", "1 of 1 rows with a target outside their group: row 2"),
+        (HEADER + "a.jpg,no.jpg,red\n", "no.jpg: no such picture"),
+    ],
+)
+def test_faulty_tables_are_named(text, fault, folder, world, tmp_path, capsys):
+    write(folder, "triplets.val.csv", text)
+    assert status_of(validate.main, ["--dataset", folder, *toy_options(world, tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(folder) in line
+    assert fault in line
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("[]", "line 1: no JSON object"),
+        ('{"reference": "a.jpg"', "line 1: no JSON ("),
+        ('{"reference": 3, "target": "b.PNG", "caption": "red"}', "line 1: reference is no text"),
+        ('{"reference": "a.jpg", "target": ["b.PNG", 3], "caption": "red"}', "target is no text or a list of texts"),
+        ('{"reference": "a.jpg", "target": "b.PNG", "caption": ["a", "b", "c"]}', "has more than two captions"),
+        ('{"reference": "a.jpg", "reference": "i.jpg", "caption": "red"}', "line 1: has reference twice"),
+    ],
+)
+def test_faulty_lines_are_named(line, fault, folder, capsys):
+    write(folder, "triplets.val.jsonl", line)
+    assert status_of(validate.main, ["--dataset", folder]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert fault in said
+
+
+@pytest.mark.parametrize(
+    ("listing", "fault"),
+    [
+        ("a.jpg\n", "gallery.val.txt does not list: row 2 (b.PNG)"),
+        ("\n", "gallery.val.txt: holds no pictures"),
+        ("a.jpg\nb.PNG\n./a.jpg\n", "gallery.val.txt: 1 of 3 pictures listed again: a.jpg"),
+        ("a.jpg\n../b.PNG\n", "gallery.val.txt: 1 of 2 paths outside the folder: line 2"),
+    ],
+)
+def test_faulty_galleries_are_named(listing, fault, folder, capsys):
+    write(folder, "triplets.val.csv", HEADER + "a.jpg,b.PNG,red\n")
+    write(folder, "gallery.val.txt", listing)
+    assert status_of(validate.main, ["--dataset", folder]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert fault in said
+
+
+def test_what_is_no_folder_of_own_triplets(tmp_path, capsys):
+    for name, fault in [
+        (tmp_path, "holds no triplets.val.csv, .tsv or .jsonl, as a folder of own triplets does"),
+        ("nowhere", "'nowhere' is none of CIRR, FashionIQ, CIRCO, and no folder of own triplets"),
+    ]:
+        assert status_of(validate.main, ["--dataset", name]) == 2
+        assert fault in capsys.readouterr().err
+    assert status_of(clip_fine_tune.main, ["--dataset", "CIRCO"]) == 2
+    assert "'CIRCO' is none of CIRR, FashionIQ, and no folder" in capsys.readouterr().err
+
+
+def test_two_tables_of_a_split(folder, capsys):
+    write(folder, "triplets.val.csv", HEADER + "a.jpg,b.PNG,red\n")
+    write(folder, "triplets.val.tsv", HEADER)
+    assert status_of(validate.main, ["--dataset", folder]) == 2
+    assert "triplets.val.csv: triplets.val.tsv lies beside it" in capsys.readouterr().err
+
+
+def test_a_text_in_another_encoding(folder, capsys):
+    (folder / "triplets.val.csv").write_bytes((HEADER + "a.jpg,b.PNG,grün\n").encode("latin-1"))
+    assert status_of(validate.main, ["--dataset", folder]) == 2
+    assert "triplets.val.csv, line 2: no text in UTF-8, which it has to be saved as" in capsys.readouterr().err
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+EXAMPLES = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@EXAMPLES
+@given(rows=st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=6), delimiter=st.sampled_from(",;\t"))
+def test_no_row_of_a_table_is_lost(rows, delimiter, tmp_path):
+    path = tmp_path / ("t.tsv" if delimiter == "\t" else "t.csv")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=delimiter).writerows([("reference", "target", "caption"), *rows])
+    filled = [row for row in rows if any(map(str.strip, row))]
+    if not filled:
+        return
+    read_back = [(row.text("reference"), row.cells.get("target", []), row.text("caption")) for row in read_rows(path)]
+    assert read_back == [
+        (first.strip(), [part.strip() for part in second.split("|") if part.strip()], third.strip())
+        for first, second, third in filled
+    ]
+
+
+@EXAMPLES
+@given(text=st.text(max_size=80), cut=st.integers(0, 120), suffix=st.sampled_from(["csv", "tsv", "jsonl"]))
+def test_a_torn_table_is_told_in_words(text, cut, suffix, tmp_path):
+    whole = {
+        "csv": HEADER + 'a.jpg,b.PNG,"red, or\nnot"\n' * 3,
+        "tsv": HEADER.replace(",", "\t") + "a.jpg\tb.PNG\tred\n" * 3,
+        "jsonl": '{"reference": "a.jpg", "target": ["b.PNG"], "caption": "red"}\n' * 3,
+    }[suffix]
+    path = tmp_path / f"triplets.val.{suffix}"
+    path.write_text(whole[:cut] + text + whole[cut:], encoding="utf-8", errors="surrogatepass", newline="")
+    try:
+        OwnTriplets.in_folder(tmp_path).read_all(tmp_path, "val")
+    except InputError as error:
+        assert str(tmp_path) in str(error)
+        assert len(str(error).splitlines()) == 1
+    finally:
+        path.unlink()
+
+
+@EXAMPLES
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=5), st.lists, max_leaves=4))
+def test_whatever_a_line_holds_it_is_told(tmp_path, value):
+    path = tmp_path / "t.jsonl"
+    for content in (value, {"reference": value, "target": "b", "caption": "c"}, {"reference": "a", "caption": value}):
+        path.write_text(json.dumps(content), encoding="utf-8")
+        try:
+            assert len(read_rows(path)) == 1
+        except InputError as error:
+            assert "line 1: " in str(error)
