@@ -63,6 +63,8 @@ def walk(seed: int) -> Path:
     trained = [*tuned, "--combiner-path", combiner]
     run("validate.py", *cirr, *common, *to_toy, *trained)
     run("cirr_test_submission.py", *written, *trained, "--submission-name", "toy")
+    # Pictures of one's own, which nothing was trained on.
+    run("validate.py", "--dataset", f"{name}/my_pictures", *common, *to_toy, *trained)
     run("report.py", "--run-folder", combiner.parents[1], "--output", f"{name}/report.html")
     return toy / "report.html"
 

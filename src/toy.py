@@ -1,4 +1,4 @@
-"""A toy world of drawn garments to try composed image retrieval on, laid out as CIRR and as FashionIQ.
+"""A toy world of drawn garments to try composed image retrieval on, as CIRR, as FashionIQ and as own triplets.
 
     python -m src.toy FOLDER
 
@@ -6,6 +6,7 @@ Every garment is another combination of seven attributes, so reference + relativ
 No combination recurs in train, val and test. Sizes, places, shades and names do not depend on it.
 """
 
+import csv
 import random
 from collections.abc import Sequence
 from itertools import product
@@ -61,6 +62,8 @@ BACKGROUNDS = {
 }
 BELTS = {"a white belt": (250, 250, 250), "a black belt": (20, 20, 20), "a gold belt": (232, 190, 60)}
 PREFIXES = {"train": "train", "val": "dev", "test1": "test1"}
+OWN = "my_pictures"
+"""The folder of own triplets."""
 PICTURES, QUERIES = (1600, 600, 600), (8000, 1200, 1200)
 
 
@@ -217,6 +220,21 @@ def write_fashioniq_split(folder: Path, split: str, garments: list[dict], querie
         write_json(folder / "image_splits" / f"split.{kind}.{split_name}.json", split_names)
 
 
+def write_own_split(folder: Path, split: str, garments: list[dict], queries: int, rng: random.Random) -> None:
+    """Write a split of own triplets below `folder`: a table as a spreadsheet saves it, and pictures by kind."""
+    numbered = zip(_numbers(garments, rng), garments, strict=True)
+    names = [f"{garment['kind']}/{number:06d}.png" for number, garment in numbered]
+    _save_pictures([folder / name for name in names], garments, rng)
+    rows = [
+        (names[reference], names[target], describe(garments[reference], garments[target], rng))
+        for reference, target in draw_pairs(garments, queries, rng)
+    ]
+    with replacing(folder / f"triplets.{split}.csv") as unfinished, unfinished.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("reference", "target", "caption"), *rows])
+    with replacing(folder / f"gallery.{split}.txt") as unfinished:
+        unfinished.write_text("".join(f"{name}\n" for name in names))
+
+
 def _numbers(garments, rng):
     return rng.sample(range(10**6), len(garments))
 
@@ -228,18 +246,24 @@ def _save_pictures(paths, garments, rng):
 
 
 def write_world(folder: Path, pictures: Sequence[int], queries: Sequence[int], seed: int = 0) -> None:
-    """Write both layouts and small_clip.pt into `folder`.
+    """Write both layouts, own triplets of a quarter of their size, and small_clip.pt into `folder`.
 
     `pictures` and `queries` give their number for train, val and test1, the same in both layouts.
     """
     folder, rng = Path(folder), random.Random(seed)
     combinations = [dict(zip(ATTRIBUTES, values, strict=True)) for values in product(*ATTRIBUTES.values())]
     # Without repetition, so that a query has one right answer and splits share no garment.
-    garments = rng.sample(combinations, sum(pictures))
+    taken = garments = rng.sample(combinations, sum(pictures))
     for split, number, split_queries in zip(PREFIXES, pictures, queries, strict=True):
         of_split, garments = garments[:number], garments[number:]
         write_cirr_split(folder / "cirr_dataset", split, of_split, split_queries, rng)
         write_fashioniq_split(folder / "fashionIQ_dataset", split, of_split, split_queries, rng)
+    # Drawn apart, of garments that nobody else has: the layouts stay what they are without it.
+    rng = random.Random(f"own {seed}")
+    garments = rng.sample([garment for garment in combinations if garment not in taken], sum(pictures[:2]) // 4)
+    for split, number, split_queries in zip(("train", "val"), pictures, queries, strict=False):
+        of_split, garments = garments[: number // 4], garments[number // 4 :]
+        write_own_split(folder / OWN, split, of_split, split_queries // 4, rng)
     write_small_clip(folder / "small_clip.pt", seed=seed)
 
 
@@ -253,8 +277,9 @@ def write_small_clip(path: Path, seed: int = 0) -> None:
 
 @one_line_errors
 def main(argv=None):
-    parser = Parser("Draw a toy world to try composed image retrieval on, laid out as CIRR and as FashionIQ.")
-    parser.add_argument("folder", type=Path, help="receives cirr_dataset/, fashionIQ_dataset/ and small_clip.pt")
+    parser = Parser("Draw a toy world to try composed image retrieval on, as CIRR, as FashionIQ and as own triplets.")
+    help_text = f"receives cirr_dataset/, fashionIQ_dataset/, {OWN}/ and small_clip.pt"
+    parser.add_argument("folder", type=Path, help=help_text)
     parser.add_argument("--seed", type=count_or_zero, default=0, help="decides every garment, picture and caption")
     args = parser.parse_args(argv)
     if args.folder.is_file():

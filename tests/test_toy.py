@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 
 from src import toy
+from src.tasks.own import OwnTriplets
 from tests.commands import status_of
 
 
@@ -88,8 +89,18 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert {path.name for path in (tmp_path / "toy").iterdir()} == {
         "cirr_dataset",
         "fashionIQ_dataset",
+        "my_pictures",
         "small_clip.pt",
     }
+
+
+def test_own_triplets_share_no_picture_with_the_layouts(tmp_path):
+    toy.write_world(tmp_path, (40, 40, 20), (16, 16, 6))
+    task = OwnTriplets.in_folder(tmp_path / toy.OWN)
+    train, val = (task.read_all(tmp_path, split)["all"] for split in ("train", "val"))
+    assert (len(train.triplets), len(val.triplets), len(val.pictures)) == (4, 4, 10)
+    pictures = [path.read_bytes() for path in tmp_path.rglob("*.png")]
+    assert len(pictures) == len(set(pictures)) == 120
 
 
 @pytest.mark.parametrize(("place", "fault"), [("file", "is a file"), ("file/toy", "Not a directory")])
