@@ -5,14 +5,13 @@
 Exit status 1 when something would change a result, 2 when the data set cannot be read at all, else 0.
 """
 
-import os
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from src.base.errors import NAMED, InputError, one_line_errors
-from src.base.files import PROJECT_ROOT, write_json
+from src.base.files import PROJECT_ROOT, require_writable_files, write_json
 from src.base.parser import Parser, count_or_zero, usable_cores
 from src.command.flags import dataset_choices, dataset_name
 from src.pictures.findings import FAULT, LEVELS, Finding, Splits, annotation_findings, picture_findings, pictures_of
@@ -144,23 +143,13 @@ def verdict(faults: list[Finding]) -> str:
     return f"exit status 1: pictures that are needed and cannot be used would change a result ({kinds})"
 
 
-def _require_writable(file):
-    """Raise InputError now, rather than after an hour of decoding, when `file` cannot be written."""
-    if file.is_dir():
-        raise InputError(f"{file}: is a folder, --output names a file")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(file.parent, os.W_OK):
-        raise InputError(f"{file.parent}: may not be written to")
-
-
 @one_line_errors
 def main(argv=None):
     args = make_parser().parse_args(argv)
     tasks = tasks_to_check(args.dataset, args.data_path)
     annotated = [(task, read_splits(task, args.data_path)) for task in tasks]
     # Before any picture is decoded.
-    if args.output:
-        _require_writable(args.output)
+    require_writable_files(args.output)
 
     checked = []
     for task, splits in annotated:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from src.base.errors import InputError, first_ten, one_line_errors
-from src.base.files import PROJECT_ROOT, require_writable, write_json
+from src.base.files import PROJECT_ROOT, require_writable_files, write_json
 from src.base.parser import Parser, any_case, existing_file, file_path
 from src.evaluation import circo_submission, cirr_submission
 from src.evaluation.submission import FAULT, SubmissionFile
@@ -82,8 +82,7 @@ def main(argv=None):
     wanted = 1 if args.dataset == "CIRCO" else 2
     if len(args.files) > wanted:
         raise InputError(f"{args.files[wanted]}: {TOO_MANY[args.dataset]}")
-    if args.json:
-        require_writable(args.json.parent)
+    require_writable_files(args.json)
     files = checked(args)
     is_ready = not any(finding.level == FAULT for file in files for finding in file.findings)
     if args.json:

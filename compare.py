@@ -36,7 +36,7 @@ from html import escape
 from typing import NamedTuple
 
 from src.base.errors import InputError, in_a_line, one_line_errors, shown
-from src.base.files import replacing, require_writable, write_json
+from src.base.files import replacing, require_writable_files, write_json
 from src.command.text import text_table
 from src.evaluation.comparison import Key, PerQuery, moved_most, read_all, require_comparable
 from src.evaluation.paired import Difference, differences, holm
@@ -47,6 +47,7 @@ LIMITS = (
     "equally. Not covered: what another seed of the training would change (repeat it with three), and wrong labels."
 )
 MOVED = "The queries whose rank changed by the largest factor (from 40 to 1 is more than from 500 to 461):"
+FRAMED = "The target has a green frame; it stands apart where neither model has it."
 SHOWN = 5
 """Answers of each model on the page."""
 
@@ -82,7 +83,7 @@ def cells(compared: Compared) -> list[list[str]]:
     return [
         [
             *(name, f"{of.first:.2f}", f"{of.second:.2f}", f"{of.gain:+.2f}", f"{of.low:+.2f}", f"{of.high:+.2f}"),
-            *(f"{of.p:.4f}", of.test, f"{of.wins:,}", f"{of.losses:,}", f"{of.ties:,}"),
+            *("<0.0001" if of.p < 0.0001 else f"{of.p:.4f}", of.test, f"{of.wins:,}", f"{of.losses:,}", f"{of.ties:,}"),
         ]
         for name, of in compared.differences.items()
     ]
@@ -103,7 +104,7 @@ def print_all(first: PerQuery, all_compared: list[Compared], corrected: str) -> 
             [shown(key[2]), key[1], *(run.rows[key]["rank"] for run in (first, compared.other))]
             for key in compared.moved
         ]
-        captions = [in_a_line(first.rows[key]["caption"])[:70] for key in compared.moved]
+        captions = [textwrap.shorten(in_a_line(first.rows[key]["caption"]), 70) for key in compared.moved]
         if rows:
             print(MOVED)
             lines = text_table(["query", "category", "rank", "then"], rows).splitlines()
@@ -139,16 +140,15 @@ def plain(first: PerQuery, all_compared: list[Compared]) -> dict:
     }
 
 
-def write_page(path: Path, first: PerQuery, all_compared: list[Compared], data_path: Path, corrected: str) -> None:
-    """Write the page; raises InputError for a picture that is not there."""
+def write_page(path: Path, first: PerQuery, all_compared: list[Compared], splits: dict, corrected: str) -> None:
+    """Write the page with pictures of `splits` {category: Split}; raises InputError for one that is not there."""
     from src.command.page import page, table  # late: opening pictures imports torch, which takes a second
 
-    splits = first.task.read_all(data_path, first.split)
     sections = []
     for compared in all_compared:
         sections.append((title(first, compared), LIMITS + corrected, table(HEADER, cells(compared))))
         rows = [_wall_row(key, (first, compared.other), splits[key[1]].pictures) for key in compared.moved]
-        explanation = f"{MOVED[:-1]}, with the first {SHOWN} answers of each model. The target has a green frame."
+        explanation = f"{MOVED[:-1]}, with the first {SHOWN} answers of each model. {FRAMED}"
         sections.append((f"What moved most, {compared.other.name}", explanation, "".join(rows)))
     with replacing(path) as unfinished:
         introduction = ", ".join(dict.fromkeys(str(run.path) for run in (first, *(one.other for one in all_compared))))
@@ -171,7 +171,11 @@ def _wall_row(key: Key, runs: tuple[PerQuery, PerQuery], pictures: dict[str, Pat
         targets = row["target"].split("|")
         answers += [shown_picture(run, name, name in targets) for name in row["answers"].split("|")[:SHOWN]]
     row = runs[0].rows[key]
-    return wall_row(shown_picture(runs[0], row["reference"]), row["caption"], f"query {key[2]} of {key[1]}", answers)
+    target = row["target"].split("|")[0]
+    missed = all(target not in run.rows[key]["answers"].split("|")[:SHOWN] for run in runs)
+    apart = shown_picture(runs[0], target, is_target=True) if missed else ""
+    reference = shown_picture(runs[0], row["reference"])
+    return wall_row(reference, row["caption"], f"query {key[2]} of {key[1]}", answers, apart)
 
 
 @one_line_errors
@@ -179,18 +183,19 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     if len(args.files) < 2:
         raise InputError(f"{args.files[0]}: there is nothing to compare it with, two files are needed")
-    for path in filter(None, (args.json, args.page)):
-        require_writable(path.parent)
+    require_writable_files(args.json, args.page)
     first, *others = read_all(args.files)
     for other in others:
         require_comparable(first, other)
+    # Before anything is printed: without its pictures the page cannot be made.
+    splits = first.task.read_all(args.data_path, first.split) if args.page else {}
     compared = compare(first, others)
     corrected = f" p: corrected by Holm's method for {len(others)} comparisons." if len(others) > 1 else ""
     print_all(first, compared, corrected)
     if args.json:
         write_json(args.json, plain(first, compared), indent=1)
     if args.page:
-        write_page(args.page, first, compared, args.data_path, corrected)
+        write_page(args.page, first, compared, splits, corrected)
         print(args.page)
 
 

@@ -45,7 +45,7 @@ import pandas as pd
 from combiner import load_combiner
 from retriever import load_retriever
 from src.base.errors import InputError, one_line_errors
-from src.base.files import read_json, replacing, require_writable
+from src.base.files import read_json, replacing, require_writable_files
 from src.command.page import curves, page, table
 from src.command.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
 from src.command.text import text_table
@@ -211,9 +211,7 @@ def main(argv=None):
     output = args.output or args.run_folder / "report.html"
     renamed = {"clip_model_name": args.clip_model_name, "clip_model_path": args.clip_model_path}
     runs = runs_behind(args.run_folder, {name: str(file) for name, file in renamed.items() if file is not None})
-    if output.is_dir():
-        raise InputError(f"--output {output}: is a folder, a file is needed")
-    require_writable(output.parent)
+    require_writable_files(output)
     last, options = runs[-1], runs[-1].options
     args.output_path = Path(options["output_path"])  # the feature cache's place, unless a flag names another
     trained, cache_folder = find_task(options["dataset"]), feature_cache_folder(args)

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from combiner import image_only, load_combined, text_only
 from retriever import Retriever
 from src.base.distributed import command, is_first
-from src.base.files import require_writable, write_json
+from src.base.files import require_writable, require_writable_files, write_json
 from src.command.comet import start_experiment
 from src.evaluation import judged as judging
 from src.evaluation.intervals import CONFIDENCE, DRAWS, SEED
@@ -305,8 +305,8 @@ def main(argv=None):
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
     data = read_data(task, args.data_path, "val", skip_missing=args.skip_missing)
     files = [path for path in (args.per_query, args.trec_run, args.json) if path is not None]
-    for folder in (args.output_path, *(path.parent for path in files)):
-        require_writable(folder)
+    require_writable(args.output_path)
+    require_writable_files(*files)
     retriever = load_combined(retriever_options(args), combining_options(args))
     validation = Validation(task, data["val"], retriever)
 

@@ -112,6 +112,23 @@ def require_writable(folder: Path) -> None:
         raise InputError(f"{existing}: may not be written to")
 
 
+def require_writable_files(*paths: Path | None) -> None:
+    """Raise InputError unless each of `paths` can be written as a file of its own; None is none."""
+    asked = [Path(path).absolute() for path in paths if path is not None]
+    if repeated(asked):
+        raise InputError(f"{repeated(asked)[0]}: is asked for twice, each output needs a file of its own")
+    for path in asked:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, a file is needed")
+        require_writable(path.parent)
+
+
+def delimiter_of(text: str) -> str:
+    """Return what separates the cells of a table's first line: a comma, a semicolon or a tab."""
+    # Spreadsheets write semicolons where the comma is the decimal mark.
+    return max(",;\t", key=text[: text.find("\n")].count)
+
+
 def read_text(path: Path) -> str:
     """Read a text in UTF-8, without the mark that may begin it; raises InputError when that cannot be done."""
     try:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.base.errors import InputError, first_ten, repeated, shown
-from src.base.files import read_text
+from src.base.files import delimiter_of, read_text
 from src.evaluation.intervals import Values
 from src.evaluation.per_query import COLUMNS
 from src.tasks.own import OwnTriplets
@@ -74,11 +74,14 @@ def read_all(paths: Sequence[Path]) -> list[PerQuery]:
 
 def read_per_query(path: Path) -> PerQuery:
     """Read a file that --per-query wrote; raises InputError with the number of the first faulty line."""
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    text = read_text(path)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
     rows, data = {}, {}
     try:
         metrics = _metrics(path, list(reader.fieldnames or []))
         for row in reader:
+            if not any(row.values()):
+                continue  # spreadsheets write empty rows
             place = f"{path}, line {reader.line_num}"
             key = _checked(place, row, metrics)
             if key in rows:
@@ -105,6 +108,8 @@ def _metrics(path: Path, header: list[str]) -> list[str]:
         raise InputError(f"{path}: no file of validate.py --per-query, it has no column {lacking[0]}")
     if repeated(header):
         raise InputError(f"{path}: has two columns called {shown(repeated(header)[0])}")
+    if "" in header:
+        raise InputError(f"{path}: has a column without a title; delete it in the spreadsheet that wrote it")
     return [column for column in header if column not in COLUMNS]
 
 
@@ -159,11 +164,15 @@ def _require_complete(run: PerQuery) -> None:
 
 def require_comparable(first: PerQuery, other: PerQuery) -> None:
     """Raise InputError unless both files hold the same queries of the same data, judged by the same protocols."""
-    _require_same(first, other, "protocols", list(first.data), list(other.data))
+    told = [f"{run.task.name} {run.split}" for run in (first, other)]
+    if told[0] != told[1]:
+        raise InputError(f"{other.path}: is of {told[1]}, but {first.path} of {told[0]}")
+    _require_same(first, other, "protocols", list(first.data), list(other.data), "; give both the same --protocol")
     for protocol, data in first.data.items():
         if other.data[protocol] != data:
-            theirs, mine = f"is of {other.data[protocol]}", f"{first.path} of {data}"
-            raise InputError(f"{other.path}: {theirs}, but {mine} (protocol {shown(protocol)})")
+            theirs, mine = (f"{len(run.keys(protocol)):,} queries" for run in (other, first))
+            what = f"(protocol {shown(protocol)}): its {theirs}, their texts, answers or galleries are not"
+            raise InputError(f"{other.path}: is of other data {what} those of {first.path}, which has {mine}")
     _require_same(first, other, "metrics", first.metrics, other.metrics)
     for one, two in ((first, other), (other, first)):
         alone = [_named(key) for key in one.rows if key not in two.rows]
@@ -178,9 +187,9 @@ def require_comparable(first: PerQuery, other: PerQuery) -> None:
             )
 
 
-def _require_same(first: PerQuery, other: PerQuery, what: str, mine: list[str], theirs: list[str]) -> None:
+def _require_same(first: PerQuery, other: PerQuery, what: str, mine: list[str], theirs: list[str], mend="") -> None:
     if sorted(mine) != sorted(theirs):
-        raise InputError(f"{other.path}: has {what} {first_ten(theirs)}, but {first.path} has {first_ten(mine)}")
+        raise InputError(f"{other.path}: has {what} {first_ten(theirs)}, but {first.path} has {first_ten(mine)}{mend}")
 
 
 def moved_most(first: PerQuery, other: PerQuery, keys: list[Key], most: int = 20) -> list[Key]:

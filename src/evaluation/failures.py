@@ -184,7 +184,7 @@ def drawn(judged: Judged, pictures: Pictures, name: str, number: int) -> str:
         picture(files[query.triplet.reference]),
         " | ".join(query.texts),
         f"target ranked {category.ranks[number] + 1} of {category.ranked}",
-        [picture(files[answer], is_target=answer == target) for answer in answered],
+        [picture(files[answer], is_target=answer in query.triplet.targets) for answer in answered],
         "" if target in answered else picture(files[target], is_target=True),
     )
 

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.base.errors import InputError, in_a_line, repeated, shown
-from src.base.files import read_text
+from src.base.files import delimiter_of, read_text
 from src.tasks.triplets import is_list_of_text, is_text
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 COLUMNS = ("reference", "target", "caption", "caption2", "id", "category", "group")
 LISTS = ("target", "group")
 """Columns that may hold several names: a list in JSONL, names with | between them in a table."""
-DELIMITERS = ",;\t"
-"""A spreadsheet writes semicolons where the comma is the decimal mark."""
 
 
 class Row(NamedTuple):
@@ -48,8 +46,7 @@ def column_of(title: str) -> str:
 
 def _table(path: Path) -> Iterator[Row]:
     text = read_text(path)
-    first_line = text[: text.find("\n")] if "\n" in text else text
-    delimiter = "\t" if path.suffix == ".tsv" else max(DELIMITERS, key=first_line.count)
+    delimiter = "\t" if path.suffix == ".tsv" else delimiter_of(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header, number = None, 0
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from src.base.errors import InputError, in_a_line, shown
-from src.base.files import read_json, read_text, replacing
+from src.base.files import delimiter_of, read_json, read_text, replacing
 from src.tasks.own.rows import COLUMNS, LISTS, json_lines
 from src.tasks.triplets import is_text
 
@@ -103,7 +103,8 @@ def _json(path: Path) -> Iterator[object]:
 
 
 def _delimited(path: Path) -> Iterator[dict]:
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t" if path.suffix == ".tsv" else ",")
+    text = read_text(path)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
     try:
         for cells in reader:
             if None in cells or None in cells.values():
