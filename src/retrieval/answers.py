@@ -9,7 +9,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from src.base.errors import InputError
-from src.retrieval.ranking import Predicted, best_candidates, best_rows, rank_targets, rank_targets_among
+from src.retrieval.ranking import (
+    Predicted,
+    best_candidates,
+    best_rows,
+    rank_targets,
+    rank_targets_among,
+    rank_targets_and_best_rows,
+)
 from src.tasks.triplets import Protocol, Query, Triplet
 
 
@@ -147,14 +154,18 @@ def answer(
     members = _other_members(triplets, gallery) if protocol.group_at else None
 
     features = gallery.features
-    ranks = None if targets is None else rank_targets(predicted, features, targets, excluded)
-    group_ranks = None
-    if targets is not None and members is not None:
-        group_ranks = rank_targets_among(predicted, features, targets, members)
     # A toy gallery may have fewer pictures than a server wants answers.
     ranked = len(gallery.names) - (excluded is not None)
     best = min(best, ranked)
-    rows, similarities = best_rows(predicted, features, best, excluded) if best else (None, None)
+    ranks = group_ranks = rows = similarities = None
+    if targets is None:
+        rows, similarities = best_rows(predicted, features, best, excluded) if best else (None, None)
+    elif best:
+        ranks, rows, similarities = rank_targets_and_best_rows(predicted, features, targets, best, excluded)
+    else:
+        ranks = rank_targets(predicted, features, targets, excluded)
+    if targets is not None and members is not None:
+        group_ranks = rank_targets_among(predicted, features, targets, members)
     return Answers(
         triplets,
         gallery,
@@ -246,5 +257,7 @@ def _other_members(triplets: Sequence[Triplet], gallery: Gallery) -> Tensor:
         if triplet.reference not in triplet.group:
             raise InputError(f"{triplet.reference}: not a member of its own group of {len(triplet.group)}")
         # In every group's own order; ties rank by row, whatever that order.
-        others.append(gallery.rows([member for member in triplet.group if member != triplet.reference]))
-    return pad_sequence(others, batch_first=True, padding_value=-1)
+        others.append([member for member in triplet.group if member != triplet.reference])
+    # One tensor for all: one for each query would take ten times as long.
+    rows = gallery.rows([member for members in others for member in members])
+    return pad_sequence(rows.split([len(members) for members in others]), batch_first=True, padding_value=-1)

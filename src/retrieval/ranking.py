@@ -28,10 +28,23 @@ def rank_targets(
 
     `excluded_rows` [queries] leave the ranking.
     """
-    ranks = []
-    for queries, scores in _scores(predicted_features, gallery_features, excluded_rows):
-        ranks.append(_ahead_in_gallery(scores, target_rows[queries, None]))
-    return torch.cat(ranks)
+    scored = _scores(predicted_features, gallery_features, excluded_rows)
+    return torch.cat([_ahead_in_gallery(scores, target_rows[queries, None]) for queries, scores in scored])
+
+
+def rank_targets_and_best_rows(
+    predicted_features: Predicted,
+    gallery_features: Tensor,
+    target_rows: Tensor,
+    k: int,
+    excluded_rows: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `rank_targets` and `best_rows` give, with every score computed once."""
+    found = [
+        (_ahead_in_gallery(scores, target_rows[queries, None]), *_best(scores, k))
+        for queries, scores in _scores(predicted_features, gallery_features, excluded_rows)
+    ]
+    return tuple(map(torch.cat, zip(*found, strict=True)))
 
 
 def rank_targets_among(
@@ -57,8 +70,13 @@ def best_rows(
     Ties are in the gallery's order.
     """
     scored = _scores(predicted_features, gallery_features, excluded_rows)
-    rows, best = zip(*((of := _first(scores, k), scores.gather(1, of)) for _, scores in scored), strict=True)
+    rows, best = zip(*(_best(scores, k) for _, scores in scored), strict=True)
     return torch.cat(rows), torch.cat(best)
+
+
+def _best(scores, k) -> tuple[Tensor, Tensor]:
+    rows = _first(scores, k)
+    return rows, scores.gather(1, rows)
 
 
 def best_candidates(predicted_features: Predicted, gallery_features: Tensor, k: int, candidate_rows: Tensor) -> Tensor:
@@ -119,7 +137,8 @@ def _pieces(images: int) -> list[slice]:
 
 def _candidate_scores(predicted_features, gallery_features, candidate_rows) -> Tensor:
     # A sum of products, since autocast would round a matrix product.
-    candidates = _normalised(gallery_features[candidate_rows])
+    distinct, places = candidate_rows.unique(return_inverse=True)  # most are a candidate of several queries
+    candidates = _normalised(gallery_features[distinct])[places]
     first, *others = [(factor[:, None] * candidates).sum(dim=-1) for factor in _factors(predicted_features)]
     scores = first.clamp_min(0) * others[0].clamp_min(0) if others else first
     return scores.masked_fill_(candidate_rows < 0, -torch.inf)
