@@ -65,6 +65,11 @@ def text_only(image_features: Tensor, text_features: Tensor) -> Tensor:
     return F.normalize(text_features, dim=-1)
 
 
+def product(image_features: Tensor, text_features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both, normalised, whose similarities are multiplied: what a picture alone and a caption alone find."""
+    return image_only(image_features, text_features), text_only(image_features, text_features)
+
+
 def load_combining_function(
     name: str | None,
     combiner_path: Path | None,

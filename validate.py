@@ -35,7 +35,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor, nn
 
-from combiner import image_only, load_combined, text_only
+from combiner import image_only, load_combined, product, text_only
 from retriever import Retriever
 from src.base.distributed import command, is_first
 from src.base.files import require_writable, require_writable_files, write_json
@@ -113,8 +113,8 @@ def _recalls(task, triplets, gallery, clip_model, combining_function, caption_fe
 # ---- our own validation ----
 
 Combining = Callable[[Tensor, Tensor], Tensor]
-BASELINES = {"text": text_only, "image": image_only, "product": None, "sum": element_wise_sum}
-"""{rung of the ladder: combining function}; the product multiplies two similarities, so no feature stands for it."""
+BASELINES = {"text": text_only, "image": image_only, "product": product, "sum": element_wise_sum}
+"""{rung of the ladder: combining function}"""
 BEST = 50
 """How many answers of each query are named at least."""
 
@@ -209,9 +209,7 @@ class Validation:
         return with_graded(answers, predicted, protocol)
 
     def _predicted(self, category, protocol, function) -> Predicted:
-        """Return predicted features [queries, dim]; two of them for the product, whose `function` is None."""
-        if function is None:
-            return tuple(self._predicted(category, protocol, alone) for alone in (image_only, text_only))
+        """Return predicted features [queries, dim], two of them for the product."""
         queries, gallery = self._queries(category, protocol), self._gallery(category)
         return predict_queries(gallery, queries, self._caption_features(category, protocol), function)
 

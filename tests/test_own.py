@@ -16,7 +16,8 @@ import compare
 import report
 import validate
 from src.base.errors import InputError
-from src.tasks.own import OwnTriplets, pictures_below
+from src.base.folders import pictures_below
+from src.tasks.own import OwnTriplets
 from src.tasks.own import __main__ as conversion
 from src.tasks.own.rows import read_rows
 from tests.commands import COMBINER, status_of, toy_options

@@ -32,6 +32,7 @@ PRECISIONS = {"auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "floa
 COMBINING_FUNCTIONS = {
     "sum": "utils:element_wise_sum",
     "combiner": "combiner:load_combiner",
+    "product": "combiner:product",
     "image": "combiner:image_only",
     "text": "combiner:text_only",
 }

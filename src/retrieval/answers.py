@@ -102,28 +102,35 @@ def predict_features(
     gallery: Gallery,
     references: Sequence[str],
     caption_features: Tensor,
-    combining_function: Callable[[Tensor, Tensor], Tensor],
+    combining_function: Callable[[Tensor, Tensor], Predicted],
     batch_size: int = 512,
-) -> Tensor:
+) -> Predicted:
     """Return predicted features [queries, dim]: each reference's feature in the gallery combined with its caption's."""
     # From the gallery, not from the picture again: the published validation does so, and it is free.
     rows = gallery.rows(references)
     batches = zip(rows.split(batch_size), caption_features.split(batch_size), strict=True)
-    return torch.cat([combining_function(gallery.features[row], caption).float() for row, caption in batches])
+    return joined([combining_function(gallery.features[row], caption) for row, caption in batches])
+
+
+def joined(predicted: Sequence[Predicted]) -> Predicted:
+    """Return the predicted features of several batches as one, in fp32."""
+    if isinstance(predicted[0], tuple):
+        return tuple(torch.cat(factor).float() for factor in zip(*predicted, strict=True))
+    return torch.cat(predicted).float()
 
 
 def predict_queries(
     gallery: Gallery,
     queries: Sequence[Query],
     text_features: Tensor,
-    combining_function: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
+    combining_function: Callable[[Tensor, Tensor], Predicted],
+) -> Predicted:
     """Return predicted features [queries, dim] from features [texts, dim] of all that the queries ask in words."""
     references = [query.triplet.reference for query in queries for _ in query.texts]
     return averaged(predict_features(gallery, references, text_features, combining_function), queries)
 
 
-def averaged(predicted: Tensor, queries: Sequence[Query]) -> Tensor:
+def averaged(predicted: Predicted, queries: Sequence[Query]) -> Predicted:
     """Return predicted features [queries, dim] from those of each query's texts [texts, dim].
 
     Those of several texts are averaged, each normalised before, and the mean is normalised again.
@@ -131,6 +138,8 @@ def averaged(predicted: Tensor, queries: Sequence[Query]) -> Tensor:
     # A single text's features stay as they are, to the bit.
     if all(len(query.texts) == 1 for query in queries):
         return predicted
+    if isinstance(predicted, tuple):
+        return tuple(averaged(factor, queries) for factor in predicted)
     counts = torch.tensor([len(query.texts) for query in queries], device=predicted.device)
     query = torch.arange(len(queries), device=predicted.device).repeat_interleave(counts)
     sums = predicted.new_zeros(len(queries), predicted.shape[1]).index_add_(0, query, F.normalize(predicted, dim=-1))

@@ -41,7 +41,7 @@ def rank_targets_and_best_rows(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `rank_targets` and `best_rows` give, with every score computed once."""
     found = [
-        (_ahead_in_gallery(scores, target_rows[queries, None]), *_best(scores, k))
+        (_ahead_in_gallery(scores, target_rows[queries, None]), *best_of_piece(scores, k))
         for queries, scores in _scores(predicted_features, gallery_features, excluded_rows)
     ]
     return tuple(map(torch.cat, zip(*found, strict=True)))
@@ -70,11 +70,15 @@ def best_rows(
     Ties are in the gallery's order.
     """
     scored = _scores(predicted_features, gallery_features, excluded_rows)
-    rows, best = zip(*(_best(scores, k) for _, scores in scored), strict=True)
+    rows, best = zip(*(best_of_piece(scores, k) for _, scores in scored), strict=True)
     return torch.cat(rows), torch.cat(best)
 
 
-def _best(scores, k) -> tuple[Tensor, Tensor]:
+def best_of_piece(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the columns [queries, k] of the `k` highest of `scores` [queries, images], and these, best first.
+
+    Ties are in the columns' order.
+    """
     rows = _first(scores, k)
     return rows, scores.gather(1, rows)
 
@@ -94,7 +98,7 @@ def _scores(predicted_features, gallery_features, excluded_rows) -> Iterator[tup
 
     Always in fp32, whatever the autocast around it: half precision ties scores that differ.
     """
-    factors = _factors(predicted_features)
+    factors = normalised_factors(predicted_features)
     predicted_features = factors[0]
     images = len(gallery_features)
     lengths = torch.cat([_lengths(gallery_features[rows]) for rows in _pieces(images)])
@@ -139,12 +143,13 @@ def _candidate_scores(predicted_features, gallery_features, candidate_rows) -> T
     # A sum of products, since autocast would round a matrix product.
     distinct, places = candidate_rows.unique(return_inverse=True)  # most are a candidate of several queries
     candidates = _normalised(gallery_features[distinct])[places]
-    first, *others = [(factor[:, None] * candidates).sum(dim=-1) for factor in _factors(predicted_features)]
+    first, *others = [(factor[:, None] * candidates).sum(dim=-1) for factor in normalised_factors(predicted_features)]
     scores = first.clamp_min(0) * others[0].clamp_min(0) if others else first
     return scores.masked_fill_(candidate_rows < 0, -torch.inf)
 
 
-def _factors(predicted_features: Predicted) -> list[Tensor]:
+def normalised_factors(predicted_features: Predicted) -> list[Tensor]:
+    """Return each of the predicted features [queries, dim] in fp32, normalised; raises InputError for a NaN."""
     return [_normalised(features) for features in _all(predicted_features)]
 
 

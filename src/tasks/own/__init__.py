@@ -10,23 +10,14 @@ from pathlib import Path, PurePosixPath
 
 from src.base.errors import InputError, first_ten, repeated, require_one_of
 from src.base.files import read_text
+from src.base.folders import pictures_below
 from src.tasks.fashioniq import FashionIQ, four_texts
 from src.tasks.own.rows import SUFFIXES, Row, read_rows
 from src.tasks.triplets import Protocol, Split, Task, Triplet, is_name, refuse, require_any, stays_inside
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
-"""Suffixes, in small letters, of the files that a gallery without a list is made of."""
 ONLY_CATEGORY = "all"
 AT = (1, 5, 10, 50)
 MAP_AT = (5, 10, 25, 50)
-
-
-def pictures_below(folder: Path) -> dict[str, Path]:
-    """Return every picture below a folder, by its suffix, as {path from there: file} in the order of the paths."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
-    named = {path.relative_to(folder).as_posix(): path for path in files}
-    # Hidden folders hold thumbnails and caches.
-    return {name: named[name] for name in sorted(named) if not any(part.startswith(".") for part in Path(name).parts)}
 
 
 def _for_one_too(ask):

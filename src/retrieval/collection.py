@@ -1,0 +1,113 @@
+"""Pictures that can be searched: their features, and which files they are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from src.retrieval.ranking import Predicted, best_of_piece, normalised_factors
+
+SCORES_AT_ONCE = 2**24
+"""Scores held in memory at a time: 64 MB."""
+FEW = 16
+"""Queries up to which reading the features takes longer than multiplying."""
+ROWS_AT_ONCE = 2**12
+"""Rows that are normalised or turned to fp32 at a time at least, which a processor's cache holds."""
+
+
+class Collection:
+    """Pictures by name, with their features. Every score is exact."""
+
+    def __init__(self, unit: Tensor, lengths: Tensor, names: Sequence[str], folder: Path | None = None):
+        """Take normalised features [pictures, dim], in fp32 or fp16, and how long each was [pictures].
+
+        `folder` is where the names start; None where the pictures are not at hand.
+        """
+        self.unit, self.lengths = unit, lengths
+        self.names, self.folder = list(names), folder
+        self._row = {name: row for row, name in enumerate(self.names)}
+
+    @classmethod
+    def of_features(cls, features: Tensor, names: Sequence[str], folder: Path | None = None) -> "Collection":
+        """Make a collection of features [pictures, dim] as an encoder gives them, which are normalised in place."""
+        lengths = torch.empty(len(features), device=features.device)
+        for rows in pieces(len(features), ROWS_AT_ONCE):
+            factors = normalised_factors(features[rows])
+            lengths[rows] = features[rows].norm(dim=-1).clamp_min(1e-12)
+            features[rows] = factors[0]
+        return cls(features, lengths, names, folder)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def row(self, name: str) -> int | None:
+        """Return the row of `name`; None where it is not among the pictures."""
+        return self._row.get(name)
+
+    def features(self, rows: Sequence[int]) -> Tensor:
+        """Return features [rows, dim] in fp32, as the encoder gave them."""
+        rows = torch.as_tensor(rows, device=self.unit.device)
+        return self.unit[rows].float() * self.lengths[rows, None]
+
+    @torch.inference_mode()
+    def nearest(
+        self,
+        predicted: Predicted,
+        k: int,
+        excluded: Sequence[Sequence[int]] = (),
+        exponents: tuple[float, float] = (1, 1),
+    ) -> tuple[Tensor, Tensor]:
+        """Return the first `k` rows [queries, k] for predicted features [queries, dim], and their scores, best first.
+
+        A score is a cosine similarity. Of two predicted features each similarity below zero counts as zero, and their
+        powers, by `exponents`, are multiplied. `excluded` are the rows that each query leaves out, whose score is minus
+        infinity. Ties are in the collection's order.
+        """
+        factors = normalised_factors(predicted)
+        queries, k = len(factors[0]), min(k, len(self))
+        rows = torch.empty((queries, 0), dtype=torch.int64, device=self.unit.device)
+        scores = torch.empty((queries, 0), device=self.unit.device)
+        for piece in pieces(len(self), max(ROWS_AT_ONCE, SCORES_AT_ONCE // max(1, queries))):
+            found = self._scores(factors, exponents, piece)
+            for query, left_out in enumerate(excluded):
+                inside = [row - piece.start for row in left_out if piece.start <= row < piece.stop]
+                found[query, inside] = -torch.inf
+            columns, best = best_of_piece(found, min(k, found.shape[1]))
+            # Earlier pieces come first, so that a stable sort leaves ties in the collection's order.
+            rows, scores = torch.cat([rows, columns + piece.start], 1), torch.cat([scores, best], 1)
+            order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+            rows, scores = rows.gather(1, order), scores.gather(1, order)
+        return rows, scores
+
+    def _scores(self, factors: list[Tensor], exponents: tuple[float, float], piece: slice) -> Tensor:
+        """Return scores [queries, rows] of a piece, in fp32 whatever autocast is around it."""
+        found = [factors[0].new_empty(len(factors[0]), piece.stop - piece.start) for _ in factors]
+        # Features in fp32 are used where they are; others become fp32 a cache's worth at a time.
+        step = piece.stop - piece.start if self.unit.dtype is torch.float32 else ROWS_AT_ONCE
+        for part in pieces(piece.stop - piece.start, step):
+            unit = self.unit[piece.start + part.start : piece.start + part.stop].float()
+            for factor, scores in zip(factors, found, strict=True):
+                _product(factor, unit, scores[:, part])
+        if len(found) == 1:
+            return found[0]
+        first, second = (scores.clamp_min_(0).pow_(of) for scores, of in zip(found, exponents, strict=True))
+        return first.mul_(second)
+
+
+def _product(queries: Tensor, unit: Tensor, out: Tensor) -> None:
+    """Write the products of `queries` [queries, dim] with `unit` [rows, dim] to `out` [queries, rows]."""
+    # With `out`, autocast leaves a product alone.
+    if len(queries) > FEW:
+        torch.mm(queries, unit.T, out=out)
+        return
+    # A few queries are ready when the features have been read. The libraries that multiply come near that with the
+    # features on the left, and with at least two queries: for a single one they are three times as slow.
+    several = queries.repeat(2, 1) if len(queries) == 1 else queries
+    products = torch.mm(unit, several.T, out=unit.new_empty(len(unit), len(several)))
+    out.copy_(products[:, : len(queries)].T)
+
+
+def pieces(total: int, size: int) -> list[slice]:
+    """Return slices of `size`, the last one shorter, that cover `total`."""
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
