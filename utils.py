@@ -154,6 +154,12 @@ class Encoder:
         in_parts = partial(self._in_parts, pictures)
         return self._kept("image", pictures.preprocess.settings, keys, in_parts)
 
+    def missing(self, pictures: Pictures) -> list[str]:
+        """Return the names of pictures whose features are not kept yet, of pictures with equal files one."""
+        keys = [file_key(pictures.paths[name]) for name in pictures.names]
+        store = self._store("image", pictures.preprocess.settings) if distributed.is_first() else None
+        return distributed.broadcast(None if store is None else [pictures.names[at] for at in store.missing(keys)])
+
     def captions(self, captions: Sequence[str]) -> Tensor:
         """Return features [captions, dim], fp32 and not normalised."""
 

@@ -98,14 +98,14 @@ class RetrieverOptions(NamedTuple):
     """What a command's options say of the CLIP that answers, and of how its features are made and kept."""
 
     clip_model_name: str
-    clip_model_path: Path | None
-    transform: str
-    target_ratio: float
-    feature_cache: Path | None
+    clip_model_path: Path | None = None
+    transform: str = "targetpad"
+    target_ratio: float = 1.25
+    feature_cache: Path | None = None
     """The folder that keeps features; None for none."""
-    image_cache: Path | None
-    num_workers: int
-    skip_missing: bool
+    image_cache: Path | None = None
+    num_workers: int = 0
+    skip_missing: bool = False
 
 
 def retriever_options(args: Namespace) -> RetrieverOptions:
@@ -170,10 +170,10 @@ def chosen_protocols(args: Namespace, task: Task) -> list[Protocol]:
 class CombiningOptions(NamedTuple):
     """What a command's options say of the function that combines both features; None where they say nothing."""
 
-    name: str | None
-    combiner_path: Path | None
-    projection_dim: int | None
-    hidden_dim: int | None
+    name: str | None = None
+    combiner_path: Path | None = None
+    projection_dim: int | None = None
+    hidden_dim: int | None = None
 
 
 def combining_options(args: Namespace) -> CombiningOptions:

@@ -26,6 +26,8 @@ class Collection:
         """
         self.unit, self.lengths = unit, lengths
         self.names, self.folder = list(names), folder
+        self.digests: list[str] | None = None
+        """SHA-256 of each picture's file, where an index knows it."""
         self._row = {name: row for row, name in enumerate(self.names)}
 
     @classmethod

@@ -1,0 +1,216 @@
+"""Searching one's own pictures with a picture, a caption, or both.
+
+retriever = load_combined(RetrieverOptions("RN50x4", "tuned_clip.pt"), CombiningOptions(combiner_path="combiner.pt"))
+searcher = Searcher(retriever, collect(retriever, "pictures")[0])
+for found in searcher.ask(Question("pictures/red.jpg", "in blue"), k=5):
+    print(f"{found.score:.3f} {found.name}")
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from retriever import Retriever
+from src.base import distributed
+from src.base.errors import InputError
+from src.base.folders import pictures_below
+from src.pictures.opening import unusable
+from src.retrieval.collection import Collection
+from src.retrieval.index import copies
+from src.retrieval.ranking import Predicted
+
+WITHOUT = 0.5
+"""How far a query moves away from what --without says, where its own length is 1."""
+
+
+class Question(NamedTuple):
+    """What is looked for: like a picture, as a caption says, or both."""
+
+    reference: str | Path | None = None
+    """A name in the collection, or the path of any picture."""
+    caption: str = ""
+    without: str = ""
+    """A text that answers should not be like."""
+    caption_weight: float = 0.5
+    """From 0, the picture alone, to 1, the caption alone; 0.5 leaves what the combining function made."""
+    include_reference: bool = False
+    """Whether the reference and copies of its bytes may be answers."""
+
+
+class Found(NamedTuple):
+    """An answer."""
+
+    name: str
+    """Its path from the collection's folder."""
+    score: float
+    """Cosine similarity, or the product of two."""
+    path: Path
+    """The file, which need not be at hand when an index was searched."""
+
+
+# ---- pictures ----
+
+
+def collect(retriever: Retriever, folder: Path | str) -> tuple[Collection, list[str]]:
+    """Return every picture below a folder as a collection, and the names of those that cannot be read.
+
+    Features come from the feature cache, where they are kept. Raises InputError when there is no picture.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    paths = pictures_below(folder)
+    if not paths:
+        raise InputError(f"{folder}: holds no pictures, at no depth")
+    lost = []
+    # One process that meets a broken picture would leave the others waiting, so together they look beforehand.
+    if distributed.processes() > 1:
+        lost = _unreadable(retriever, paths)
+    try:
+        return _collection(retriever, paths, lost, folder), lost
+    except InputError:
+        # What was encoded before is kept. Where one picture is broken there may be more.
+        lost = _unreadable(retriever, paths)
+        if not lost:
+            raise
+        return _collection(retriever, paths, lost, folder), lost
+
+
+def _collection(retriever, paths, lost, folder) -> Collection:
+    usable = {name: path for name, path in paths.items() if name not in set(lost)}
+    if not usable:
+        raise InputError(f"{folder}: none of its {len(paths)} pictures can be read")
+    gallery = retriever.gallery(retriever.pictures(usable))
+    return Collection.of_features(gallery.features, gallery.names, folder)
+
+
+def _unreadable(retriever, paths) -> list[str]:
+    """Try every picture whose features are not kept; return the names of those that cannot be read."""
+    missing = retriever.encoder.missing(retriever.pictures(paths))
+    broken = set(unusable([paths[name] for name in missing], retriever.preprocess, retriever.encoder.num_workers))
+    return [name for name in missing if paths[name] in broken]
+
+
+def depends_on(retriever: Retriever) -> dict:
+    """Return what the features of pictures depend on, as plain values."""
+    return {"weights": retriever.encoder.digest("image"), "transform": retriever.preprocess.settings}
+
+
+# ---- questions ----
+
+
+class Searcher:
+    """Answers questions about a collection with a retriever of the same CLIP."""
+
+    def __init__(self, retriever: Retriever, collection: Collection):
+        self.retriever, self.collection = retriever, collection
+
+    def ask(self, question: Question, k: int = 10, min_score: float | None = None) -> list[Found]:
+        """Return at most `k` answers, best first, none below `min_score`."""
+        (answers,) = self.ask_all([question], k, min_score)
+        return answers
+
+    @torch.inference_mode()
+    def ask_all(self, questions: Sequence[Question], k: int = 10, min_score: float | None = None) -> list[list[Found]]:
+        """Return the answers of each question; raises InputError for one that asks for nothing or cannot be read."""
+        for question in questions:
+            _require_sense(question)
+        images = self._image_features([question.reference for question in questions])
+        texts = self._text_features([question.caption for question in questions])
+        withouts = self._text_features([question.without for question in questions])
+        excluded = [[] if question.include_reference else self._rows_of(question) for question in questions]
+        answers = []
+        # One by one where functions or weights differ; they are asked together where they are alike.
+        for number, question in enumerate(questions):
+            predicted, exponents = self._predicted(question, images[number], texts[number], withouts[number])
+            rows, scores = self.collection.nearest(predicted, k, [excluded[number]], exponents)
+            answers.append(self._found(rows[0].tolist(), scores[0].tolist(), min_score))
+        return answers
+
+    def _found(self, rows, scores, min_score) -> list[Found]:
+        folder, names = self.collection.folder, self.collection.names
+        return [
+            Found(names[row], score, folder / names[row])
+            for row, score in zip(rows, scores, strict=True)
+            if score > -torch.inf and (min_score is None or score >= min_score)
+        ]
+
+    def _predicted(self, question, image, text, without) -> tuple[Predicted, tuple[float, float]]:
+        """Return predicted features [1, dim], two of them for a product, and the exponents of their similarities."""
+        weight, exponents = question.caption_weight, (1.0, 1.0)
+        if image is None or text is None:
+            predicted = F.normalize(text if image is None else image, dim=-1)
+        else:
+            predicted = self.retriever.combining_function(image, text)
+            if isinstance(predicted, tuple):
+                exponents = 2 * (1 - weight), 2 * weight
+            else:
+                predicted = _weighted(predicted.float(), image, text, weight)
+        if without is None:
+            return predicted, exponents
+        away = WITHOUT * F.normalize(without, dim=-1)
+        if isinstance(predicted, tuple):
+            return tuple(F.normalize(factor, dim=-1) - away for factor in predicted), exponents
+        return F.normalize(predicted, dim=-1) - away, exponents
+
+    def _image_features(self, references) -> list[Tensor | None]:
+        rows = {reference: self._row(reference) for reference in references if reference is not None}
+        outside = [reference for reference, row in rows.items() if row is None]
+        encoded = {}
+        if outside:
+            pictures = self.retriever.pictures({str(reference): Path(reference) for reference in outside})
+            encoded = dict(zip(outside, self.retriever.encoder.pictures(pictures).split(1), strict=True))
+        return [
+            None
+            if reference is None
+            else encoded[reference]
+            if reference in encoded
+            else self.collection.features([rows[reference]])
+            for reference in references
+        ]
+
+    def _text_features(self, texts) -> list[Tensor | None]:
+        asked = list(dict.fromkeys(text for text in texts if text))
+        features = dict(zip(asked, self.retriever.encoder.captions(asked).split(1), strict=True)) if asked else {}
+        return [features.get(text) for text in texts]
+
+    def _row(self, reference: str | Path) -> int | None:
+        """Return the collection's row of a reference, by its name or by its path; None for another picture."""
+        row = self.collection.row(str(reference)) if isinstance(reference, str) else None
+        if row is not None:
+            return row
+        path = Path(reference).absolute()
+        if not path.is_file():
+            raise InputError(f"{reference}: no such picture")
+        if not path.is_relative_to(self.collection.folder.absolute()):
+            return None
+        return self.collection.row(path.relative_to(self.collection.folder.absolute()).as_posix())
+
+    def _rows_of(self, question) -> list[int]:
+        """Return the rows of a question's reference and of its copies."""
+        if question.reference is None:
+            return []
+        row = self._row(question.reference)
+        path = Path(question.reference) if row is None else self.collection.folder / self.collection.names[row]
+        same = copies(self.collection, path) if path.is_file() else []
+        return sorted({*same, *([] if row is None else [row])})
+
+
+def _weighted(predicted: Tensor, image: Tensor, text: Tensor, weight: float) -> Tensor:
+    """Return predicted features moved towards the picture's own or the caption's own as `weight` leaves 0.5."""
+    share, alone = abs(2 * weight - 1), text if weight > 0.5 else image
+    # At 0.5 to the bit what the combining function gave.
+    if share == 0:
+        return predicted
+    return (1 - share) * F.normalize(predicted, dim=-1) + share * F.normalize(alone, dim=-1)
+
+
+def _require_sense(question: Question) -> None:
+    if question.reference is None and not question.caption.strip():
+        raise InputError("a question needs a picture, a caption, or both")
+    if not 0 <= question.caption_weight <= 1:
+        raise InputError(f"caption weight {question.caption_weight}: is not from 0 to 1")

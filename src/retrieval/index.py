@@ -1,0 +1,135 @@
+"""A collection on disk, in forms that other tools read.
+
+features.npy holds normalised features [pictures, dim] in fp32 or fp16, items.jsonl a line for each picture in the same
+order, meta.json what the features depend on.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from src.base.errors import InputError, in_a_line, shown
+from src.base.files import read_json, read_text, replacing, write_json
+from src.retrieval.collection import Collection, pieces
+
+FORMAT = 1
+FEATURES, ITEMS, META = "features.npy", "items.jsonl", "meta.json"
+ROWS_AT_ONCE = 2**14
+
+
+def write_index(folder: Path, collection: Collection, depends_on: dict, half: bool) -> None:
+    """Write a collection whose pictures are at hand; `depends_on` are plain values that tell its features from others.
+
+    Files of an older index are replaced one by one, and meta.json, which describes the others, last. What another
+    program had open stays what it was.
+    """
+    known = _items_of(folder)
+    items = [
+        _item(name, collection.folder / name, float(length), known)
+        for name, length in zip(collection.names, collection.lengths, strict=True)
+    ]
+    dtype = np.float16 if half else np.float32
+    with replacing(folder / FEATURES) as unfinished:
+        shape = tuple(collection.unit.shape)
+        with unfinished.open("wb") as file:
+            # A header and rows some at a time, since a copy of all may not fit into memory.
+            described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, described)
+            for rows in pieces(len(collection), ROWS_AT_ONCE):
+                file.write(np.ascontiguousarray(collection.unit[rows].cpu().numpy().astype(dtype)).data)
+    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+    with replacing(folder / ITEMS) as unfinished:
+        unfinished.write_text(lines, encoding="utf-8")
+    meta = {"format": FORMAT, "pictures": len(items), "folder": str(collection.folder), "depends_on": depends_on}
+    write_json(folder / META, meta | {"items_sha256": _digest(lines)}, indent=1)
+
+
+def open_index(folder: Path, depends_on: dict) -> Collection:
+    """Return the collection of an index, with its features on disk until they are read.
+
+    Raises InputError when there is none, when it is torn, and when its features are not those that `depends_on` tells.
+    """
+    folder = Path(folder)
+    meta = read_json(folder / META, dict)
+    text = read_text(folder / ITEMS)
+    if meta.get("format") != FORMAT or not isinstance(meta.get("depends_on"), dict):
+        raise InputError(f"{folder / META}: is of no index that this version reads")
+    for name, value in depends_on.items():
+        theirs = meta["depends_on"].get(name)
+        if theirs != value:
+            what = f"its {name.replace('_', ' ')} is {shown(str(theirs))}, this command's {shown(str(value))}"
+            raise InputError(f"{folder}: an index of another CLIP or transform ({what}); --pictures makes it anew")
+    try:
+        array = np.load(folder / FEATURES, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{folder / FEATURES}: cannot be read ({in_a_line(error)})") from None
+    # Before its lines are read as JSON: they are written by this program, or they are torn.
+    if _digest(text) != meta.get("items_sha256") or array.shape[:1] != (meta["pictures"],) or array.ndim != 2:
+        raise InputError(f"{folder}: its files do not belong together; --pictures makes the index anew")
+    items = [json.loads(line) for line in text.splitlines()]
+    lengths = torch.tensor([item["length"] for item in items])
+    unit = _tensor(array)
+    collection = Collection(unit, lengths, [item["name"] for item in items], Path(meta["folder"]))
+    collection.digests = [item["sha256"] for item in items]
+    return collection
+
+
+def _tensor(array: np.memmap) -> torch.Tensor:
+    """Return a mapped array as a tensor that nobody may write to."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _items_of(folder: Path) -> dict[str, dict]:
+    """Return the items of an older index {name: item}, whose digests need not be computed again."""
+    try:
+        return {item["name"]: item for item in map(json.loads, read_text(folder / ITEMS).splitlines())}
+    except (InputError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _item(name: str, path: Path, length: float, known: dict[str, dict]) -> dict:
+    status = path.stat()
+    stamp = {"size": status.st_size, "modified_ns": status.st_mtime_ns}
+    before = known.get(name, {})
+    same = all(before.get(key) == value for key, value in stamp.items())
+    digest = before["sha256"] if same and "sha256" in before else file_digest(path)
+    return {"name": name, **stamp, "sha256": digest, "length": length}
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _by_hand(file)
+
+
+def _by_hand(file) -> str:
+    digest = hashlib.sha256()  # Python 3.10
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def copies(collection: Collection, path: Path) -> Sequence[int]:
+    """Return the rows of pictures with the same bytes as the file at `path`."""
+    if collection.digests is not None:
+        digest = file_digest(path)
+        return [row for row, other in enumerate(collection.digests) if other == digest]
+    size, found = path.stat().st_size, []
+    for row, name in enumerate(collection.names):
+        other = collection.folder / name
+        # Few files have the same size, so few are read.
+        if other.is_file() and other.stat().st_size == size and other.read_bytes() == path.read_bytes():
+            found.append(row)
+    return found
