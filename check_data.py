@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from src.base.errors import NAMED, InputError, one_line_errors
 from src.base.files import PROJECT_ROOT, require_writable_files, write_json
-from src.base.parser import Parser, count_or_zero, usable_cores
-from src.command.flags import dataset_choices, dataset_name
+from src.base.parser import Parser
+from src.command.flags import add_num_workers, dataset_choices, dataset_name
 from src.pictures.findings import FAULT, LEVELS, Finding, Splits, annotation_findings, picture_findings, pictures_of
 from src.pictures.kinds import look_at_all
 from src.tasks.datasets import find_task
@@ -34,9 +34,7 @@ def make_parser() -> Parser:
     help_text = f"{dataset_choices(TASKS)} (default: all in the data path)"
     parser.add_argument("--dataset", type=dataset_name(TASKS), help=help_text)
     parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
-    parser.add_argument(
-        "--num-workers", type=count_or_zero, default=usable_cores(), help="processes that decode pictures"
-    )
+    add_num_workers(parser)
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="file that keeps the findings as JSON")
     return parser
 

@@ -7,11 +7,12 @@ The page, report.html in the run folder, opens offline. A run of stage 2 brings 
 
 from pathlib import Path
 
-from src.base.parser import Parser, count_or_zero, existing_file, name_or_file, usable_cores
+from src.base.parser import Parser, existing_file, name_or_file
 from src.command.flags import (
     RetrieverOptions,
     add_dataset_option,
     add_feature_cache_options,
+    add_num_workers,
     add_skip_missing_option,
     feature_cache_folder,
 )
@@ -27,9 +28,7 @@ def make_parser() -> Parser:
     parser.add_argument("--clip-model-name", type=name_or_file, help=f"the CLIP of the run, {moved}")
     parser.add_argument("--clip-model-path", type=existing_file, help=f"the checkpoint of stage 1 it took, {moved}")
     add_skip_missing_option(parser)
-    parser.add_argument(
-        "--num-workers", type=count_or_zero, default=usable_cores(), help="processes that load pictures"
-    )
+    add_num_workers(parser)
     add_feature_cache_options(parser)
     return parser
 
@@ -53,6 +52,8 @@ from src.evaluation import failures
 from src.evaluation.judged import Judged
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
 from src.tasks.datasets import find_task
+from src.tasks.own import OwnTriplets
+from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Task
 from utils import model_label, read_data
 from validate import Validation
@@ -65,8 +66,8 @@ RUNGS_AFTER = {
     "combiner": "Combiner",
 }
 LADDER_RULE = (
-    "Recall on validation pictures, which no stage trained on, in percent. In brackets the 95 % interval, from drawing "
-    "the queries again and again."
+    "Metrics on the validation split, in percent. In brackets the 95 % interval, from drawing the queries again and "
+    "again."
 )
 
 
@@ -98,7 +99,8 @@ def read_run(folder: Path) -> FinishedRun:
     options = read_json(path, dict)
     # The kept options tell the stage: older runs have no other mark of it.
     stage = next((stage for stage in STAGES if stage.option in options), FINE_TUNING)
-    best = next(iter(stage.best(find_task(options["dataset"]))))
+    # A folder of own triplets may have moved since; what its best weights are called has not.
+    best = next(iter(stage.best(TASKS.get(options["dataset"], OwnTriplets))))
     numbered = folder.glob(f"saved_models/{stage.weights}_[0-9]*.pt")
     # By number: as text, epoch 10 comes before epoch 9.
     by_epoch = sorted(numbered, key=lambda path: int(path.stem.rpartition("_")[2]))
@@ -214,8 +216,11 @@ def main(argv=None):
     require_writable_files(output)
     last, options = runs[-1], runs[-1].options
     args.output_path = Path(options["output_path"])  # the feature cache's place, unless a flag names another
-    trained, cache_folder = find_task(options["dataset"]), feature_cache_folder(args)
-    task = find_task(args.dataset) if args.dataset else trained
+    cache_folder, dataset = feature_cache_folder(args), args.dataset or options["dataset"]
+    task = find_task(dataset)
+    # A folder of own triplets that stands in for the run's is taken for the same one, moved.
+    is_moved = not {dataset, options["dataset"]} & TASKS.keys()
+    trained = task if is_moved else find_task(options["dataset"])
 
     def choose(clip_model_path):
         transform = options["transform"], options["target_ratio"]

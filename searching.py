@@ -1,9 +1,11 @@
 """Searching one's own pictures with a picture, a caption, or both.
 
-retriever = load_combined(RetrieverOptions("RN50x4", "tuned_clip.pt"), CombiningOptions(combiner_path="combiner.pt"))
-searcher = Searcher(retriever, collect(retriever, "pictures")[0])
-for found in searcher.ask(Question("pictures/red.jpg", "in blue"), k=5):
-    print(f"{found.score:.3f} {found.name}")
+    retriever = load_combined(RetrieverOptions("RN50x4", "clip.pt"), CombiningOptions(combiner_path="combiner.pt"))
+    searcher = Searcher(retriever, collect(retriever, "pictures")[0])
+    for found in searcher.ask(Question("pictures/red.jpg", "in blue"), k=5):
+        print(f"{found.score:.3f} {found.name}")
+
+Every score is exact: no answer is passed over.
 """
 
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ from src.base import distributed
 from src.base.errors import InputError
 from src.base.folders import pictures_below
 from src.pictures.opening import unusable
+from src.retrieval.answers import joined
 from src.retrieval.collection import Collection
 from src.retrieval.index import copies
 from src.retrieval.ranking import Predicted
@@ -123,13 +126,22 @@ class Searcher:
         texts = self._text_features([question.caption for question in questions])
         withouts = self._text_features([question.without for question in questions])
         excluded = [[] if question.include_reference else self._rows_of(question) for question in questions]
-        answers = []
-        # One by one where functions or weights differ; they are asked together where they are alike.
-        for number, question in enumerate(questions):
-            predicted, exponents = self._predicted(question, images[number], texts[number], withouts[number])
-            rows, scores = self.collection.nearest(predicted, k, [excluded[number]], exponents)
-            answers.append(self._found(rows[0].tolist(), scores[0].tolist(), min_score))
+        parts = zip(questions, images, texts, withouts, strict=True)
+        predicted = [self._predicted(*part) for part in parts]
+        answers = [[]] * len(questions)
+        # Questions of one kind are scored together, which reads the features once for all.
+        for numbers in _alike([(isinstance(features, tuple), exponents) for features, exponents in predicted]):
+            together = joined([predicted[number][0] for number in numbers])
+            left_out = [excluded[number] for number in numbers]
+            rows, scores = self.collection.nearest(together, k, left_out, predicted[numbers[0]][1])
+            for number, *found in zip(numbers, rows.tolist(), scores.tolist(), strict=True):
+                answers[number] = self._found(*found, min_score)
         return answers
+
+    def path_of(self, reference: str | Path) -> Path:
+        """Return the file of a reference, which is a name in the collection or a path."""
+        row = self._row(reference)
+        return Path(reference) if row is None else self.collection.folder / self.collection.names[row]
 
     def _found(self, rows, scores, min_score) -> list[Found]:
         folder, names = self.collection.folder, self.collection.names
@@ -194,8 +206,7 @@ class Searcher:
         """Return the rows of a question's reference and of its copies."""
         if question.reference is None:
             return []
-        row = self._row(question.reference)
-        path = Path(question.reference) if row is None else self.collection.folder / self.collection.names[row]
+        row, path = self._row(question.reference), self.path_of(question.reference)
         same = copies(self.collection, path) if path.is_file() else []
         return sorted({*same, *([] if row is None else [row])})
 
@@ -207,6 +218,14 @@ def _weighted(predicted: Tensor, image: Tensor, text: Tensor, weight: float) -> 
     if share == 0:
         return predicted
     return (1 - share) * F.normalize(predicted, dim=-1) + share * F.normalize(alone, dim=-1)
+
+
+def _alike(kinds: Sequence) -> list[list[int]]:
+    """Return the numbers of equal `kinds`, together."""
+    groups = {}
+    for number, kind in enumerate(kinds):
+        groups.setdefault(kind, []).append(number)
+    return list(groups.values())
 
 
 def _require_sense(question: Question) -> None:

@@ -322,7 +322,8 @@ def main(argv=None):
     if published and task.names_protocol:
         print(validation.described())
     for name, recall in published.items():
-        print(f"{name} = {recall}{mark}")
+        # In full where the published code prints so.
+        print(f"{name} = {round(recall, 4) if task.names_protocol else recall}{mark}")
     if files and is_first():
         keep(args, all_judged, retriever)
     with experiment.validate():

@@ -20,6 +20,7 @@ import combiner_train
 import compare
 import quickstart
 import report
+import search
 import validate
 from src.base.files import PROJECT_ROOT, replacing
 
@@ -33,6 +34,7 @@ DOORS = (
     circo_test_submission,
     check_submission,
     report,
+    search,
     check_data,
     quickstart,
 )

@@ -132,7 +132,10 @@ def delimiter_of(text: str) -> str:
 def read_text(path: Path) -> str:
     """Read a text in UTF-8, without the mark that may begin it; raises InputError when that cannot be done."""
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        content = Path(path).read_bytes()
+        if content[:4] == b"PK\x03\x04":
+            raise InputError(f"{path}: is an Excel workbook or another archive; save it as CSV in UTF-8")
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:

@@ -86,13 +86,39 @@ def count_or_zero(text: str) -> int:
 
 def positive(text: str) -> float:
     """Take a finite number above zero."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not (number > 0 and math.isfinite(number)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number
+
+
+def share(text: str) -> float:
+    """Take a number from 0 to 1."""
+    number = _number(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return number
+
+
+def finite(text: str) -> float:
+    """Take a finite number."""
+    if not math.isfinite(_number(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return float(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def words(text: str) -> str:
+    """Take a text that is not empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is empty")
+    return text
 
 
 def one_or_more(text: str) -> float:

@@ -44,16 +44,13 @@ def add_common_options(parser: Parser) -> None:
     add_feature_cache_options(parser)
     group = parser.add_argument_group("data, output and machine")
     group.add_argument("--data-path", type=file_path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
-    group.add_argument(
-        "--output-path", type=file_path, default=PROJECT_ROOT, help="receives models/, submission/ and features/"
-    )
+    add_output_path(group)
     group.add_argument(
         "--seed", type=count_or_zero, default=0, help="decides every random draw of a training; judging takes no seed"
     )
-    group.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help="processes that load pictures")
+    add_num_workers(group)
     add_skip_missing_option(group)
-    help_text = "auto: fp16 autocast when training on CUDA, else fp32; ranking and loss are always in fp32"
-    group.add_argument("--precision", choices=tuple(PRECISIONS), default="auto", help=help_text)
+    add_precision(group)
 
     group = parser.add_argument_group(
         "Comet", "online once a key and a workspace are known, from here or from Comet's own settings"
@@ -66,6 +63,24 @@ def add_common_options(parser: Parser) -> None:
         action="store_true",
         help="log to an archive in the run folder, or in comet/ of the output path",
     )
+
+
+def add_output_path(parser: Parser) -> None:
+    """Add --output-path."""
+    help_text = "receives models/, submission/ and features/"
+    parser.add_argument("--output-path", type=file_path, default=PROJECT_ROOT, help=help_text)
+
+
+def add_num_workers(parser: Parser) -> None:
+    """Add --num-workers."""
+    help_text = "processes that load pictures"
+    parser.add_argument("--num-workers", type=count_or_zero, default=usable_cores(), help=help_text)
+
+
+def add_precision(parser: Parser) -> None:
+    """Add --precision."""
+    help_text = "auto: fp16 autocast when training on CUDA, else fp32; ranking and loss are always in fp32"
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="auto", help=help_text)
 
 
 def add_skip_missing_option(parser: Parser) -> None:
@@ -118,7 +133,7 @@ def retriever_options(args: Namespace) -> RetrieverOptions:
         feature_cache_folder(args),
         getattr(args, "image_cache", None),
         args.num_workers,
-        args.skip_missing,
+        getattr(args, "skip_missing", False),
     )
 
 
@@ -201,7 +216,7 @@ def dataset_name(names: Collection[str]) -> Callable[[str], str]:
         try:
             return known(text)
         except ArgumentTypeError as error:
-            raise ArgumentTypeError(f"{error}, and no folder of own triplets") from None
+            raise ArgumentTypeError(f"{error}, and {Path(text).absolute()} is no folder of own triplets") from None
 
     return dataset
 
@@ -270,7 +285,10 @@ def _take_over(args: Namespace, paths: set[str]) -> None:
         raise InputError(f"--resume {args.resume}: a run without --save-training left nothing to go on from")
     flags = {name: f"--{name.replace('_', '-')}" for name in options}
     # Only what was typed can contradict; defaults are nobody's wish.
-    other = [name for name in sorted(args.given - MAY_CHANGE) if plain(getattr(args, name)) != options[name]]
+    may_change = MAY_CHANGE
+    if not {args.dataset, options["dataset"]} & TASKS.keys():
+        may_change = MAY_CHANGE | {"dataset"}  # a folder of own triplets, which may have moved
+    other = [name for name in sorted(args.given - may_change) if plain(getattr(args, name)) != options[name]]
     if other:
         raise InputError(
             f"--resume {args.resume}: the run has "
@@ -349,6 +367,17 @@ def add_combiner_options(parser: Parser, trained: bool = True) -> None:
         help_text += " (default: combiner with --combiner-path, else sum)"
         group.add_argument("--combining-function", type=names, help=help_text)
         group.add_argument("--combiner-path", type=existing_file, help="checkpoint of stage 2, a Combiner")
+
+
+def add_searching_options(parser: Parser) -> None:
+    """Add what answers a question about one's own pictures."""
+    add_clip_options(parser)
+    add_combiner_options(parser)
+    add_feature_cache_options(parser)
+    group = parser.add_argument_group("machine")
+    add_output_path(group)
+    add_num_workers(group)
+    add_precision(group)
 
 
 def add_submission_option(parser: Parser) -> None:

@@ -20,6 +20,7 @@ svg { max-width: 100%; height: auto }
 .query q { font-size: 1rem } .rank { display: block; color: #666; font-size: .85rem }
 .answers { display: flex; flex-wrap: wrap; gap: .5rem } .missed { margin-left: 1rem }
 img { width: 104px; height: 104px; object-fit: contain; background: #f1f2f4; border: 4px solid #f1f2f4 }
+figure { margin: 0; width: 112px; font-size: .8rem; color: #666; overflow-wrap: anywhere }
 img.target { border-color: #1a8a3c }
 .beside { display: flex; flex-wrap: wrap; gap: 1.5rem 3.5rem; align-items: flex-start }
 .bars td:last-child { width: 14rem; padding-right: 0 } .bars i { display: block; height: .8rem; background: #4878b0 }
@@ -72,6 +73,11 @@ def picture(path: Path, is_target: bool = False, size: int = 208) -> str:
     data = base64.b64encode(jpeg.getvalue()).decode()
     frame = ' class="target"' if is_target else ""
     return f'<img{frame} alt="{escape(path.stem)}" title="{escape(path.stem)}" src="data:image/jpeg;base64,{data}">'
+
+
+def captioned(image: str, text: str) -> str:
+    """Return an <img> with a line below it."""
+    return f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>"
 
 
 def wall_row(reference: str, caption: str, remark: str, answers: Sequence[str], missed: str = "") -> str:

@@ -53,6 +53,8 @@ def annotation_findings(splits: Splits) -> list[Finding]:
     # FashionIQ's categories are trained together, so a dress that the shirts train on is no new picture.
     if {"train", "val"} <= splits.keys() and len(splits["val"]) > 1:
         findings.append(_targets_of_other_categories(splits))
+    if {"train", "val"} <= splits.keys():
+        findings.append(_trained_triplets(splits))
     captions = list(_captions(splits))
     blank = [entry for entry, caption in captions if is_blank(caption)]
     findings.append(Finding(WARNING, "blank captions", blank, len(captions), "nothing but punctuation and blanks"))
@@ -105,6 +107,25 @@ def _targets_of_other_categories(splits):
         leaked |= dict.fromkeys(name for name in of_category if name in elsewhere)
     meaning = "val targets in another category's training triplets"
     return Finding(WARNING, "val targets trained", list(leaked), len(targets), meaning)
+
+
+def _trained_triplets(splits):
+    """Find the validation triplets that are training triplets too."""
+
+    def asked(triplet):
+        return triplet.reference, triplet.captions
+
+    answers = {}
+    for split in splits["train"].values():
+        for triplet in split.triplets:
+            answers.setdefault(asked(triplet), set()).update(triplet.targets)
+    val = [of for split in splits["val"].values() for of in ((split, *pair) for pair in enumerate(split.triplets))]
+    trained = [
+        _place(split, number, triplet)
+        for split, number, triplet in val
+        if answers.get(asked(triplet), set()) & set(triplet.targets)
+    ]
+    return Finding(WARNING, "val triplets trained", trained, len(val), "that training asks and answers too")
 
 
 def _endpoints(split: Split) -> set[str]:

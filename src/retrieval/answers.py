@@ -213,7 +213,14 @@ def with_graded(answers: Answers, predicted: Predicted, protocol: Protocol) -> A
             inside = (members == rows[:, None]).any(dim=1).nonzero().flatten()
             ranked = rank_targets_among(_rows(predicted, inside), features, rows[inside], members[inside])
             group_ranks[others[inside]] = ranked
-    return answers._replace(graded=Graded(queries, grades.float(), ranks, group_ranks))
+    answers = answers._replace(graded=Graded(queries, grades.float(), ranks, group_ranks))
+    if protocol.any_target:
+        best = answers.ranks.scatter_reduce(0, queries, ranks.to(answers.ranks.dtype), "amin")
+        answers = answers._replace(ranks=best)
+        if answers.group_ranks is not None:
+            known = group_ranks.clamp_max(torch.iinfo(answers.group_ranks.dtype).max).to(answers.group_ranks.dtype)
+            answers = answers._replace(group_ranks=answers.group_ranks.scatter_reduce(0, queries, known, "amin"))
+    return answers
 
 
 def _counting(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> list[tuple[int, int, float, bool]]:

@@ -88,6 +88,8 @@ class Protocol(NamedTuple):
     """Cut-offs of the mean average precision, which all targets of a query count for."""
     aspect_map_at: int = 0
     """Cut-off of the mean average precision over the queries of each aspect; 0 for none."""
+    any_target: bool = False
+    """Whether the rank of a query is that of its best-ranked target, and not of the first one."""
     soft: bool = False
     """Whether a query scores the best grade among its first answers, and not whether its target is there."""
 

@@ -16,6 +16,7 @@ from src.tasks.own.rows import SUFFIXES, Row, read_rows
 from src.tasks.triplets import Protocol, Split, Task, Triplet, is_name, refuse, require_any, stays_inside
 
 ONLY_CATEGORY = "all"
+PICTURE_COLUMNS = ("reference", "target", "group")
 AT = (1, 5, 10, 50)
 MAP_AT = (5, 10, 25, 50)
 
@@ -52,7 +53,9 @@ class OwnTriplets(Task):
         self.path = path
         self.categories = tuple(categories)
         of_group, of_all = ((1, 2, 3) if has_groups else ()), (MAP_AT if has_several else ())
-        self.protocols = (Protocol("own", "drop", "full", AT, "joined", of_group, map_at=of_all),)
+        self.protocols = (
+            Protocol("own", "drop", "full", AT, "joined", of_group, map_at=of_all, any_target=has_several),
+        )
         metrics = [*(f"group_recall_at{k}" for k in of_group), *(f"map_at{k}" for k in of_all)]
         metrics += [f"recall_at{k}" for k in AT]
         many = len(categories) > 1
@@ -69,6 +72,9 @@ class OwnTriplets(Task):
         path = Path(path).absolute()
         task = cls(path.name, path=path)
         # Judging decides what is counted; a folder for training alone, or for a check, has another split.
+        if not path.is_dir():
+            raise InputError(f"{path}: no such folder")
+        _require_known_names(path)
         split = next((split for split in ("val", "train", "test") if task.categories_in(path, split)), None)
         if split is None:
             raise InputError(f"{path}: holds no triplets.val.csv, .tsv or .jsonl, as a folder of own triplets does")
@@ -79,7 +85,10 @@ class OwnTriplets(Task):
         return cls(path.name, tuple(categories), has_groups, has_several, path)
 
     def root(self, data_path: Path) -> Path:
-        return super().root(data_path) if self.path is None else self.path
+        if self.path is not None:
+            return self.path
+        # Where only the name is known, the folder itself is meant as well as the one above it.
+        return Path(data_path) if Path(data_path).absolute().name == self.name else super().root(data_path)
 
     def files(self, data_path: Path, category: str, split: str) -> tuple[Path, Path]:
         root = self.root(data_path)
@@ -136,7 +145,7 @@ class OwnTriplets(Task):
         """Return the rows of a split's table, which is read and checked once."""
         path = self._path(root, split)
         if path not in self._rows:
-            rows = read_rows(path)
+            rows = [_below(row, root) for row in read_rows(path)]
             _check(path, rows, is_test=split == "test")
             self._rows[path] = rows
         return self._rows[path]
@@ -157,6 +166,28 @@ ROLES = {
 """{what a picture is to a triplet: the names of these}"""
 
 
+def _require_known_names(folder: Path) -> None:
+    """Raise InputError for a table or a gallery under a name that no split has: nobody would read it."""
+    splits = "|".join(OwnTriplets.splits)
+    known = re.compile(rf"triplets\.({splits})\.(csv|tsv|jsonl)|gallery\.({splits})(\..+)?\.txt")
+    tables = (".csv", ".tsv", ".jsonl", ".json", ".xlsx", ".xls", ".ods", ".txt", ".parquet")
+    for path in sorted(folder.iterdir()):
+        is_table = path.name.lower().startswith(("triplets", "gallery")) and path.suffix.lower() in tables
+        if is_table and path.is_file() and not known.fullmatch(path.name):
+            names = "triplets.train, triplets.val or triplets.test with .csv, .tsv or .jsonl, or gallery.val.txt"
+            raise InputError(f"{path}: is not read under this name; {names} would be")
+
+
+def _below(row: Row, root: Path) -> Row:
+    """Return a row whose absolute paths below the folder start at the folder."""
+    start = f"{root}/"
+    cells = {
+        column: [name.removeprefix(start) for name in values] if column in PICTURE_COLUMNS else values
+        for column, values in row.cells.items()
+    }
+    return row._replace(cells=cells)
+
+
 def _names(triplet: Triplet) -> Collection[str]:
     return dict.fromkeys(name for names_of in ROLES.values() for name in names_of(triplet))
 
@@ -172,7 +203,7 @@ def _check(path: Path, rows: list[Row], is_test: bool) -> None:
     needed += tuple(column for column in ("id", "category", "group") if any(column in row.cells for row in rows))
     for column in needed:
         require_none(lambda row, column=column: column not in row.cells, f"rows without {column}")
-    for column in ("reference", "target", "group"):
+    for column in PICTURE_COLUMNS:
         outside = [
             f"{row.place} ({name})" for row in rows for name in row.cells.get(column, ()) if not stays_inside(name)
         ]

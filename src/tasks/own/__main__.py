@@ -25,6 +25,7 @@ from src.tasks.triplets import Task, Triplet
 
 def make_parser() -> Parser:
     parser = Parser("Make a folder of own triplets, which --dataset takes, of a data set or a table.")
+    parser.prog = "python -m src.tasks.own"
     parser.add_argument("--to", type=file_path, required=True, metavar="FOLDER", help="the folder to make")
     parser.add_argument("--copy", action="store_true", help="copy pictures instead of linking to them")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -83,6 +84,8 @@ def convert_table(args: Namespace) -> Path:
     titles |= {column: title for column, title in asked.items() if title is not None}
     start = args.pictures or args.table.parent
     rows = read_table(args.table, titles, args.to)
+    for row in rows:
+        row |= {column: [name.removeprefix(f"{start}/") for name in row[column]] for column in NAMES if column in row}
     names = dict.fromkeys(name for row in rows for column in NAMES for name in row.get(column, ()))
     # What the table itself holds lies in the folder already.
     outside = [name for name in names if not (args.to / name).is_file()]
@@ -97,7 +100,7 @@ def _place(files: Iterable[Path], names: Iterable[str], folder: Path, copy: bool
         if place.is_symlink() or place.exists():
             continue
         if not file.is_file():
-            raise InputError(f"{file}: no such picture")
+            raise InputError(f"{file}: no such picture (--pictures says where a table's paths start)")
         place.parent.mkdir(parents=True, exist_ok=True)
         if copy:
             shutil.copy2(file, place)
@@ -119,6 +122,11 @@ def _write(path: Path, lines: Iterable[str]) -> Path:
 @one_line_errors
 def main(argv=None):
     args = make_parser().parse_args(argv)
+    splits = OwnTriplets.splits if args.dataset else (args.split,)
+    # Before anything is written: two tables of one split could not be told apart.
+    there = [path for split in splits for path in args.to.glob(f"triplets.{split}.*")]
+    if there:
+        raise InputError(f"{there[0]}: is there already; remove it, or make another folder")
     if args.dataset:
         written = convert_dataset(TASKS[args.dataset], args.data_path, args.to, args.copy)
     else:

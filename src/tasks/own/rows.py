@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +67,12 @@ def _table(path: Path) -> Iterator[Row]:
 def _header(path: Path, titles: list[str]) -> list[str]:
     columns = [column_of(title) for title in titles]
     known = [column for column in columns if column in COLUMNS]
+    # A misspelled title would be a column that nobody reads.
+    absent = [column for column in COLUMNS if column not in known]
+    for title, column in zip(titles, columns, strict=True):
+        meant = get_close_matches(column, absent, 1, 0.8) if column not in COLUMNS else []
+        if meant:
+            raise InputError(f"{path}: has a column {shown(title)}; is {meant[0]} meant?")
     lacking = [column for column in ("reference", "caption") if column not in known]
     if lacking:
         found = ", ".join(map(shown, titles))

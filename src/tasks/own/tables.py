@@ -8,7 +8,7 @@ from pathlib import Path
 
 from src.base.errors import InputError, in_a_line, shown
 from src.base.files import delimiter_of, read_json, read_text, replacing
-from src.tasks.own.rows import COLUMNS, LISTS, json_lines
+from src.tasks.own.rows import COLUMNS, LISTS, column_of, json_lines
 from src.tasks.triplets import is_text
 
 LASCO = {"id": "qid", "reference": "query-image", "caption": "query-text", "target": "target-image"}
@@ -29,10 +29,11 @@ def read_table(path: Path, titles: dict[str, str], folder: Path) -> list[dict]:
         place = f"{path}, entry {number}"
         if not isinstance(cells, dict):
             raise InputError(f"{place}: no object")
-        for title in titles.values():
-            if title not in cells:
+        by_title = {column_of(str(title)): value for title, value in cells.items()}
+        for title in (titles.get(column, column) for column in ("reference", "caption", *titles)):
+            if column_of(title) not in by_title:
                 raise InputError(f"{place}: has no {shown(title)}, only {', '.join(map(shown, map(str, cells)))}")
-        named = {column: cells.get(titles.get(column, column)) for column in COLUMNS}
+        named = {column: by_title.get(column_of(titles.get(column, column))) for column in COLUMNS}
         row = {}
         for column, value in named.items():
             if value not in (None, "", []):

@@ -1,0 +1,215 @@
+"""Find one's own pictures with a picture, a caption, or both.
+
+    python search.py --pictures photos --reference photos/dress.jpg --caption "the same in red" \
+        --clip-model-path tuned_clip.pt --combiner-path combiner.pt --page answers.html
+
+The folder is encoded once. Unreadable pictures are listed on stderr and left out.
+"""
+
+from src.base.parser import Parser, count, existing_file, file_path, finite, share, words
+from src.command.flags import add_searching_options, combining_options, parse_judging, retriever_options
+
+
+def make_parser() -> Parser:
+    parser = Parser("Find your own pictures with a picture, a caption, or both.")
+    group = parser.add_argument_group("where to look")
+    help_text = "folder of pictures, at any depth"
+    group.add_argument("--pictures", type=file_path, metavar="FOLDER", help=help_text)
+    help_text = "folder of an index: with --pictures it is written or brought up to date, alone it is searched"
+    group.add_argument("--index", type=file_path, metavar="FOLDER", help=help_text)
+    group.add_argument("--half", action="store_true", help="keep the index in half the space, as fp16")
+
+    group = parser.add_argument_group("what to look for")
+    help_text = "a picture: its path, or its path from the folder of pictures"
+    group.add_argument("--reference", type=words, metavar="PICTURE", help=help_text)
+    help_text = "what to change; without a reference, what to find"
+    group.add_argument("--caption", type=words, metavar="TEXT", help=help_text)
+    help_text = "0: the picture alone, 1: the caption alone, 0.5: as the combining function has it"
+    group.add_argument("--caption-weight", type=share, default=0.5, metavar="W", help=help_text)
+    group.add_argument("--without", type=words, metavar="TEXT", help="a text that answers should not be like")
+    help_text = "table with columns reference, caption and perhaps id: many questions at once"
+    group.add_argument("--queries", type=existing_file, metavar="FILE.csv", help=help_text)
+
+    group = parser.add_argument_group("answers")
+    group.add_argument("-k", type=count, default=10, help="how many answers")
+    group.add_argument("--min-score", type=finite, metavar="S", help="no answers with a lower score")
+    help_text = "let the reference and copies of it be answers"
+    group.add_argument("--include-reference", action="store_true", help=help_text)
+    group.add_argument("--json", type=file_path, metavar="FILE.json", help="file for the answers")
+    group.add_argument("--csv", type=file_path, metavar="FILE.csv", help="file for the answers")
+    group.add_argument("--page", type=file_path, metavar="FILE.html", help="page of the answers, which opens offline")
+    add_searching_options(parser)
+    return parser
+
+
+def parse(argv=None):
+    """Parse the options; a combination that asks for nothing ends as a wrong flag does."""
+    parser = make_parser()
+    args = parse_judging(parser, argv)
+    if args.pictures is None and args.index is None:
+        parser.error("--pictures or --index is needed, to look in")
+    if args.half and args.index is None:
+        parser.error("--half is for an --index")
+    if args.queries is not None and (args.reference or args.caption):
+        parser.error("--queries has the questions, so there is no --reference and no --caption")
+    if args.queries is None and not (args.reference or args.caption) and args.index is None:
+        parser.error("--reference, --caption or --queries is needed, to look for")
+    return args
+
+
+if __name__ == "__main__":
+    parse()  # --help and a wrong flag are answered here, before torch is imported
+
+import csv
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from combiner import load_combined
+from retriever import Retriever
+from searching import Found, Question, Searcher, collect, depends_on
+from src.base.distributed import command, is_first
+from src.base.errors import InputError, first_ten, shown
+from src.base.files import replacing, require_writable_files, write_json
+from src.command.page import captioned, page, picture, wall_row
+from src.command.text import text_table
+from src.retrieval.collection import Collection
+from src.retrieval.index import open_index, write_index
+from src.tasks.own.rows import read_rows
+from utils import autocast
+
+Answered = list[tuple[str, Question, list[Found]]]
+"""(what a question is called, the question, its answers)"""
+
+
+def read_questions(args: Namespace) -> dict[str, Question]:
+    """Return the questions by what they are called."""
+    rules = {"without": args.without or "", "caption_weight": args.caption_weight}
+    rules["include_reference"] = args.include_reference
+    if args.queries is None:
+        asked = args.reference or args.caption
+        return {"": Question(args.reference, args.caption or "", **rules)} if asked else {}
+    questions = {}
+    for row in read_rows(args.queries):
+        reference, caption = row.text("reference") or None, row.text("caption")
+        if reference is None and not caption:
+            raise InputError(f"{args.queries}, {row.place}: has neither a reference nor a caption")
+        questions[row.text("id") or row.place] = Question(reference, caption, **rules)
+    return questions
+
+
+def open_collection(args: Namespace, retriever: Retriever) -> Collection:
+    """Return what is searched; writes the index where one is asked for beside pictures."""
+    if args.pictures is None:
+        return open_index(args.index, depends_on(retriever))
+    collection, lost = collect(retriever, args.pictures)
+    if lost:
+        said = f"{len(lost)} of {len(lost) + len(collection)} pictures cannot be read and are left out"
+        print(f"{args.pictures}: {said}: {first_ten(lost)}", file=sys.stderr)
+    if args.index is not None and is_first():
+        write_index(args.index, collection, depends_on(retriever), args.half)
+        print(f"{args.index}: an index of {len(collection):,} pictures", file=sys.stderr)
+    return collection
+
+
+def describe(question: Question) -> str:
+    """Return a question in words."""
+    parts = [
+        f"like {shown(str(question.reference))}" if question.reference else "",
+        f"“{shown(question.caption)}”" if question.caption else "",
+        f"without “{shown(question.without)}”" if question.without else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def print_answers(answered: Answered) -> None:
+    """Print a table for each question."""
+    for name, question, found in answered:
+        if name:
+            print(f"{shown(name)}: {describe(question)}")
+        rows = [[str(rank), f"{answer.score:.4f}", shown(answer.name)] for rank, answer in enumerate(found, start=1)]
+        print(text_table(["", "score", "picture"], rows) if rows else "no answers")
+        if name:
+            print()
+
+
+def plain(answered: Answered) -> list[dict]:
+    """Return questions and answers as plain values."""
+    return [
+        {
+            "query": name,
+            "reference": None if question.reference is None else str(question.reference),
+            **{key: getattr(question, key) for key in ("caption", "without", "caption_weight")},
+            "answers": [
+                {"rank": rank, "score": answer.score, "name": answer.name, "path": str(answer.path)}
+                for rank, answer in enumerate(found, start=1)
+            ],
+        }
+        for name, question, found in answered
+    ]
+
+
+def write_csv(path: Path, answered: Answered) -> None:
+    """Write a row for each answer."""
+    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["query", "reference", "caption", "rank", "score", "name", "path"])
+        for of in plain(answered):
+            for answer in of["answers"]:
+                asked = of["query"], of["reference"] or "", of["caption"]
+                writer.writerow([*asked, answer["rank"], f"{answer['score']:.6f}", answer["name"], answer["path"]])
+
+
+def write_page(path: Path, answered: Answered, searcher: Searcher) -> None:
+    """Write a page with the pictures; raises InputError for one that is not at hand."""
+    rows = []
+    for name, question, found in answered:
+        reference = "" if question.reference is None else picture(searcher.path_of(question.reference))
+        answers = [captioned(picture(answer.path), f"{answer.score:.3f} {answer.name}") for answer in found]
+        remark = " ".join(filter(None, [name, f"without “{question.without}”" if question.without else ""]))
+        rows.append(wall_row(reference, question.caption, remark, answers))
+    questions = f"{len(answered):,} question{'s' * (len(answered) > 1)}"
+    introduction = f"{questions} to {len(searcher.collection):,} pictures of {searcher.collection.folder}."
+    with replacing(path) as unfinished:
+        sections = [("Answers", "Below each picture its score.", "".join(rows))]
+        unfinished.write_text(page("Search", introduction, sections), encoding="utf-8")
+
+
+def say_what_is_missing(questions: list[Question]) -> None:
+    """Say how a question is taken that has only a picture or only a caption."""
+    for has_no, said in (
+        ("caption", "no caption: answers are like the reference"),
+        ("reference", "no reference: answers are like the caption"),
+    ):
+        number = sum(not getattr(question, has_no) for question in questions)
+        if number:
+            print(f"{said} ({number:,} of {len(questions):,} questions)", file=sys.stderr)
+
+
+@command
+def main(argv=None):
+    args = parse(argv)
+    require_writable_files(args.json, args.csv, args.page)
+    questions = read_questions(args)
+    retriever = load_combined(retriever_options(args), combining_options(args))
+    with autocast(args.precision):
+        searcher = Searcher(retriever, open_collection(args, retriever))
+        if not questions:
+            return
+        say_what_is_missing(list(questions.values()))
+        found = searcher.ask_all(list(questions.values()), args.k, args.min_score)
+    answered = list(zip(questions, questions.values(), found, strict=True))
+    print_answers(answered)
+    if not is_first():
+        return
+    if args.json:
+        write_json(args.json, plain(answered), indent=1)
+    if args.csv:
+        write_csv(args.csv, answered)
+    if args.page:
+        write_page(args.page, answered, searcher)
+        print(args.page)
+
+
+if __name__ == "__main__":
+    main()
