@@ -65,6 +65,9 @@ def walk(seed: int) -> Path:
     run("cirr_test_submission.py", *written, *trained, "--submission-name", "toy")
     # Pictures of one's own, which nothing was trained on.
     run("validate.py", "--dataset", f"{name}/my_pictures", *common, *to_toy, *trained)
+    reference = min((toy / "my_pictures").glob("dress/*.png")).relative_to(PROJECT_ROOT)
+    asked = ["--reference", reference, "--caption", "in blue, with a white belt"]
+    run("search.py", "--pictures", f"{name}/my_pictures", *asked, *common[2:], *to_toy, *trained, "-k", 5)
     run("report.py", "--run-folder", combiner.parents[1], "--output", f"{name}/report.html")
     return toy / "report.html"
 

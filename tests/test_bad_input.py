@@ -73,7 +73,7 @@ def test_options_of_every_command(command, extra, said, refused):
         (TRAIN, ["--clip-model-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),
         (VALIDATE, ["--clip-model-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),
         (VALIDATE, ["--combiner-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),
-        (VALIDATE, ["--combining-function", "product"], ["product", "sum", "combiner"]),
+        (VALIDATE, ["--combining-function", "mean"], ["mean", "sum", "combiner"]),
         (VALIDATE, ["--combining-function", "combiner"], ["needs --combiner-path"]),
         (SUBMIT, ["--combining-function", "combiner"], ["needs --combiner-path"]),
         (SUBMIT, ["--submission-name", "a/b"], ["--submission-name: 'a/b' is not a part of a file name"]),

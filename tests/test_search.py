@@ -1,0 +1,200 @@
+"""Searching one's own pictures: the same ranks as validate.py's, an index on disk, and what cannot be asked."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import search
+import validate
+from combiner import load_combined
+from src.command.flags import CombiningOptions, RetrieverOptions
+from src.retrieval.collection import Collection
+from src.tasks.own import OwnTriplets
+from tests.commands import status_of, toy_options
+from utils import load_clip
+
+
+@pytest.fixture
+def folder(world, tmp_path):
+    """Copy the toy world's own pictures, and make their gallery every one of them."""
+    shutil.copytree(world / "my_pictures", tmp_path / "my pictures")
+    (tmp_path / "my pictures" / "gallery.val.txt").unlink()
+    return tmp_path / "my pictures"
+
+
+@pytest.fixture
+def asked(world, tmp_path, capsys):
+    """Return a function that runs search.py and gives its answers as plain values."""
+
+    def ask(*arguments, folder=None):
+        where = [] if folder is None else ["--pictures", folder]
+        paths = ["--output-path", tmp_path, "--clip-model-name", world / "small_clip.pt", "--num-workers", "0"]
+        search.main([str(part) for part in (*where, *arguments, *paths, "--json", tmp_path / "found.json")])
+        return json.loads((tmp_path / "found.json").read_text())
+
+    return ask
+
+
+def names(answers):
+    return [answer["name"] for answer in answers]
+
+
+@pytest.mark.parametrize("function", ["sum", "product", "image", "text"])
+def test_ranks_are_those_of_validation(function, folder, asked, world, tmp_path):
+    (val,) = OwnTriplets.in_folder(folder).read_all(folder, "val").values()
+    with (tmp_path / "q.csv").open("w", newline="") as file:
+        rows = [(triplet.reference, triplet.captions[0], triplet.id) for triplet in val.triplets]
+        csv.writer(file).writerows([("reference", "caption", "id"), *rows])
+    options = ["--combining-function", function]
+    found = asked("--queries", tmp_path / "q.csv", "-k", "50", *options, folder=folder)
+    validate.main(
+        ["--dataset", str(folder), "--per-query", str(tmp_path / "p.csv"), *options, *toy_options(world, tmp_path)]
+    )
+    with (tmp_path / "p.csv").open(newline="") as file:
+        judged = {row["query"]: row for row in csv.DictReader(file)}
+    assert len(found) == len(val.triplets) == len(judged)
+    for of in found:
+        row, answers = judged[of["query"]], names(of["answers"])
+        assert answers.index(row["target"]) + 1 == int(row["rank"])
+        assert answers[:10] == row["answers"].split("|")
+
+
+def test_an_index_answers_alike_without_the_pictures(folder, asked, tmp_path):
+    question = ["--reference", folder / sorted(folder.glob("*/*.png"))[0].relative_to(folder), "--caption", "in blue"]
+    (whole,) = asked(*question, "--index", tmp_path / "index", folder=folder)
+    assert np.load(tmp_path / "index" / "features.npy").dtype == np.float32
+    lines = (tmp_path / "index" / "items.jsonl").read_text().splitlines()
+    meta = json.loads((tmp_path / "index" / "meta.json").read_text())
+    assert len(lines) == meta["pictures"] == len(list(folder.glob("*/*.png")))
+    (alone,) = asked(*question, "--index", tmp_path / "index")
+    assert names(alone["answers"]) == names(whole["answers"])
+    shutil.rmtree(folder)
+    (text,) = asked("--caption", "a red dress", "--index", tmp_path / "index")
+    assert len(text["answers"]) == 10
+
+
+def test_half_the_space(folder, asked, tmp_path):
+    (of,) = asked("--caption", "red", "--index", tmp_path / "half", "--half", folder=folder)
+    assert np.load(tmp_path / "half" / "features.npy").dtype == np.float16
+    (half,) = asked("--caption", "red", "--index", tmp_path / "half")
+    for first, second in zip(of["answers"], half["answers"], strict=True):
+        assert first["score"] == pytest.approx(second["score"], abs=1e-3)
+
+
+def test_only_what_is_new_is_encoded(folder, asked, monkeypatch, world):
+    clip_class, counts = type(load_clip(str(world / "small_clip.pt")).model), []
+    encode = clip_class.encode_image
+    monkeypatch.setattr(
+        clip_class, "encode_image", lambda self, batch: (counts.append(len(batch)), encode(self, batch))[1]
+    )
+    number = len(list(folder.glob("*/*.png")))
+    asked("--caption", "red", folder=folder)
+    Image.new("RGB", (40, 50), "red").save(folder / "new.jpg")
+    asked("--caption", "red", folder=folder)
+    assert sum(counts) == number + 1
+
+
+def test_the_reference_and_its_copies_are_left_out(folder, asked):
+    picture = sorted(folder.glob("*/*.png"))[0]
+    shutil.copy(picture, folder / "copy.png")
+    name = picture.relative_to(folder).as_posix()
+    (without,) = asked("--reference", picture, "-k", "50", folder=folder)
+    assert not {name, "copy.png"} & set(names(without["answers"]))
+    (included,) = asked("--reference", picture, "--include-reference", folder=folder)
+    assert {name, "copy.png"} == set(names(included["answers"][:2]))
+    (outside,) = asked("--reference", shutil.copy(picture, folder.parent / "x.png"), "-k", "50", folder=folder)
+    assert names(outside["answers"]) == names(without["answers"])
+
+
+def test_weights_move_from_the_picture_to_the_caption(folder, asked):
+    reference = ["--reference", sorted(folder.glob("*/*.png"))[0]]
+    (picture,) = asked(*reference, folder=folder)
+    (text,) = asked("--caption", "a red dress", "--without", "a belt", folder=folder)
+    both = [*reference, "--caption", "a red dress"]
+    (first,) = asked(*both, "--caption-weight", "0", folder=folder)
+    (last,) = asked(*both, "--caption-weight", "1", "--without", "a belt", "--include-reference", folder=folder)
+    assert names(first["answers"]) == names(picture["answers"])
+    assert names(last["answers"]) == names(text["answers"])
+    lowest = text["answers"][3]["score"]
+    (some,) = asked("--caption", "a red dress", "--without", "a belt", "--min-score", lowest - 1e-6, folder=folder)
+    assert len(some["answers"]) == 4
+
+
+def test_broken_pictures_are_listed_and_left_out(folder, asked, capsys, tmp_path):
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "empty.png").write_bytes(b"")
+    asked("--caption", "red", "--page", tmp_path / "a.html", "--csv", tmp_path / "a.csv", folder=folder)
+    said = capsys.readouterr()
+    assert "2 of" in said.err
+    assert "cannot be read and are left out: broken.jpg, empty.png" in said.err
+    assert (tmp_path / "a.html").read_text().count("<figure>") == 10
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 11
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("queries", [1, 3, 40])
+def test_the_first_are_those_of_a_plain_sort(dtype, queries):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn((9000, 16), generator=generator)
+    features[5000] = features[17]  # ties are in the collection's order
+    collection = Collection.of_features(features.clone(), [str(row) for row in range(9000)])
+    collection.unit = collection.unit.to(dtype)
+    predicted = torch.randn((queries, 16), generator=generator)
+    predicted[0] = features[17]
+    excluded = [[3, 5001]] + [[]] * (queries - 1)
+    rows, scores = collection.nearest(predicted, 7, excluded)
+    plain = torch.nn.functional.normalize(predicted) @ collection.unit.float().T
+    plain[0, [3, 5001]] = -torch.inf
+    best = plain.sort(dim=1, descending=True, stable=True)
+    torch.testing.assert_close(scores, best.values[:, :7])
+    assert rows[0, :2].tolist() == [17, 5000]
+    if dtype is torch.float32:
+        torch.testing.assert_close(collection.features([17]), features[[17]], rtol=1e-5, atol=1e-5)
+
+
+def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
+    (tmp_path / "none").mkdir()
+    (tmp_path / "no.jpg").write_text("no picture")
+    asked("--caption", "red", "--index", tmp_path / "index", folder=folder)
+    shutil.copytree(tmp_path / "index", tmp_path / "torn")
+    (tmp_path / "torn" / "items.jsonl").write_text("{}\n")
+    shutil.copytree(tmp_path / "index", tmp_path / "other")
+    meta = json.loads((tmp_path / "other" / "meta.json").read_text())
+    meta["depends_on"]["weights"] = "0" * 64
+    (tmp_path / "other" / "meta.json").write_text(json.dumps(meta))
+    capsys.readouterr()
+    clip = ["--clip-model-name", world / "small_clip.pt", "--output-path", tmp_path, "--num-workers", "0"]
+    for arguments, fault in [
+        ([], "--pictures or --index is needed"),
+        (["--pictures", folder], "--reference, --caption or --queries is needed"),
+        (["--pictures", folder, "--caption", " "], "--caption: ' ' is empty"),
+        (["--pictures", folder, "--caption", "red", "--caption-weight", "2"], "is not a number from 0 to 1"),
+        (["--pictures", tmp_path / "nowhere", "--caption", "red"], "nowhere: no such folder"),
+        (["--pictures", tmp_path / "none", "--caption", "red"], "none: holds no pictures"),
+        (["--pictures", folder, "--reference", "gone.jpg"], "gone.jpg: no such picture"),
+        (["--pictures", folder, "--reference", tmp_path / "no.jpg"], "no.jpg: cannot be read as a picture"),
+        (["--index", tmp_path / "none", "--caption", "red"], "meta.json: no such file"),
+        (["--index", tmp_path / "torn", "--caption", "red"], "its files do not belong together"),
+        (
+            ["--index", tmp_path / "other", "--caption", "red"],
+            "an index of another CLIP or transform (its weights is 0",
+        ),
+    ]:
+        assert status_of(search.main, [*arguments, *clip]) == 2, arguments
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert fault in line
+
+
+def test_five_lines_of_python(folder, world):
+    from searching import Question, Searcher, collect
+
+    retriever = load_combined(RetrieverOptions(str(world / "small_clip.pt")), CombiningOptions())
+    searcher = Searcher(retriever, collect(retriever, folder)[0])
+    found = searcher.ask(Question(sorted(folder.glob("*/*.png"))[0], "in blue"), k=3)
+    assert [answer.path.is_file() for answer in found] == [True, True, True]
+    assert found[0].score >= found[1].score >= found[2].score
