@@ -25,6 +25,7 @@ from src.retrieval.answers import joined
 from src.retrieval.collection import Collection
 from src.retrieval.index import copies
 from src.retrieval.ranking import Predicted
+from utils import device
 
 WITHOUT = 0.5
 """How far a query moves away from what --without says, where its own length is 1."""
@@ -181,7 +182,7 @@ class Searcher:
             if reference is None
             else encoded[reference]
             if reference in encoded
-            else self.collection.features([rows[reference]])
+            else self.collection.features([rows[reference]]).to(device)
             for reference in references
         ]
 

@@ -86,6 +86,14 @@ def test_half_the_space(folder, asked, tmp_path):
         assert first["score"] == pytest.approx(second["score"], abs=1e-3)
 
 
+def test_names_that_some_programs_end_a_line_in(folder, asked, tmp_path):
+    Image.new("RGB", (40, 50), "red").save(folder / "a\u2028b.png")
+    (whole,) = asked("--caption", "red", "-k", "50", "--index", tmp_path / "index", folder=folder)
+    (alone,) = asked("--caption", "red", "-k", "50", "--index", tmp_path / "index")
+    assert names(alone["answers"]) == names(whole["answers"])
+    assert "a\u2028b.png" in names(alone["answers"])
+
+
 def test_only_what_is_new_is_encoded(folder, asked, monkeypatch, world):
     clip_class, counts = type(load_clip(str(world / "small_clip.pt")).model), []
     encode = clip_class.encode_image

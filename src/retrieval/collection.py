@@ -66,7 +66,8 @@ class Collection:
         powers, by `exponents`, are multiplied. `excluded` are the rows that each query leaves out, whose score is minus
         infinity. Ties are in the collection's order.
         """
-        factors = normalised_factors(predicted)
+        # An index stays on the CPU, whatever card the predicted features come from.
+        factors = [factor.to(self.unit.device) for factor in normalised_factors(predicted)]
         queries, k = len(factors[0]), min(k, len(self))
         rows = torch.empty((queries, 0), dtype=torch.int64, device=self.unit.device)
         scores = torch.empty((queries, 0), device=self.unit.device)

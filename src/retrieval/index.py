@@ -6,6 +6,7 @@ order, meta.json what the features depend on.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from src.base.errors import InputError, in_a_line, shown
 from src.base.files import read_json, read_text, replacing, write_json
 from src.retrieval.collection import Collection, pieces
+from src.retrieval.row_store import write_header
 
 FORMAT = 1
 FEATURES, ITEMS, META = "features.npy", "items.jsonl", "meta.json"
@@ -32,15 +34,12 @@ def write_index(folder: Path, collection: Collection, depends_on: dict, half: bo
         _item(name, collection.folder / name, float(length), known)
         for name, length in zip(collection.names, collection.lengths, strict=True)
     ]
-    dtype = np.float16 if half else np.float32
-    with replacing(folder / FEATURES) as unfinished:
-        shape = tuple(collection.unit.shape)
-        with unfinished.open("wb") as file:
-            # A header and rows some at a time, since a copy of all may not fit into memory.
-            described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, described)
-            for rows in pieces(len(collection), ROWS_AT_ONCE):
-                file.write(np.ascontiguousarray(collection.unit[rows].cpu().numpy().astype(dtype)).data)
+    dtype = np.dtype(np.float16 if half else np.float32)
+    with replacing(folder / FEATURES) as unfinished, unfinished.open("wb") as file:
+        # Rows some at a time, since a copy of all may not fit into memory.
+        write_header(file, tuple(collection.unit.shape), dtype)
+        for rows in pieces(len(collection), ROWS_AT_ONCE):
+            file.write(np.ascontiguousarray(collection.unit[rows].cpu().numpy().astype(dtype)).data)
     lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
     with replacing(folder / ITEMS) as unfinished:
         unfinished.write_text(lines, encoding="utf-8")
@@ -70,7 +69,7 @@ def open_index(folder: Path, depends_on: dict) -> Collection:
     # Before its lines are read as JSON: they are written by this program, or they are torn.
     if _digest(text) != meta.get("items_sha256") or array.shape[:1] != (meta["pictures"],) or array.ndim != 2:
         raise InputError(f"{folder}: its files do not belong together; --pictures makes the index anew")
-    items = [json.loads(line) for line in text.splitlines()]
+    items = _lines(text)
     lengths = torch.tensor([item["length"] for item in items])
     unit = _tensor(array)
     collection = Collection(unit, lengths, [item["name"] for item in items], Path(meta["folder"]))
@@ -80,8 +79,6 @@ def open_index(folder: Path, depends_on: dict) -> Collection:
 
 def _tensor(array: np.memmap) -> torch.Tensor:
     """Return a mapped array as a tensor that nobody may write to."""
-    import warnings
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
@@ -90,9 +87,14 @@ def _tensor(array: np.memmap) -> torch.Tensor:
 def _items_of(folder: Path) -> dict[str, dict]:
     """Return the items of an older index {name: item}, whose digests need not be computed again."""
     try:
-        return {item["name"]: item for item in map(json.loads, read_text(folder / ITEMS).splitlines())}
+        return {item["name"]: item for item in _lines(read_text(folder / ITEMS))}
     except (InputError, ValueError, KeyError, TypeError):
         return {}
+
+
+def _lines(text: str) -> list[dict]:
+    # Not splitlines: it ends lines at characters that may stand in a name.
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def _item(name: str, path: Path, length: float, known: dict[str, dict]) -> dict:
@@ -106,14 +108,10 @@ def _item(name: str, path: Path, length: float, known: dict[str, dict]) -> dict:
 
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _by_hand(file)
-
-
-def _by_hand(file) -> str:
-    digest = hashlib.sha256()  # Python 3.10
-    while block := file.read(2**20):
-        digest.update(block)
+        while block := file.read(2**20):
+            digest.update(block)
     return digest.hexdigest()
 
 

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -81,7 +82,7 @@ class RowStore:
         with replacing(path) as unfinished, unfinished.open("wb") as file:
             for batch in batches:
                 if file.tell() == 0:
-                    _write_header(file, (len(keys), *batch.shape[1:]), batch.dtype)
+                    write_header(file, (len(keys), *batch.shape[1:]), batch.dtype)
                 content = np.ascontiguousarray(batch).data
                 file.write(content)
                 checksum.update(content)
@@ -136,6 +137,7 @@ def _digest(content) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write_header(file, shape, dtype):
+def write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Write the beginning of a .npy file, whose rows can then be written some at a time."""
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, described)

@@ -79,9 +79,8 @@ def _row(triplet: Triplet, paths: dict[str, str]) -> dict:
 
 def convert_table(args: Namespace) -> Path:
     """Write a table as one split of own triplets; return its path."""
-    titles = LASCO if args.lasco else {}
     asked = {column: getattr(args, f"{column}_column") for column in COLUMNS}
-    titles |= {column: title for column, title in asked.items() if title is not None}
+    titles = (LASCO if args.lasco else {}) | {column: title for column, title in asked.items() if title is not None}
     start = args.pictures or args.table.parent
     rows = read_table(args.table, titles, args.to)
     for row in rows:
