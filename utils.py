@@ -187,7 +187,7 @@ class Encoder:
                 if rows and everyone == 1:
                     yield missing[done : done + sum(map(len, rows))], torch.cat(rows)
                 raise
-            features = distributed.in_turn_again(torch.cat(rows))
+            features = distributed.in_dealt_order(torch.cat(rows))
             numbers = missing[done * everyone : done * everyone + len(features)]
             yield numbers, features[: len(numbers)]
             done += len(features) // everyone

@@ -198,7 +198,7 @@ def dealt(numbers: Sequence[int]) -> list[int]:
     return [numbers[min(place, len(numbers) - 1)] for place in ends]
 
 
-def in_turn_again(rows: Tensor) -> Tensor:
+def in_dealt_order(rows: Tensor) -> Tensor:
     """Return all processes' `rows`, as long in each, in the order that `dealt` dealt them in."""
     if processes() == 1:
         return rows

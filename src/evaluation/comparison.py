@@ -39,9 +39,11 @@ class PerQuery(NamedTuple):
     def task(self) -> Task:
         """The data set that it is of; own triplets are those that it has the measures of."""
         name = next(iter(self.data.values())).rsplit(".", 2)[0]
+        if name in TASKS:
+            return TASKS[name]
         has = {metric.rpartition("_at")[0] for metric in self.metrics}
-        own = list(dict.fromkeys(key[1] for key in self.rows)), "group_recall" in has, "map" in has
-        return TASKS.get(name) or OwnTriplets(name, *own)
+        categories = tuple(dict.fromkeys(category for _, category, _ in self.rows))
+        return OwnTriplets(name, categories, has_groups="group_recall" in has, has_several="map" in has)
 
     @property
     def split(self) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src.retrieval.ranking import Predicted, best_of_piece, normalised_factors
+from src.retrieval.ranking import Predicted, best_of_piece, lengths_of, normalised_factors
 
 SCORES_AT_ONCE = 2**24
 """Scores held in memory at a time: 64 MB."""
@@ -35,9 +35,8 @@ class Collection:
         """Make a collection of features [pictures, dim] as an encoder gives them, which are normalised in place."""
         lengths = torch.empty(len(features), device=features.device)
         for rows in pieces(len(features), ROWS_AT_ONCE):
-            factors = normalised_factors(features[rows])
-            lengths[rows] = features[rows].norm(dim=-1).clamp_min(1e-12)
-            features[rows] = factors[0]
+            lengths[rows] = lengths_of(features[rows]).flatten()
+            features[rows] /= lengths[rows, None]
         return cls(features, lengths, names, folder)
 
     def __len__(self) -> int:

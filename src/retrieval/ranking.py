@@ -101,7 +101,7 @@ def _scores(predicted_features, gallery_features, excluded_rows) -> Iterator[tup
     factors = normalised_factors(predicted_features)
     predicted_features = factors[0]
     images = len(gallery_features)
-    lengths = torch.cat([_lengths(gallery_features[rows]) for rows in _pieces(images)])
+    lengths = torch.cat([lengths_of(gallery_features[rows]) for rows in _pieces(images)])
     step = max(QUERIES_AT_ONCE, SCORES_AT_ONCE // images)
     step, memory = _memory_for(min(step, len(predicted_features)), predicted_features, images)
     for start in range(0, len(predicted_features), step):
@@ -187,10 +187,10 @@ def _first(scores, k) -> Tensor:
 
 def _normalised(features) -> Tensor:
     features = features.float()
-    return features / _lengths(features)
+    return features / lengths_of(features)
 
 
-def _lengths(features) -> Tensor:
+def lengths_of(features: Tensor) -> Tensor:
     """Return the Euclidean length [features, 1] of each feature, at least 1e-12 as in torch's normalize."""
     # Every comparison with a NaN is false, which would put the target first.
     if not features.isfinite().all():
