@@ -11,7 +11,7 @@ from src.retrieval.ranking import Predicted, best_of_piece, lengths_of, normalis
 SCORES_AT_ONCE = 2**24
 """Scores held in memory at a time: 64 MB."""
 FEW = 16
-"""Queries up to which reading the features takes longer than multiplying."""
+"""Queries up to which reading the features is most of the work."""
 ROWS_AT_ONCE = 2**12
 """Rows that are normalised or turned to fp32 at a time at least, which a processor's cache holds."""
 
@@ -103,8 +103,8 @@ def _product(queries: Tensor, unit: Tensor, out: Tensor) -> None:
     if len(queries) > FEW:
         torch.mm(queries, unit.T, out=out)
         return
-    # A few queries are ready when the features have been read. The libraries that multiply come near that with the
-    # features on the left, and with at least two queries: for a single one they are three times as slow.
+    # For a few queries reading the features is most of the work. The libraries that multiply come nearest to that time
+    # with the features on the left, and with at least two queries: a single one was slower in every try.
     several = queries.repeat(2, 1) if len(queries) == 1 else queries
     products = torch.mm(unit, several.T, out=unit.new_empty(len(unit), len(several)))
     out.copy_(products[:, : len(queries)].T)
