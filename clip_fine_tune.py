@@ -8,7 +8,7 @@ With --encoder text the pictures' features never change, so they are extracted o
 """
 
 from src.base.parser import Parser, any_case, count, positive
-from src.command import flags
+from src.command import flags, training_flags
 
 LEARNING = {"both": ("image", "text"), "text": ("text",), "image": ("image",)}
 """{name of --encoder: CLIP's encoders that learn}"""
@@ -22,7 +22,7 @@ def make_parser() -> Parser:
     parser.add_argument("--learning-rate", type=positive, default=2e-6, help="learning rate of AdamW")
     help_text = "pictures or captions of a batch that CLIP has in memory at once (default: the whole batch)"
     parser.add_argument("--clip-bs", type=count, help=help_text)
-    flags.add_training_options(parser, batch_size=512, validation_frequency=1)
+    training_flags.add_training_options(parser, batch_size=512, validation_frequency=1)
     flags.add_clip_options(parser, tuned=False)
     flags.add_image_cache_option(parser)
     flags.add_common_options(parser)
@@ -30,7 +30,7 @@ def make_parser() -> Parser:
 
 
 if __name__ == "__main__":
-    flags.parse_training(make_parser())  # --help and a wrong flag are answered here, before torch is imported
+    training_flags.parse_training(make_parser())  # --help and a wrong flag are answered here, before torch is imported
 
 import torch
 import torch.nn.functional as F
@@ -135,9 +135,9 @@ class _OneEncoder(nn.Module):
 
 @command
 def main(argv=None):
-    args = flags.parse_training(make_parser(), argv)
+    args = training_flags.parse_training(make_parser(), argv)
     torch.manual_seed(args.seed)
-    data = read_training_data(flags.run_options(args))
+    data = read_training_data(training_flags.run_options(args))
     learning = LEARNING[args.encoder]
     frozen = tuple(encoder for encoder in ENCODERS if encoder not in learning)
     retriever = load_retriever(flags.retriever_options(args), frozen)

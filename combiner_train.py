@@ -6,7 +6,7 @@ Options of its own: --combiner-lr, and --clip-bs, the pictures or captions that 
 """
 
 from src.base.parser import Parser, count, positive
-from src.command import flags
+from src.command import flags, training_flags
 
 
 def make_parser() -> Parser:
@@ -14,7 +14,7 @@ def make_parser() -> Parser:
     flags.add_dataset_option(parser, default="CIRR", split="train")
     parser.add_argument("--combiner-lr", type=positive, default=2e-5, help="learning rate of Adam")
     parser.add_argument("--clip-bs", type=count, default=32, help="pictures or captions that CLIP encodes at once")
-    flags.add_training_options(parser, batch_size=1024, validation_frequency=3)
+    training_flags.add_training_options(parser, batch_size=1024, validation_frequency=3)
     flags.add_combiner_options(parser, trained=False)
     flags.add_clip_options(parser)
     flags.add_common_options(parser)
@@ -22,7 +22,7 @@ def make_parser() -> Parser:
 
 
 if __name__ == "__main__":
-    flags.parse_training(make_parser())  # --help and a wrong flag are answered here, before torch is imported
+    training_flags.parse_training(make_parser())  # --help and a wrong flag are answered here, before torch is imported
 
 import torch
 import torch.nn.functional as F
@@ -89,10 +89,10 @@ def encode_triplets(triplets: TripletRows, task: Task, encoder: Encoder) -> tupl
 
 @command
 def main(argv=None):
-    args = flags.parse_training(make_parser(), argv)
+    args = training_flags.parse_training(make_parser(), argv)
     vars(args).update(told_by_checkpoints([args.clip_model_path], vars(args), args.given))
     torch.manual_seed(args.seed)
-    data = read_training_data(flags.run_options(args))
+    data = read_training_data(training_flags.run_options(args))
     retriever = load_retriever(flags.retriever_options(args), batch_size=args.clip_bs)
     # Behind CLIP, whose loading draws random numbers too: the order decides the first weights of a seed.
     combiner = Combiner(retriever.backbone.dimension, args.projection_dim, args.hidden_dim).to(device)

@@ -19,8 +19,8 @@ from src.base.files import owning, require_writable
 from src.base.loading import Loader
 from src.base.memory import free_cached
 from src.base.signals import Stopping
-from src.command.flags import RunOptions, TrainingPlan
 from src.command.run import new_run_folder, open_run
+from src.command.training_flags import RunOptions, TrainingPlan
 from src.models.facts import training_facts
 from src.models.weights import weights_digest
 from src.tasks.datasets import find_task

@@ -19,7 +19,7 @@ from combiner import Combiner
 from combiner_train import CombinerTraining, encode_triplets
 from data_utils import Batch, CIRRDataset, Pictures, TripletRows, make_transform
 from src.base.parser import usable_cores
-from src.command.flags import TrainingPlan
+from src.command.training_flags import TrainingPlan
 from src.models.backbone import ENCODERS, Backbone
 from src.models.openai_clip import OpenAIClip
 from src.pictures.cache import ImageCache

@@ -10,7 +10,7 @@ from clip_fine_tune import FineTuning
 from combiner import Combiner
 from combiner_train import CombinerTraining
 from src.base import distributed
-from src.command.flags import TrainingPlan
+from src.command.training_flags import TrainingPlan
 from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip, random_clip
 from src.tasks.registry import TASKS

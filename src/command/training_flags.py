@@ -1,0 +1,119 @@
+"""The options of both stages of training, and what --resume takes over of them; without torch, as all options."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import NamedTuple
+
+from src.base.errors import InputError
+from src.base.files import read_json
+from src.base.parser import Parser, count, existing_file, file_path, hyper_parameters, plain
+from src.command.comet import CometOptions
+from src.command.flags import comet_options
+from src.tasks.registry import TASKS
+
+
+def add_training_options(parser: Parser, batch_size: int, validation_frequency: int) -> None:
+    """Add what both stages take, with the published defaults of the stage."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--num-epochs", type=count, default=300, help="passes over the triplets")
+    group.add_argument("--batch-size", type=count, default=batch_size, help="triplets a step")
+    help_text = "validate every so many epochs"
+    group.add_argument("--validation-frequency", type=count, default=validation_frequency, help=help_text)
+    help_text = "save weights at each validation, and after each epoch what --resume needs"
+    group.add_argument("--save-training", action="store_true", help=help_text)
+    # Alone it is accepted, as published commands give it, and said to save nothing.
+    group.add_argument("--save-best", action="store_true", help="with --save-training: keep only the best weights")
+
+    help_text = "go on with a run that was stopped or has finished; its options need not be given again"
+    group.add_argument("--resume", type=file_path, metavar="RUN_FOLDER", help=help_text)
+
+
+MAY_CHANGE = {
+    *("num_epochs", "clip_bs", "num_workers", "data_path"),
+    *("feature_cache", "no_feature_cache", "image_cache"),
+    *("clip_model_name", "clip_model_path"),  # the weights themselves are compared
+    *("api_key", "workspace", "experiment_name", "comet_offline", "resume"),
+}
+"""Options that do not decide a run's results: --resume takes other ones."""
+
+
+def parse_training(parser: Parser, argv: list[str] | None = None) -> Namespace:
+    """Parse the options of a training command, with --resume those of that run; a fault ends as a wrong flag does."""
+    args = parser.parse_args(argv)
+    if args.resume is not None:
+        try:
+            _take_over(args, {action.dest for action in parser._actions if action.type in (file_path, existing_file)})
+        except InputError as error:
+            parser.error(str(error))
+    # Not required by argparse: with --resume the run says it.
+    if args.dataset is None:
+        parser.error("the following arguments are required: --dataset")
+    return args
+
+
+def _take_over(args: Namespace, paths: set[str]) -> None:
+    """Give `args` the options of the run to resume where the command says nothing; `paths` names those of type Path."""
+    if not args.resume.is_dir():
+        raise InputError(f"--resume {args.resume}: no such folder")
+    path = args.resume / "training_hyperparameters.json"
+    if not path.is_file():
+        raise InputError(f"--resume {args.resume}: not a run folder, it has no {path.name}")
+    options = read_json(path, dict)
+    # The options of a command are its signature: stage 1 and stage 2 differ in them.
+    foreign = sorted(options.keys() ^ hyper_parameters(args).keys())
+    if foreign:
+        raise InputError(f"--resume {args.resume}: a run of another command, whose options differ in {foreign[0]}")
+    if not options["save_training"]:
+        raise InputError(f"--resume {args.resume}: a run without --save-training left nothing to go on from")
+    flags = {name: f"--{name.replace('_', '-')}" for name in options}
+    # Only what was typed can contradict; defaults are nobody's wish.
+    may_change = MAY_CHANGE
+    if not {args.dataset, options["dataset"]} & TASKS.keys():
+        may_change = MAY_CHANGE | {"dataset"}  # a folder of own triplets, which may have moved
+    other = [name for name in sorted(args.given - may_change) if plain(getattr(args, name)) != options[name]]
+    if other:
+        raise InputError(
+            f"--resume {args.resume}: the run has "
+            + ", ".join(f"{flags[name]} {options[name]}, not {plain(getattr(args, name))}" for name in other)
+        )
+    for name in options.keys() - args.given:
+        value = options[name]
+        # JSON keeps paths as text.
+        setattr(args, name, Path(value) if name in paths and value is not None else value)
+
+
+class TrainingPlan(NamedTuple):
+    """How the loop of both stages is to run."""
+
+    num_epochs: int
+    batch_size: int
+    validation_frequency: int
+    precision: str
+    seed: int
+    save_training: bool
+    save_best: bool
+
+
+def training_plan(args: Namespace) -> TrainingPlan:
+    """Return the part of a training command's options that its loop takes."""
+    return TrainingPlan(**{name: getattr(args, name) for name in TrainingPlan._fields})
+
+
+class RunOptions(NamedTuple):
+    """What a training reads, how it runs, where it writes and logs, and which run it goes on with."""
+
+    dataset: str
+    plan: TrainingPlan
+    data_path: Path
+    skip_missing: bool
+    output_path: Path
+    resume: Path | None
+    comet: CometOptions
+    hyper_parameters: dict
+    """All options, as plain values, to be kept beside the results."""
+
+
+def run_options(args: Namespace) -> RunOptions:
+    """Return the part of a training command's options that its run takes."""
+    paths = args.data_path, args.skip_missing, args.output_path, args.resume
+    return RunOptions(args.dataset, training_plan(args), *paths, comet_options(args), hyper_parameters(args))
