@@ -22,8 +22,7 @@ from src.base.errors import InputError
 from src.base.folders import pictures_below
 from src.pictures.opening import unusable
 from src.retrieval.answers import joined
-from src.retrieval.collection import Collection
-from src.retrieval.index import copies
+from src.retrieval.collection import Collection, LeftOut, Searchable
 from src.retrieval.ranking import Predicted
 from utils import device
 
@@ -110,7 +109,7 @@ def depends_on(retriever: Retriever) -> dict:
 class Searcher:
     """Answers questions about a collection with a retriever of the same CLIP."""
 
-    def __init__(self, retriever: Retriever, collection: Collection):
+    def __init__(self, retriever: Retriever, collection: Searchable):
         self.retriever, self.collection = retriever, collection
 
     def ask(self, question: Question, k: int = 10, min_score: float | None = None) -> list[Found]:
@@ -126,7 +125,9 @@ class Searcher:
         images = self._image_features([question.reference for question in questions])
         texts = self._text_features([question.caption for question in questions])
         withouts = self._text_features([question.without for question in questions])
-        excluded = [[] if question.include_reference else self._rows_of(question) for question in questions]
+        excluded = [
+            None if question.include_reference else self._left_out(question.reference) for question in questions
+        ]
         parts = zip(questions, images, texts, withouts, strict=True)
         predicted = [self._predicted(*part) for part in parts]
         answers = [[]] * len(questions)
@@ -134,22 +135,21 @@ class Searcher:
         for numbers in _alike([(isinstance(features, tuple), exponents) for features, exponents in predicted]):
             together = joined([predicted[number][0] for number in numbers])
             left_out = [excluded[number] for number in numbers]
-            rows, scores = self.collection.nearest(together, k, left_out, predicted[numbers[0]][1])
-            for number, *found in zip(numbers, rows.tolist(), scores.tolist(), strict=True):
-                answers[number] = self._found(*found, min_score)
+            found = self.collection.answers(together, k, left_out, predicted[numbers[0]][1])
+            for number, scored in zip(numbers, found, strict=True):
+                answers[number] = self._found(scored, min_score)
         return answers
 
     def path_of(self, reference: str | Path) -> Path:
         """Return the file of a reference, which is a name in the collection or a path."""
-        row = self._row(reference)
-        return Path(reference) if row is None else self.collection.folder / self.collection.names[row]
+        name = self._name(reference)
+        return Path(reference) if name is None else self.collection.folder / name
 
-    def _found(self, rows, scores, min_score) -> list[Found]:
-        folder, names = self.collection.folder, self.collection.names
+    def _found(self, scored, min_score) -> list[Found]:
         return [
-            Found(names[row], score, folder / names[row])
-            for row, score in zip(rows, scores, strict=True)
-            if score > -torch.inf and (min_score is None or score >= min_score)
+            Found(name, score, self.collection.folder / name)
+            for name, score in scored
+            if min_score is None or score >= min_score
         ]
 
     def _predicted(self, question, image, text, without) -> tuple[Predicted, tuple[float, float]]:
@@ -171,8 +171,8 @@ class Searcher:
         return F.normalize(predicted, dim=-1) - away, exponents
 
     def _image_features(self, references) -> list[Tensor | None]:
-        rows = {reference: self._row(reference) for reference in references if reference is not None}
-        outside = [reference for reference, row in rows.items() if row is None]
+        names = {reference: self._name(reference) for reference in references if reference is not None}
+        outside = [reference for reference, name in names.items() if name is None]
         encoded = {}
         if outside:
             pictures = self.retriever.pictures({str(reference): Path(reference) for reference in outside})
@@ -182,7 +182,7 @@ class Searcher:
             if reference is None
             else encoded[reference]
             if reference in encoded
-            else self.collection.features([rows[reference]]).to(device)
+            else self.collection.feature(names[reference]).to(device)
             for reference in references
         ]
 
@@ -191,25 +191,18 @@ class Searcher:
         features = dict(zip(asked, self.retriever.encoder.captions(asked).split(1), strict=True)) if asked else {}
         return [features.get(text) for text in texts]
 
-    def _row(self, reference: str | Path) -> int | None:
-        """Return the collection's row of a reference, by its name or by its path; None for another picture."""
-        row = self.collection.row(str(reference)) if isinstance(reference, str) else None
-        if row is not None:
-            return row
-        path = Path(reference).absolute()
+    def _name(self, reference: str | Path) -> str | None:
+        """Return the collection's name of a reference, given by its name or by its path; None for another picture."""
+        if isinstance(reference, str) and reference in self.collection:
+            return reference
+        path, folder = Path(reference).absolute(), self.collection.folder.absolute()
         if not path.is_file():
             raise InputError(f"{reference}: no such picture")
-        if not path.is_relative_to(self.collection.folder.absolute()):
-            return None
-        return self.collection.row(path.relative_to(self.collection.folder.absolute()).as_posix())
+        name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None
+        return name if name is not None and name in self.collection else None
 
-    def _rows_of(self, question) -> list[int]:
-        """Return the rows of a question's reference and of its copies."""
-        if question.reference is None:
-            return []
-        row, path = self._row(question.reference), self.path_of(question.reference)
-        same = copies(self.collection, path) if path.is_file() else []
-        return sorted({*same, *([] if row is None else [row])})
+    def _left_out(self, reference: str | Path | None) -> LeftOut | None:
+        return None if reference is None else LeftOut(self._name(reference), self.path_of(reference))
 
 
 def _weighted(predicted: Tensor, image: Tensor, text: Tensor, weight: float) -> Tensor:

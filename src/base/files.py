@@ -1,6 +1,7 @@
 """Where the project is, and files that are either whole or not there."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -178,6 +179,19 @@ def _without_repetition(pairs: list[tuple]) -> dict:
         again = repeated([name for name, _ in pairs])[0]
         raise ValueError(f"the key {shown(again)} stands twice in one object")
     return content
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _by_hand(file)
+
+
+def _by_hand(file) -> str:
+    digest = hashlib.sha256()  # Python 3.10
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def time_stamp() -> str:

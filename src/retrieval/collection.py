@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from src.base.files import file_digest
 from src.retrieval.ranking import Predicted, best_of_piece, lengths_of, normalised_factors
 
 SCORES_AT_ONCE = 2**24
@@ -14,6 +16,34 @@ FEW = 16
 """Queries up to which reading the features is most of the work."""
 ROWS_AT_ONCE = 2**12
 """Rows that are normalised or turned to fp32 at a time at least, which a processor's cache holds."""
+
+
+class LeftOut(NamedTuple):
+    """A picture that is no answer, and neither are copies of its bytes."""
+
+    name: str | None = None
+    """Its name, where it is one of the collection."""
+    path: Path | None = None
+    """Its file, which need not be there where it is one of the collection."""
+
+
+class Searchable(Protocol):
+    """What a Searcher asks: a Collection in memory or on disk, or a QdrantCollection."""
+
+    folder: Path
+    """Where the names start."""
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def feature(self, name: str) -> Tensor | None:
+        """Return a picture's features [1, dim] in fp32, as the encoder gave them; None where there is no such name."""
+
+    def answers(
+        self, predicted: Predicted, k: int, left_out: Sequence[LeftOut | None], exponents: tuple[float, float] = (1, 1)
+    ) -> list[list[tuple[str, float]]]:
+        """Return at most `k` names with their scores, best first, for each of predicted features [queries, dim]."""
 
 
 class Collection:
@@ -42,6 +72,9 @@ class Collection:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._row
+
     def row(self, name: str) -> int | None:
         """Return the row of `name`; None where it is not among the pictures."""
         return self._row.get(name)
@@ -50,6 +83,40 @@ class Collection:
         """Return features [rows, dim] in fp32, as the encoder gave them."""
         rows = torch.as_tensor(rows, device=self.unit.device)
         return self.unit[rows].float() * self.lengths[rows, None]
+
+    def feature(self, name: str) -> Tensor | None:
+        """Return a picture's features [1, dim] in fp32, as the encoder gave them; None where there is no such name."""
+        row = self.row(name)
+        return None if row is None else self.features([row])
+
+    def copies(self, path: Path) -> list[int]:
+        """Return the rows of pictures with the same bytes as the file at `path`."""
+        if self.digests is not None:
+            digest = file_digest(path)
+            return [row for row, other in enumerate(self.digests) if other == digest]
+        size, found = path.stat().st_size, []
+        for row, name in enumerate(self.names):
+            other = self.folder / name
+            # Few files have the same size, so few are read.
+            if other.is_file() and other.stat().st_size == size and other.read_bytes() == path.read_bytes():
+                found.append(row)
+        return found
+
+    def answers(
+        self, predicted: Predicted, k: int, left_out: Sequence[LeftOut | None], exponents: tuple[float, float] = (1, 1)
+    ) -> list[list[tuple[str, float]]]:
+        """Return at most `k` names with their scores, best first, for each of predicted features [queries, dim]."""
+        rows, scores = self.nearest(predicted, k, [self._rows_of(picture) for picture in left_out], exponents)
+        return [
+            [(self.names[row], score) for row, score in zip(*found, strict=True) if score > -torch.inf]
+            for found in zip(rows.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def _rows_of(self, picture: LeftOut | None) -> list[int]:
+        if picture is None:
+            return []
+        same = self.copies(picture.path) if picture.path is not None and picture.path.is_file() else []
+        return sorted({*same, *([] if picture.name is None else [self._row[picture.name]])})
 
     @torch.inference_mode()
     def nearest(

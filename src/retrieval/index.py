@@ -7,14 +7,13 @@ order, meta.json what the features depend on.
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from src.base.errors import InputError, in_a_line, shown
-from src.base.files import read_json, read_text, replacing, write_json
+from src.base.files import file_digest, read_json, read_text, replacing, write_json
 from src.retrieval.collection import Collection, pieces
 from src.retrieval.row_store import write_header
 
@@ -31,7 +30,7 @@ def write_index(folder: Path, collection: Collection, depends_on: dict, half: bo
     """
     known = _items_of(folder)
     items = [
-        _item(name, collection.folder / name, float(length), known)
+        item_of(name, collection.folder / name, float(length), known)
         for name, length in zip(collection.names, collection.lengths, strict=True)
     ]
     dtype = np.dtype(np.float16 if half else np.float32)
@@ -57,11 +56,7 @@ def open_index(folder: Path, depends_on: dict) -> Collection:
     text = read_text(folder / ITEMS)
     if meta.get("format") != FORMAT or not isinstance(meta.get("depends_on"), dict):
         raise InputError(f"{folder / META}: is of no index that this version reads")
-    for name, value in depends_on.items():
-        theirs = meta["depends_on"].get(name)
-        if theirs != value:
-            what = f"its {name.replace('_', ' ')} is {shown(str(theirs))}, this command's {shown(str(value))}"
-            raise InputError(f"{folder}: an index of another CLIP or transform ({what}); --pictures makes it anew")
+    require_same(meta["depends_on"], depends_on, f"{folder}: an index", "--pictures makes it anew")
     try:
         array = np.load(folder / FEATURES, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -75,6 +70,14 @@ def open_index(folder: Path, depends_on: dict) -> Collection:
     collection = Collection(unit, lengths, [item["name"] for item in items], Path(meta["folder"]))
     collection.digests = [item["sha256"] for item in items]
     return collection
+
+
+def require_same(theirs: dict, ours: dict, what: str, remedy: str) -> None:
+    """Raise InputError, which begins with `what` and ends with `remedy`, unless features depend on `ours`."""
+    for name, value in ours.items():
+        if theirs.get(name) != value:
+            said = f"its {name.replace('_', ' ')} is {shown(str(theirs.get(name)))}, this command's {shown(str(value))}"
+            raise InputError(f"{what} of another CLIP or transform ({said}); {remedy}")
 
 
 def _tensor(array: np.memmap) -> torch.Tensor:
@@ -97,7 +100,8 @@ def _lines(text: str) -> list[dict]:
     return [json.loads(line) for line in text.split("\n") if line]
 
 
-def _item(name: str, path: Path, length: float, known: dict[str, dict]) -> dict:
+def item_of(name: str, path: Path, length: float, known: dict[str, dict]) -> dict:
+    """Return what is kept of a picture's file; its digest is that of `known` {name: item} where it is as it was."""
     status = path.stat()
     stamp = {"size": status.st_size, "modified_ns": status.st_mtime_ns}
     before = known.get(name, {})
@@ -106,28 +110,5 @@ def _item(name: str, path: Path, length: float, known: dict[str, dict]) -> dict:
     return {"name": name, **stamp, "sha256": digest, "length": length}
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def copies(collection: Collection, path: Path) -> Sequence[int]:
-    """Return the rows of pictures with the same bytes as the file at `path`."""
-    if collection.digests is not None:
-        digest = file_digest(path)
-        return [row for row, other in enumerate(collection.digests) if other == digest]
-    size, found = path.stat().st_size, []
-    for row, name in enumerate(collection.names):
-        other = collection.folder / name
-        # Few files have the same size, so few are read.
-        if other.is_file() and other.stat().st_size == size and other.read_bytes() == path.read_bytes():
-            found.append(row)
-    return found

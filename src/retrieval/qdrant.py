@@ -1,0 +1,331 @@
+"""A collection on a Qdrant server, or in a folder as qdrant-client's local mode writes it: for pictures beyond memory.
+
+Each picture is a point with one vector, its normalised features under Qdrant's cosine distance, and a payload {name,
+sha256, length} with {size, modified_ns} where its file was at hand. One more point, which has no vector and is so never
+found, says what the features depend on.
+"""
+
+import json
+import os
+import sqlite3
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor
+
+from src.base.bars import Bar
+from src.base.errors import InputError, in_a_line, shown
+from src.base.files import file_digest
+from src.retrieval.collection import Collection, LeftOut, pieces
+from src.retrieval.index import item_of, require_same
+from src.retrieval.ranking import Predicted, normalised_factors
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
+FORMAT = 1
+COLLECTION = "pictures"
+"""Name of the collection where no other is given."""
+VECTOR = "picture"
+"""Name of the vector. A point may lack one that has a name."""
+POINTS_AT_ONCE = 256
+"""Pictures that a request carries: some 3 MB of JSON, where a server takes 32."""
+QUESTIONS_AT_ONCE = 32
+SECONDS = 60
+"""How long a server may take to answer: an exact search reads every vector."""
+UNSAID = (
+    "Failed to obtain server version",  # said as an error, when it does not answer
+    "Local mode performs exact",
+    "Payload indexes have no effect in the local",
+)
+"""How warnings of qdrant-client begin that tell nobody anything here."""
+_SPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://arxiv.org/abs/2308.11485")
+NOT_INSTALLED = "needs qdrant-client: pip install -r requirements-qdrant.txt"
+
+
+class Uploaded(NamedTuple):
+    """What an upload did, in numbers of pictures."""
+
+    sent: int
+    """New or changed ones."""
+    kept: int
+    """Those that were there already."""
+    others: int
+    """Those that are there and not in what was uploaded, which stay."""
+
+
+# ---- where it is ----
+
+
+def open_client(where: str, new: bool = False) -> "QdrantClient":
+    """Return a client of a server, by its URL, or of a local folder, which is made where it is `new`.
+
+    A server's key is read from QDRANT_API_KEY. Close the client at the end: a folder has one at a time. Raises
+    InputError when qdrant-client is not installed, and when there is no server or folder.
+    """
+    try:
+        import qdrant_client  # noqa: F401
+    except ImportError:
+        raise InputError(NOT_INSTALLED) from None
+    for said in UNSAID:
+        warnings.filterwarnings("ignore", message=said)
+    return _of_server(str(where)) if "://" in str(where) else _of_folder(Path(where), new)
+
+
+def _of_server(url: str) -> "QdrantClient":
+    from qdrant_client import QdrantClient
+
+    if not _is_address(url):
+        raise InputError(f"{shown(url)}: is no address of a Qdrant server, such as http://localhost:6333")
+    with _one_line(shown(url)):
+        client = QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY"), timeout=SECONDS)
+        client.get_collections()  # whether one answers
+    return client
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _of_folder(folder: Path, new: bool) -> "QdrantClient":
+    from qdrant_client import QdrantClient
+
+    if not new and not (folder / "meta.json").is_file():
+        raise InputError(f"{folder}: holds no Qdrant collections; an upload of pictures begins them")
+    try:
+        return QdrantClient(path=str(folder))
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError, sqlite3.Error) as error:
+        if "already accessed" in str(error):
+            raise InputError(f"{folder}: another process has it open; several at a time need a Qdrant server") from None
+        raise InputError(f"{folder}: cannot be opened by Qdrant ({in_a_line(error, folder)})") from None
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Turn what a server refuses, and that it does not answer, into an InputError that begins with `what`."""
+    from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
+
+    try:
+        yield
+    except UnexpectedResponse as error:
+        hint = "; QDRANT_API_KEY is its key" if error.status_code in (401, 403) else ""
+        said = in_a_line(error.content.decode("utf-8", "replace")) or error.reason_phrase
+        raise InputError(f"{what}: the Qdrant server refuses ({error.status_code}: {said}){hint}") from None
+    except ApiException as error:
+        fault = in_a_line(getattr(error, "source", error))
+        raise InputError(f"{what}: no Qdrant server answers ({fault})") from None
+    except sqlite3.Error as error:  # of a local folder
+        raise InputError(f"{what}: the folder cannot be read or written ({in_a_line(error)})") from None
+
+
+def _id(name: str) -> str:
+    """Return the point of a picture, the same whoever uploads it; without a name that of what features depend on."""
+    return str(uuid.uuid5(_SPACE, name))
+
+
+def _described(client: "QdrantClient", collection: str) -> dict | None:
+    """Return what the collection says of itself with its `dim`; None where it is empty."""
+    vectors = client.get_collection(collection).config.params.vectors
+    (point,) = client.retrieve(collection, [_id("")]) or [None]
+    if point is None and client.count(collection, exact=True).count == 0 and _dim(vectors):
+        return None
+    if point is None or point.payload.get("format") != FORMAT or not _dim(vectors):
+        raise InputError(f"Qdrant collection {collection}: was not uploaded by this version; name another one")
+    return point.payload | {"dim": _dim(vectors), "depends_on": json.loads(point.payload["depends_on"])}
+
+
+def _dim(vectors: object) -> int | None:
+    """Return the dimension of the pictures' vectors; None in a collection of other vectors."""
+    return vectors[VECTOR].size if isinstance(vectors, dict) and VECTOR in vectors else None
+
+
+def _exists(client: "QdrantClient", collection: str) -> bool:
+    if not collection or set(collection) & set('/\\<>:"|?*\0') or len(collection) > 255:
+        raise InputError(f"{shown(collection)!r}: is no name of a Qdrant collection")
+    return client.collection_exists(collection)
+
+
+# ---- uploading ----
+
+
+def upload(
+    client: "QdrantClient",
+    name: str,
+    collection: Collection,
+    depends_on: dict,
+    remove_others: bool = False,
+) -> Uploaded:
+    """Bring the Qdrant collection `name` up to date with `collection`, which is made where there is none.
+
+    `depends_on` are plain values that tell its features from others. Only pictures that are new or changed are sent, so
+    an upload that was interrupted is gone on with by another one. `remove_others` deletes what is not in `collection`.
+    Raises InputError when the features there are another CLIP's.
+    """
+    what = f"Qdrant collection {name}"
+    with _one_line(what):
+        meta = _described(client, name) if _exists(client, name) else _make(client, name, collection.unit.shape[1])
+        if meta is not None:
+            _require_features(meta, depends_on, collection.unit.shape[1], what)
+        about = {"format": FORMAT, "folder": str(collection.folder), "depends_on": json.dumps(depends_on)}
+        _describe(client, name, about | {"is_whole": bool(meta and meta["is_whole"])})
+        batches = Bar(pieces(len(collection), POINTS_AT_ONCE), desc=f"uploading to {name}", leave=False, delay=1)
+        sent = sum(_send(client, name, collection, rows) for rows in batches)
+        if remove_others:
+            _remove_others(client, name, {_id(""), *map(_id, collection.names)})
+        # From now on it can be searched, also while it is brought up to date.
+        _describe(client, name, about | {"is_whole": True})
+        others = client.count(name, exact=True).count - 1 - len(collection)
+    return Uploaded(sent, len(collection) - sent, others)
+
+
+def _make(client: "QdrantClient", name: str, dim: int) -> None:
+    from qdrant_client import models
+
+    vector = models.VectorParams(size=dim, distance=models.Distance.COSINE)
+    client.create_collection(name, vectors_config={VECTOR: vector})
+    # Copies of a reference are looked for by it.
+    client.create_payload_index(name, "sha256", models.PayloadSchemaType.KEYWORD)
+
+
+def _require_features(meta: dict, depends_on: dict, dim: int, what: str) -> None:
+    require_same(meta["depends_on"], depends_on, f"{what}: pictures", "upload them to a collection of another name")
+    if meta["dim"] != dim:
+        raise InputError(f"{what}: its features have {meta['dim']} dimensions, these {dim}")
+
+
+def _describe(client: "QdrantClient", name: str, about: dict) -> None:
+    from qdrant_client import models
+
+    client.upsert(name, [models.PointStruct(id=_id(""), vector={}, payload=about)], wait=True)
+
+
+def _send(client: "QdrantClient", name: str, collection: Collection, rows: slice) -> int:
+    """Send those of some pictures that are new or changed; return how many."""
+    from qdrant_client import models
+
+    names = collection.names[rows]
+    there = client.retrieve(name, [_id(of) for of in names], with_payload=True, with_vectors=False)
+    known = {point.payload["name"]: point.payload for point in there}
+    lengths, points = collection.lengths[rows].tolist(), []
+    for row, of, length in zip(range(rows.start, rows.stop), names, lengths, strict=True):
+        if collection.digests is None:
+            item = item_of(of, collection.folder / of, length, known)
+        else:
+            item = {"name": of, "sha256": collection.digests[row], "length": length}
+        # Lengths alone may differ in rounding.
+        if of not in known or any(known[of].get(key) != value for key, value in item.items() if key != "length"):
+            vector = {VECTOR: collection.unit[row].float().tolist()}
+            points.append(models.PointStruct(id=_id(of), vector=vector, payload=item))
+    if points:
+        client.upsert(name, points, wait=True)
+    return len(points)
+
+
+def _remove_others(client: "QdrantClient", name: str, ids: set[str]) -> None:
+    from qdrant_client import models
+
+    page, others = None, []
+    while True:
+        points, page = client.scroll(name, limit=10_000, offset=page, with_payload=False)
+        others += [point.id for point in points if point.id not in ids]
+        if page is None:
+            break
+    for some in pieces(len(others), POINTS_AT_ONCE):
+        client.delete(name, models.PointIdsList(points=others[some]), wait=True)
+
+
+# ---- searching ----
+
+
+class QdrantCollection:
+    """Pictures by name in a Qdrant collection, searched where they are."""
+
+    def __init__(self, client: "QdrantClient", depends_on: dict, name: str = COLLECTION, exact: bool = True):
+        """Open a collection whose features are those that `depends_on` tells; raises InputError for any other.
+
+        Where it is not `exact`, the server follows its graph of near neighbours (HNSW): faster, and it may pass over
+        answers. A local folder is always searched exactly.
+        """
+        self.client, self.name, self.exact = client, name, exact
+        self._what = f"Qdrant collection {name}"
+        with _one_line(self._what):
+            meta = _described(client, name) if _exists(client, name) else None
+        if meta is None:
+            raise InputError(f"{self._what}: there is none; upload pictures first")
+        _require_features(meta, depends_on, meta["dim"], self._what)
+        if not meta["is_whole"]:
+            raise InputError(f"{self._what}: its upload was interrupted; upload the pictures again, which goes on")
+        self.folder, self.dim = Path(meta["folder"]), meta["dim"]
+
+    def __len__(self) -> int:
+        with _one_line(self._what):
+            return self.client.count(self.name, exact=True).count - 1
+
+    def __contains__(self, name: str) -> bool:
+        return self._point(name) is not None
+
+    def feature(self, name: str) -> Tensor | None:
+        """Return a picture's features [1, dim] in fp32, as the encoder gave them; None where there is no such name."""
+        point = self._point(name, with_vectors=True)
+        return None if point is None else torch.tensor([point.vector[VECTOR]]) * point.payload["length"]
+
+    @torch.inference_mode()
+    def answers(
+        self, predicted: Predicted, k: int, left_out: Sequence[LeftOut | None], exponents: tuple[float, float] = (1, 1)
+    ) -> list[list[tuple[str, float]]]:
+        """Return at most `k` names with their scores, best first, for each of predicted features [queries, dim].
+
+        Pictures of equal scores are in the server's order. Raises InputError for a product of two similarities: a
+        server ranks by one of them, and a picture far down in both lists may have the highest product.
+        """
+        from qdrant_client import models
+
+        if isinstance(predicted, tuple):
+            raise InputError("--combining-function product cannot be asked of Qdrant: search locally, with --index")
+        (queries,) = normalised_factors(predicted)
+        if queries.shape[1] != self.dim:
+            raise InputError(f"{self._what}: its features have {self.dim} dimensions, the query's {queries.shape[1]}")
+        parameters = models.SearchParams(exact=self.exact)
+        requests = [
+            models.QueryRequest(
+                query=query, using=VECTOR, filter=self._filter(of), limit=k, params=parameters, with_payload=["name"]
+            )
+            for query, of in zip(queries.tolist(), left_out, strict=True)
+        ]
+        found = []
+        with _one_line(self._what):
+            for some in pieces(len(requests), QUESTIONS_AT_ONCE):
+                found += self.client.query_batch_points(self.name, requests[some])
+        return [[(point.payload["name"], point.score) for point in of.points] for of in found]
+
+    def _filter(self, picture: LeftOut | None):
+        """Return the filter that leaves out a picture and copies of its bytes; None where there is nothing to."""
+        from qdrant_client import models
+
+        if picture is None:
+            return None
+        point = None if picture.name is None else self._point(picture.name)
+        conditions = [] if point is None else [models.HasIdCondition(has_id=[point.id])]
+        digest = None if point is None else point.payload["sha256"]
+        if digest is None and picture.path is not None and picture.path.is_file():
+            digest = file_digest(picture.path)
+        if digest is not None:
+            conditions.append(models.FieldCondition(key="sha256", match=models.MatchValue(value=digest)))
+        return models.Filter(must_not=conditions) if conditions else None
+
+    def _point(self, name: str, with_vectors: bool = False):
+        if not name:
+            return None
+        with _one_line(self._what):
+            points = self.client.retrieve(self.name, [_id(name)], with_payload=True, with_vectors=with_vectors)
+        return points[0] if points else None
