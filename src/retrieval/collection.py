@@ -92,8 +92,7 @@ class Collection:
     def copies(self, path: Path) -> list[int]:
         """Return the rows of pictures with the same bytes as the file at `path`."""
         if self.digests is not None:
-            digest = file_digest(path)
-            return [row for row, other in enumerate(self.digests) if other == digest]
+            return self._rows_of_digest(file_digest(path))
         size, found = path.stat().st_size, []
         for row, name in enumerate(self.names):
             other = self.folder / name
@@ -115,8 +114,15 @@ class Collection:
     def _rows_of(self, picture: LeftOut | None) -> list[int]:
         if picture is None:
             return []
-        same = self.copies(picture.path) if picture.path is not None and picture.path.is_file() else []
-        return sorted({*same, *([] if picture.name is None else [self._row[picture.name]])})
+        row, same = None if picture.name is None else self._row[picture.name], []
+        if row is not None and self.digests is not None:
+            same = self._rows_of_digest(self.digests[row])  # the file need not be at hand
+        elif picture.path is not None and picture.path.is_file():
+            same = self.copies(picture.path)
+        return sorted({*same, *([] if row is None else [row])})
+
+    def _rows_of_digest(self, digest: str) -> list[int]:
+        return [row for row, other in enumerate(self.digests) if other == digest]
 
     @torch.inference_mode()
     def nearest(

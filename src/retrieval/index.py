@@ -101,7 +101,7 @@ def _lines(text: str) -> list[dict]:
 
 
 def item_of(name: str, path: Path, length: float, known: dict[str, dict]) -> dict:
-    """Return what is kept of a picture's file; its digest is that of `known` {name: item} where it is as it was."""
+    """Return what is kept of a picture's file; its digest is the one in `known` {name: item} where nothing changed."""
     status = path.stat()
     stamp = {"size": status.st_size, "modified_ns": status.st_mtime_ns}
     before = known.get(name, {})

@@ -85,7 +85,10 @@ def _of_server(url: str) -> "QdrantClient":
         raise InputError(f"{shown(url)}: is no address of a Qdrant server, such as http://localhost:6333")
     with _one_line(shown(url)):
         client = QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY"), timeout=SECONDS)
-        client.get_collections()  # whether one answers
+        try:
+            client.get_collections()  # whether one answers
+        except ValueError as error:  # of what is no JSON, or other JSON
+            raise InputError(f"{shown(url)}: what answers is no Qdrant server ({in_a_line(error)})") from None
     return client
 
 
@@ -133,15 +136,15 @@ def _id(name: str) -> str:
     return str(uuid.uuid5(_SPACE, name))
 
 
-def _described(client: "QdrantClient", collection: str) -> dict | None:
-    """Return what the collection says of itself with its `dim`; None where it is empty."""
-    vectors = client.get_collection(collection).config.params.vectors
-    (point,) = client.retrieve(collection, [_id("")]) or [None]
-    if point is None and client.count(collection, exact=True).count == 0 and _dim(vectors):
-        return None
-    if point is None or point.payload.get("format") != FORMAT or not _dim(vectors):
+def _described(client: "QdrantClient", collection: str) -> dict:
+    """Return what the collection says of itself with its `dim`, and nothing but that where an upload did not begin."""
+    dim = _dim(client.get_collection(collection).config.params.vectors)
+    points = client.retrieve(collection, [_id("")])
+    meta = points[0].payload if points else {}
+    is_empty = not points and client.count(collection, exact=True).count == 0
+    if dim is None or not (is_empty or meta.get("format") == FORMAT):
         raise InputError(f"Qdrant collection {collection}: was not uploaded by this version; name another one")
-    return point.payload | {"dim": _dim(vectors), "depends_on": json.loads(point.payload["depends_on"])}
+    return {"dim": dim} if is_empty else meta | {"dim": dim, "depends_on": json.loads(meta["depends_on"])}
 
 
 def _dim(vectors: object) -> int | None:
@@ -171,13 +174,20 @@ def upload(
     an upload that was interrupted is gone on with by another one. `remove_others` deletes what is not in `collection`.
     Raises InputError when the features there are another CLIP's.
     """
+    from qdrant_client import models
+
     what = f"Qdrant collection {name}"
+    dim = collection.unit.shape[1]
     with _one_line(what):
-        meta = _described(client, name) if _exists(client, name) else _make(client, name, collection.unit.shape[1])
-        if meta is not None:
-            _require_features(meta, depends_on, collection.unit.shape[1], what)
+        if not _exists(client, name):
+            vector = models.VectorParams(size=dim, distance=models.Distance.COSINE)
+            client.create_collection(name, vectors_config={VECTOR: vector})
+        meta = _described(client, name)
+        _require_features(meta, depends_on, dim, what)
+        # Copies of a reference are looked for by it.
+        client.create_payload_index(name, "sha256", models.PayloadSchemaType.KEYWORD)
         about = {"format": FORMAT, "folder": str(collection.folder), "depends_on": json.dumps(depends_on)}
-        _describe(client, name, about | {"is_whole": bool(meta and meta["is_whole"])})
+        _describe(client, name, about | {"is_whole": meta.get("is_whole", False)})
         batches = Bar(pieces(len(collection), POINTS_AT_ONCE), desc=f"uploading to {name}", leave=False, delay=1)
         sent = sum(_send(client, name, collection, rows) for rows in batches)
         if remove_others:
@@ -188,17 +198,13 @@ def upload(
     return Uploaded(sent, len(collection) - sent, others)
 
 
-def _make(client: "QdrantClient", name: str, dim: int) -> None:
-    from qdrant_client import models
-
-    vector = models.VectorParams(size=dim, distance=models.Distance.COSINE)
-    client.create_collection(name, vectors_config={VECTOR: vector})
-    # Copies of a reference are looked for by it.
-    client.create_payload_index(name, "sha256", models.PayloadSchemaType.KEYWORD)
-
-
 def _require_features(meta: dict, depends_on: dict, dim: int, what: str) -> None:
-    require_same(meta["depends_on"], depends_on, f"{what}: pictures", "upload them to a collection of another name")
+    require_same(
+        meta.get("depends_on", depends_on),
+        depends_on,
+        f"{what}: pictures",
+        "upload them to a collection of another name",
+    )
     if meta["dim"] != dim:
         raise InputError(f"{what}: its features have {meta['dim']} dimensions, these {dim}")
 
@@ -259,8 +265,8 @@ class QdrantCollection:
         self.client, self.name, self.exact = client, name, exact
         self._what = f"Qdrant collection {name}"
         with _one_line(self._what):
-            meta = _described(client, name) if _exists(client, name) else None
-        if meta is None:
+            meta = _described(client, name) if _exists(client, name) else {}
+        if "depends_on" not in meta:
             raise InputError(f"{self._what}: there is none; upload pictures first")
         _require_features(meta, depends_on, meta["dim"], self._what)
         if not meta["is_whole"]:

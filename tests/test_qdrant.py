@@ -1,0 +1,252 @@
+"""A gallery in Qdrant's local mode beside the same one in memory."""
+
+import http.server
+import shutil
+import threading
+from contextlib import closing
+
+import pytest
+import torch
+
+from combiner import product
+from retriever import load_retriever
+from searching import Question, Searcher, collect, depends_on
+from src.base.errors import InputError
+from src.command.flags import RetrieverOptions
+from src.retrieval import qdrant
+from src.retrieval.index import open_index, write_index
+from src.retrieval.qdrant import QdrantCollection, Uploaded, open_client, upload
+from src.toy import write_small_clip
+
+pytest.importorskip("qdrant_client")
+
+
+@pytest.fixture(scope="module")
+def retriever(world):
+    return load_retriever(RetrieverOptions(str(world / "small_clip.pt"), num_workers=0))
+
+
+@pytest.fixture
+def pictures(world, tmp_path):
+    """Copy the toy world's own pictures to a folder that a test may change, with a copy of one among them."""
+    folder = tmp_path / "photos"
+    shutil.copytree(world / "my_pictures", folder)
+    (folder / "more").mkdir()
+    shutil.copy(first(folder), folder / "more" / "copy.png")
+    return folder
+
+
+@pytest.fixture
+def client(tmp_path):
+    with closing(open_client(str(tmp_path / "qdrant"), new=True)) as client:
+        yield client
+
+
+@pytest.fixture
+def both(retriever, pictures, client):
+    """Return searchers of one folder: in memory, and in Qdrant."""
+    collection, _ = collect(retriever, pictures)
+    uploaded = upload(client, "pictures", collection, depends_on(retriever))
+    assert uploaded == Uploaded(len(collection), 0, 0)
+    return Searcher(retriever, collection), Searcher(retriever, QdrantCollection(client, depends_on(retriever)))
+
+
+def first(folder):
+    return min(path for path in folder.rglob("*.png") if path.parent.name != "more")
+
+
+def names(found):
+    return [answer.name for answer in found]
+
+
+def assert_alike(found, expected, rounding=2e-6):
+    """Compare answers; those whose scores differ in rounding alone may change places."""
+    assert [answer.score for answer in found] == pytest.approx([answer.score for answer in expected], abs=rounding)
+    scores = {answer.name: answer.score for answer in expected}
+    assert scores == pytest.approx({answer.name: answer.score for answer in found}, abs=rounding)
+    assert {answer.path for answer in found} == {answer.path for answer in expected}
+
+
+def test_answers_are_those_of_a_local_search(both, world):
+    local, remote = both
+    assert len(remote.collection) == len(local.collection)
+    outside = next((world / "fashionIQ_dataset" / "images").glob("*.*"))
+    everything = len(local.collection)
+    questions = [
+        Question(reference, caption, without, weight, include)
+        for reference in (*local.collection.names[:6], first(local.collection.folder), outside, None)
+        for caption in ("in blue", "a long dress, striped", "")
+        for without, weight, include in (("", 0.5, False), ("a belt", 0.3, True), ("red", 1.0, False))
+        if reference or caption
+    ]
+    for found, expected in zip(
+        remote.ask_all(questions, everything), local.ask_all(questions, everything), strict=True
+    ):
+        assert_alike(found, expected)
+
+
+def test_reference_and_its_copies_are_no_answers(both):
+    _, remote = both
+    reference = first(remote.collection.folder).relative_to(remote.collection.folder).as_posix()
+    everything = len(remote.collection)
+    left = names(remote.ask(Question(reference, "in blue"), everything))
+    assert len(left) == everything - 2
+    assert not {reference, "more/copy.png"} & set(left)
+    assert len(remote.ask(Question(reference, "in blue", include_reference=True), everything)) == everything
+
+
+def test_a_picture_from_elsewhere_leaves_out_its_copies(both, tmp_path):
+    _, remote = both
+    shutil.copy(first(remote.collection.folder), tmp_path / "elsewhere.png")
+    assert "more/copy.png" not in names(remote.ask(Question(tmp_path / "elsewhere.png"), 100))
+
+
+def test_k_and_min_score(both):
+    local, remote = both
+    assert len(remote.ask(Question(caption="in blue"), 3)) == 3
+    third = local.ask(Question(caption="in blue"), 3)[2].score
+    assert len(remote.ask(Question(caption="in blue"), 100, min_score=third - 1e-6)) >= 3
+
+
+def test_an_interrupted_upload_goes_on(retriever, pictures, client, monkeypatch):
+    collection, _ = collect(retriever, pictures)
+    monkeypatch.setattr(qdrant, "POINTS_AT_ONCE", 4)
+    send, sent = client.upsert, []
+
+    def upsert(name, points, **options):
+        if len(sent) == 3:  # what features depend on, and two batches
+            raise KeyboardInterrupt
+        sent.append(len(points))
+        return send(name, points, **options)
+
+    monkeypatch.setattr(client, "upsert", upsert)
+    with pytest.raises(KeyboardInterrupt):
+        upload(client, "pictures", collection, depends_on(retriever))
+    with pytest.raises(InputError, match="interrupted; upload the pictures again"):
+        QdrantCollection(client, depends_on(retriever))
+    monkeypatch.setattr(client, "upsert", send)
+    assert upload(client, "pictures", collection, depends_on(retriever)) == Uploaded(len(collection) - 8, 8, 0)
+    assert upload(client, "pictures", collection, depends_on(retriever)) == Uploaded(0, len(collection), 0)
+    assert len(QdrantCollection(client, depends_on(retriever))) == len(collection)
+
+
+def test_a_changed_picture_is_replaced_and_a_deleted_one_stays_until_it_is_removed(both, client):
+    local, remote = both
+    folder, settings = local.collection.folder, depends_on(local.retriever)
+    picture, other = sorted(folder.rglob("*.png"))[2:4]
+    shutil.copy(other, picture)
+    deleted = folder / "more" / "copy.png"
+    deleted.unlink()
+    collection, _ = collect(local.retriever, folder)
+    assert upload(client, "pictures", collection, settings) == Uploaded(1, len(collection) - 1, 1)
+    same = [remote.collection.feature(path.relative_to(folder).as_posix()) for path in (picture, other)]
+    assert torch.allclose(*same)
+    assert "more/copy.png" in remote.collection
+    uploaded = upload(client, "pictures", collection, settings, remove_others=True)
+    assert uploaded == Uploaded(0, len(collection), 0)
+    assert "more/copy.png" not in remote.collection
+    assert len(remote.collection) == len(collection)
+
+
+def test_an_index_is_uploaded_without_its_pictures(retriever, pictures, client, tmp_path):
+    collection, _ = collect(retriever, pictures)
+    write_index(tmp_path / "index", collection, depends_on(retriever), half=True)
+    shutil.rmtree(pictures)
+    index = open_index(tmp_path / "index", depends_on(retriever))
+    assert upload(client, "pictures", index, depends_on(retriever)).sent == len(index)
+    assert upload(client, "pictures", index, depends_on(retriever)).sent == 0
+    questions = [Question(name, "in blue") for name in index.names]
+    remote = Searcher(retriever, QdrantCollection(client, depends_on(retriever)))
+    answers = remote.ask_all(questions, 100), Searcher(retriever, index).ask_all(questions, 100)
+    for found, expected in zip(*answers, strict=True):
+        # Qdrant normalises once more what fp16 has rounded.
+        assert_alike(found, expected, rounding=2e-4)
+
+
+def test_another_clip_is_refused(both, client, tmp_path):
+    write_small_clip(tmp_path / "other.pt", seed=1)
+    other = load_retriever(RetrieverOptions(str(tmp_path / "other.pt"), num_workers=0))
+    with pytest.raises(InputError, match="pictures of another CLIP or transform") as refused:
+        QdrantCollection(client, depends_on(other))
+    assert "\n" not in str(refused.value)
+    collection, _ = collect(other, both[0].collection.folder)
+    with pytest.raises(InputError, match="pictures of another CLIP or transform"):
+        upload(client, "pictures", collection, depends_on(other))
+
+
+def test_features_of_another_size_are_refused(both, client):
+    _, remote = both
+    feature = remote.collection.feature(both[0].collection.names[0])
+    with pytest.raises(InputError, match="dimensions, the query's"):
+        remote.collection.answers(feature[:, :-1], 3, [None])
+
+
+def test_a_product_is_refused(both):
+    _, remote = both
+    searcher = Searcher(remote.retriever.combining_by(product), remote.collection)
+    with pytest.raises(InputError, match="product cannot be asked of Qdrant"):
+        searcher.ask(Question(both[0].collection.names[0], "in blue"))
+
+
+def test_what_is_not_ours_is_refused(client, retriever, pictures):
+    from qdrant_client import models
+
+    client.create_collection("theirs", models.VectorParams(size=8, distance=models.Distance.DOT))
+    collection, _ = collect(retriever, pictures)
+    for ask in (
+        lambda: QdrantCollection(client, depends_on(retriever), "theirs"),
+        lambda: upload(client, "theirs", collection, depends_on(retriever)),
+    ):
+        with pytest.raises(InputError, match="theirs: was not uploaded by this version"):
+            ask()
+    with pytest.raises(InputError, match="nowhere: there is none"):
+        QdrantCollection(client, depends_on(retriever), "nowhere")
+    with pytest.raises(InputError, match="no name of a Qdrant collection"):
+        QdrantCollection(client, depends_on(retriever), "a/b")
+
+
+@pytest.mark.parametrize("url", ["http://", "ftp://host", "http://host:port", "http://127.0.0.1:9"])
+def test_a_bad_url_is_one_line(url):
+    with pytest.raises(InputError, match="no address of a Qdrant server|no Qdrant server answers") as refused:
+        open_client(url)
+    assert str(refused.value).startswith(url)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "QDRANT_API_KEY"), (404, "404"), (200, "what answers is no Qdrant server")]
+)
+def test_a_server_that_is_no_qdrant_or_refuses_is_one_line(status, said):
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>\nhello")
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(InputError, match=said) as refused:
+            open_client(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert "\n" not in str(refused.value)
+
+
+def test_folders_that_cannot_be_opened(client, tmp_path):
+    with pytest.raises(InputError, match="another process has it open"):
+        open_client(str(tmp_path / "qdrant"))
+    with pytest.raises(InputError, match="holds no Qdrant collections"):
+        open_client(str(tmp_path / "nothing"))
+    assert not (tmp_path / "nothing").exists()
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "meta.json").write_text('{"collections')
+    with pytest.raises(InputError, match="cannot be opened by Qdrant"):
+        open_client(str(tmp_path / "torn"))
+
+
+def test_without_qdrant_client_the_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "qdrant_client", None)
+    with pytest.raises(InputError, match="pip install -r requirements-qdrant.txt"):
+        open_client("http://localhost:6333")
