@@ -18,6 +18,10 @@ def make_parser() -> Parser:
     help_text = "folder of an index: with --pictures it is written or brought up to date, alone it is searched"
     group.add_argument("--index", type=file_path, metavar="FOLDER", help=help_text)
     group.add_argument("--half", action="store_true", help="keep the index in half the space, as fp16")
+    help_text = "a Qdrant server, or a folder in its place: with --pictures or --index it is filled, alone it is asked"
+    group.add_argument("--qdrant", type=words, metavar="URL_OR_FOLDER", help=help_text)
+    help_text = "name of the Qdrant collection"
+    group.add_argument("--collection", type=words, default="pictures", metavar="NAME", help=help_text)
 
     group = parser.add_argument_group("what to look for")
     help_text = "a picture: its path, or its path from the folder of pictures"
@@ -46,13 +50,19 @@ def parse(argv=None):
     """Parse the options; a combination that asks for nothing ends as a wrong flag does."""
     parser = make_parser()
     args = parse_judging(parser, argv)
-    if args.pictures is None and args.index is None:
-        parser.error("--pictures or --index is needed, to look in")
-    if args.half and args.index is None:
-        parser.error("--half is for an --index")
+    sources = args.pictures, args.index, args.qdrant
+    if not any(sources):
+        parser.error("--pictures, --index or --qdrant is needed, to look in")
+    if args.half and (args.index is None or args.pictures is None):
+        parser.error("--half is for an --index that --pictures writes")
+    if args.collection != parser.get_default("collection") and args.qdrant is None:
+        parser.error("--collection is for --qdrant")
+    if args.qdrant is not None and args.combining_function == "product":
+        parser.error("--combining-function product cannot be asked of Qdrant, which ranks by one similarity")
     if args.queries is not None and (args.reference or args.caption):
         parser.error("--queries has the questions, so there is no --reference and no --caption")
-    if args.queries is None and not (args.reference or args.caption) and args.index is None:
+    writes = sum(source is not None for source in sources) > 1
+    if args.queries is None and not (args.reference or args.caption) and not writes:
         parser.error("--reference, --caption or --queries is needed, to look for")
     return args
 
@@ -63,18 +73,21 @@ if __name__ == "__main__":
 import csv
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from combiner import load_combined
 from retriever import Retriever
 from searching import Found, Question, Searcher, collect, depends_on
-from src.base.distributed import command, is_first
+from src.base.distributed import command, is_first, processes
 from src.base.errors import InputError, first_ten, shown
 from src.base.files import replacing, require_writable_files, write_json
 from src.command.page import captioned, page, picture, wall_row
 from src.command.text import text_table
-from src.retrieval.collection import Collection
+from src.retrieval.collection import Collection, Searchable
 from src.retrieval.index import open_index, write_index
+from src.retrieval.qdrant import QdrantCollection, open_client, upload
 from src.tasks.own.rows import read_rows
 from utils import autocast
 
@@ -98,8 +111,27 @@ def read_questions(args: Namespace) -> dict[str, Question]:
     return questions
 
 
-def open_collection(args: Namespace, retriever: Retriever) -> Collection:
-    """Return what is searched; writes the index where one is asked for beside pictures."""
+@contextmanager
+def opened(args: Namespace, retriever: Retriever) -> Iterator[Searchable | None]:
+    """Give what is searched while it is open; an index and Qdrant are brought up to date where there are pictures."""
+    collection = read_collection(args, retriever)
+    if args.qdrant is None:
+        yield collection
+    elif not is_first():
+        yield None
+    else:
+        with closing(open_client(args.qdrant, new=collection is not None)) as client:
+            if collection is not None:
+                uploaded = upload(client, args.collection, collection, depends_on(retriever))
+                said = f"{uploaded.sent:,} pictures uploaded, {uploaded.kept:,} kept, {uploaded.removed:,} removed"
+                print(f"{args.qdrant}: {said}", file=sys.stderr)
+            yield QdrantCollection(client, depends_on(retriever), args.collection)
+
+
+def read_collection(args: Namespace, retriever: Retriever) -> Collection | None:
+    """Return the collection of a folder or an index, None for none; writes the index where there are both."""
+    if args.pictures is None and args.index is None:
+        return None
     if args.pictures is None:
         return open_index(args.index, depends_on(retriever))
     collection, lost = collect(retriever, args.pictures)
@@ -191,19 +223,24 @@ def main(argv=None):
     args = parse(argv)
     require_writable_files(args.json, args.csv, args.page)
     questions = read_questions(args)
+    if questions and args.qdrant is not None and processes() > 1:
+        raise InputError("--qdrant under torchrun encodes and uploads; ask its questions in a command of one process")
     retriever = load_combined(retriever_options(args), combining_options(args))
-    with autocast(args.precision):
-        searcher = Searcher(retriever, open_collection(args, retriever))
+    with autocast(args.precision), opened(args, retriever) as collection:
         if not questions:
             return
+        searcher = Searcher(retriever, collection)
         say_what_is_missing(list(questions.values()))
         found = searcher.ask_all(list(questions.values()), args.k, args.min_score)
     answered = list(zip(questions, questions.values(), found, strict=True))
-    print_answers(answered)
+    # Tables of many questions are no reading where a file has them.
+    if args.queries is None or not (args.json or args.csv or args.page):
+        print_answers(answered)
     if not is_first():
         return
     if args.json:
-        write_json(args.json, plain(answered), indent=1)
+        # Indenting is slow, and many questions are for programs.
+        write_json(args.json, plain(answered), indent=None if args.queries else 1)
     if args.csv:
         write_csv(args.csv, answered)
     if args.page:

@@ -26,6 +26,7 @@ from clip.model import CLIP
 import cirr_test_submission
 import clip_fine_tune
 import combiner_train
+import search
 import validate
 from src.base.workers import end_with_parent
 from src.training.state import STATE_FILE
@@ -36,6 +37,7 @@ COMMANDS = {
     "combiner_train": combiner_train,
     "validate": validate,
     "cirr_test_submission": cirr_test_submission,
+    "search": search,
     "gradients": gradients,
     "torchrun": torch.distributed.run,
 }

@@ -1,6 +1,7 @@
 """A gallery in Qdrant's local mode beside the same one in memory."""
 
 import http.server
+import json
 import shutil
 import threading
 from contextlib import closing
@@ -48,7 +49,9 @@ def both(retriever, pictures, client):
     collection, _ = collect(retriever, pictures)
     uploaded = upload(client, "pictures", collection, depends_on(retriever))
     assert uploaded == Uploaded(len(collection), 0, 0)
-    return Searcher(retriever, collection), Searcher(retriever, QdrantCollection(client, depends_on(retriever)))
+    return Searcher(retriever, collection), Searcher(
+        retriever, QdrantCollection(client, depends_on(retriever), "pictures")
+    )
 
 
 def first(folder):
@@ -123,27 +126,23 @@ def test_an_interrupted_upload_goes_on(retriever, pictures, client, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         upload(client, "pictures", collection, depends_on(retriever))
     with pytest.raises(InputError, match="interrupted; upload the pictures again"):
-        QdrantCollection(client, depends_on(retriever))
+        QdrantCollection(client, depends_on(retriever), "pictures")
     monkeypatch.setattr(client, "upsert", send)
     assert upload(client, "pictures", collection, depends_on(retriever)) == Uploaded(len(collection) - 8, 8, 0)
     assert upload(client, "pictures", collection, depends_on(retriever)) == Uploaded(0, len(collection), 0)
-    assert len(QdrantCollection(client, depends_on(retriever))) == len(collection)
+    assert len(QdrantCollection(client, depends_on(retriever), "pictures")) == len(collection)
 
 
-def test_a_changed_picture_is_replaced_and_a_deleted_one_stays_until_it_is_removed(both, client):
+def test_a_changed_picture_is_replaced_and_a_deleted_one_removed(both, client):
     local, remote = both
     folder, settings = local.collection.folder, depends_on(local.retriever)
-    picture, other = sorted(folder.rglob("*.png"))[2:4]
+    picture, other = sorted(path for path in folder.rglob("*.png") if path.parent.name != "more")[2:4]
     shutil.copy(other, picture)
-    deleted = folder / "more" / "copy.png"
-    deleted.unlink()
+    (folder / "more" / "copy.png").unlink()
     collection, _ = collect(local.retriever, folder)
     assert upload(client, "pictures", collection, settings) == Uploaded(1, len(collection) - 1, 1)
     same = [remote.collection.feature(path.relative_to(folder).as_posix()) for path in (picture, other)]
     assert torch.allclose(*same)
-    assert "more/copy.png" in remote.collection
-    uploaded = upload(client, "pictures", collection, settings, remove_others=True)
-    assert uploaded == Uploaded(0, len(collection), 0)
     assert "more/copy.png" not in remote.collection
     assert len(remote.collection) == len(collection)
 
@@ -156,7 +155,7 @@ def test_an_index_is_uploaded_without_its_pictures(retriever, pictures, client, 
     assert upload(client, "pictures", index, depends_on(retriever)).sent == len(index)
     assert upload(client, "pictures", index, depends_on(retriever)).sent == 0
     questions = [Question(name, "in blue") for name in index.names]
-    remote = Searcher(retriever, QdrantCollection(client, depends_on(retriever)))
+    remote = Searcher(retriever, QdrantCollection(client, depends_on(retriever), "pictures"))
     answers = remote.ask_all(questions, 100), Searcher(retriever, index).ask_all(questions, 100)
     for found, expected in zip(*answers, strict=True):
         # Qdrant normalises once more what fp16 has rounded.
@@ -167,7 +166,7 @@ def test_another_clip_is_refused(both, client, tmp_path):
     write_small_clip(tmp_path / "other.pt", seed=1)
     other = load_retriever(RetrieverOptions(str(tmp_path / "other.pt"), num_workers=0))
     with pytest.raises(InputError, match="pictures of another CLIP or transform") as refused:
-        QdrantCollection(client, depends_on(other))
+        QdrantCollection(client, depends_on(other), "pictures")
     assert "\n" not in str(refused.value)
     collection, _ = collect(other, both[0].collection.folder)
     with pytest.raises(InputError, match="pictures of another CLIP or transform"):
@@ -244,6 +243,22 @@ def test_folders_that_cannot_be_opened(client, tmp_path):
     (tmp_path / "torn" / "meta.json").write_text('{"collections')
     with pytest.raises(InputError, match="cannot be opened by Qdrant"):
         open_client(str(tmp_path / "torn"))
+
+
+def test_several_processes_upload_and_one_asks(forks, world, pictures, tmp_path):
+    """As torchrun starts them; answers are those of a local search."""
+    options = ["--qdrant", tmp_path / "server", "--collection", "mine", "--output-path", tmp_path, "--num-workers", "0"]
+    options += ["--clip-model-name", world / "small_clip.pt"]
+    question = ["--caption", "in blue", "--reference", first(pictures).relative_to(pictures), "--json"]
+    assert forks.run("search", ["--pictures", pictures, *options], processes=2) == 0, forks.said()
+    assert "18 pictures uploaded, 0 kept, 0 removed" in forks.said()
+    assert forks.run("search", [*question, tmp_path / "remote.json", *options]) == 0, forks.said()
+    local = ["--pictures", pictures, *options[4:]]
+    assert forks.run("search", [*question, tmp_path / "local.json", *local], processes=2) == 0, forks.said()
+    found, expected = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("remote", "local"))
+    assert [answer["name"] for answer in found[0]["answers"]] == [answer["name"] for answer in expected[0]["answers"]]
+    assert forks.run("search", [*question, tmp_path / "x.json", *options], processes=2) == 2
+    assert "ask its questions in a command of one process" in forks.said()
 
 
 def test_without_qdrant_client_the_line_says_what_to_install(monkeypatch):

@@ -55,13 +55,39 @@ def test_ranks_are_those_of_validation(function, folder, asked, world, tmp_path)
     validate.main(
         ["--dataset", str(folder), "--per-query", str(tmp_path / "p.csv"), *options, *toy_options(world, tmp_path)]
     )
-    with (tmp_path / "p.csv").open(newline="") as file:
+    assert len(found) == len(val.triplets)
+    assert_ranks_agree(found, tmp_path / "p.csv")
+
+
+def assert_ranks_agree(found, per_query, name=str):
+    """Compare answers of search.py with validate.py's file; `name` makes a picture's name of a path."""
+    with per_query.open(newline="") as file:
         judged = {row["query"]: row for row in csv.DictReader(file)}
-    assert len(found) == len(val.triplets) == len(judged)
+    assert len(found) == len(judged)
     for of in found:
-        row, answers = judged[of["query"]], names(of["answers"])
+        row, answers = judged[of["query"]], [name(answer) for answer in names(of["answers"])]
         assert answers.index(row["target"]) + 1 == int(row["rank"])
         assert answers[:10] == row["answers"].split("|")
+
+
+@pytest.mark.parametrize("function", ["sum", "combiner"])
+def test_ranks_on_real_pictures_are_those_of_validation(function, shared, tmp_path):
+    """The gallery is the same folder, the reference leaves it. None of its pictures is there twice."""
+    data, golden = shared / "data" / "emoji_cir", shared / "golden"
+    triplets = json.loads((data / "cirr_dataset" / "cirr" / "captions" / "cap.rc2.val.json").read_text())
+    with (tmp_path / "q.csv").open("w", newline="") as file:
+        rows = [(f"{triplet['reference']}.png", triplet["caption"], triplet["pairid"]) for triplet in triplets]
+        csv.writer(file).writerows([("reference", "caption", "id"), *rows])
+    options = ["--clip-model-name", golden / "tiny_clip.pt", "--clip-model-path", golden / "tuned_clip.pt"]
+    options += ["--combiner-path", golden / "combiner.pt"] if function == "combiner" else []
+    options += ["--output-path", tmp_path, "--num-workers", "0"]
+    pictures = ["--pictures", data / "cirr_dataset" / "dev", "--queries", tmp_path / "q.csv", "-k", "248"]
+    judged = ["--dataset", "CIRR", "--data-path", data, "--per-query", tmp_path / "p.csv"]
+    search.main([str(part) for part in (*pictures, "--json", tmp_path / "found.json", *options)])
+    validate.main([str(part) for part in (*judged, *options)])
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found) == 1984
+    assert_ranks_agree(found, tmp_path / "p.csv", lambda path: path.removesuffix(".png"))
 
 
 def test_an_index_answers_alike_without_the_pictures(folder, asked, tmp_path):
@@ -178,7 +204,11 @@ def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
     capsys.readouterr()
     clip = ["--clip-model-name", world / "small_clip.pt", "--output-path", tmp_path, "--num-workers", "0"]
     for arguments, fault in [
-        ([], "--pictures or --index is needed"),
+        ([], "--pictures, --index or --qdrant is needed"),
+        (["--index", tmp_path / "index"], "--reference, --caption or --queries is needed"),
+        (["--index", tmp_path / "index", "--caption", "red", "--half"], "--half is for an --index that --pictures"),
+        (["--pictures", folder, "--caption", "red", "--collection", "mine"], "--collection is for --qdrant"),
+        (["--qdrant", tmp_path / "q", "--combining-function", "product", "--caption", "red"], "product cannot be"),
         (["--pictures", folder], "--reference, --caption or --queries is needed"),
         (["--pictures", folder, "--caption", " "], "--caption: ' ' is empty"),
         (["--pictures", folder, "--caption", "red", "--caption-weight", "2"], "is not a number from 0 to 1"),

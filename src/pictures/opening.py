@@ -112,6 +112,8 @@ def _folders(folder: Path) -> list[Path]:
 
 def unusable(paths: Sequence[Path], preprocess: Callable, num_workers: int) -> list[Path]:
     """Try each of `paths`; return those that are missing or that `preprocess` cannot take."""
+    if not paths:
+        return []
     attempt = partial(_can_be_opened, preprocess=preprocess)
 
     def try_each(numbers):

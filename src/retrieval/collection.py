@@ -1,6 +1,8 @@
 """Pictures that can be searched: their features, and which files they are."""
 
+import contextlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -93,13 +95,10 @@ class Collection:
         """Return the rows of pictures with the same bytes as the file at `path`."""
         if self.digests is not None:
             return self._rows_of_digest(file_digest(path))
-        size, found = path.stat().st_size, []
-        for row, name in enumerate(self.names):
-            other = self.folder / name
-            # Few files have the same size, so few are read.
-            if other.is_file() and other.stat().st_size == size and other.read_bytes() == path.read_bytes():
-                found.append(row)
-        return found
+        content = path.read_bytes()
+        # Few files have the same size, so few are read.
+        paths = {row: self.folder / self.names[row] for row in self._rows_of_size.get(len(content), ())}
+        return [row for row, other in paths.items() if other.is_file() and other.read_bytes() == content]
 
     def answers(
         self, predicted: Predicted, k: int, left_out: Sequence[LeftOut | None], exponents: tuple[float, float] = (1, 1)
@@ -120,6 +119,15 @@ class Collection:
         elif picture.path is not None and picture.path.is_file():
             same = self.copies(picture.path)
         return sorted({*same, *([] if row is None else [row])})
+
+    @cached_property
+    def _rows_of_size(self) -> dict[int, list[int]]:
+        """{bytes of a file: its rows}, found once: questions may be many."""
+        rows = {}
+        for row, name in enumerate(self.names):
+            with contextlib.suppress(OSError):  # it may have been deleted since it was encoded
+                rows.setdefault((self.folder / name).stat().st_size, []).append(row)
+        return rows
 
     def _rows_of_digest(self, digest: str) -> list[int]:
         return [row for row, other in enumerate(self.digests) if other == digest]

@@ -1,4 +1,4 @@
-"""A collection on a Qdrant server, or in a folder as qdrant-client's local mode writes it: for pictures beyond memory.
+"""A collection on a Qdrant server, or in a folder in its place, as qdrant-client keeps one: for more than memory holds.
 
 Each picture is a point with one vector, its normalised features under Qdrant's cosine distance, and a payload {name,
 sha256, length} with {size, modified_ns} where its file was at hand. One more point, which has no vector and is so never
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 FORMAT = 1
-COLLECTION = "pictures"
-"""Name of the collection where no other is given."""
 VECTOR = "picture"
 """Name of the vector. A point may lack one that has a name."""
 POINTS_AT_ONCE = 256
@@ -40,7 +38,7 @@ QUESTIONS_AT_ONCE = 32
 SECONDS = 60
 """How long a server may take to answer: an exact search reads every vector."""
 UNSAID = (
-    "Failed to obtain server version",  # said as an error, when it does not answer
+    "Failed to obtain server version",  # an error says so, when it does not answer
     "Local mode performs exact",
     "Payload indexes have no effect in the local",
 )
@@ -56,8 +54,8 @@ class Uploaded(NamedTuple):
     """New or changed ones."""
     kept: int
     """Those that were there already."""
-    others: int
-    """Those that are there and not in what was uploaded, which stay."""
+    removed: int
+    """Those that were there and are not in what was uploaded."""
 
 
 # ---- where it is ----
@@ -166,12 +164,11 @@ def upload(
     name: str,
     collection: Collection,
     depends_on: dict,
-    remove_others: bool = False,
 ) -> Uploaded:
     """Bring the Qdrant collection `name` up to date with `collection`, which is made where there is none.
 
     `depends_on` are plain values that tell its features from others. Only pictures that are new or changed are sent, so
-    an upload that was interrupted is gone on with by another one. `remove_others` deletes what is not in `collection`.
+    an upload that was interrupted is gone on with by another one. Pictures that are not in `collection` are removed.
     Raises InputError when the features there are another CLIP's.
     """
     from qdrant_client import models
@@ -190,12 +187,10 @@ def upload(
         _describe(client, name, about | {"is_whole": meta.get("is_whole", False)})
         batches = Bar(pieces(len(collection), POINTS_AT_ONCE), desc=f"uploading to {name}", leave=False, delay=1)
         sent = sum(_send(client, name, collection, rows) for rows in batches)
-        if remove_others:
-            _remove_others(client, name, {_id(""), *map(_id, collection.names)})
+        removed = _remove_others(client, name, {_id(""), *map(_id, collection.names)})
         # From now on it can be searched, also while it is brought up to date.
         _describe(client, name, about | {"is_whole": True})
-        others = client.count(name, exact=True).count - 1 - len(collection)
-    return Uploaded(sent, len(collection) - sent, others)
+    return Uploaded(sent, len(collection) - sent, removed)
 
 
 def _require_features(meta: dict, depends_on: dict, dim: int, what: str) -> None:
@@ -237,7 +232,8 @@ def _send(client: "QdrantClient", name: str, collection: Collection, rows: slice
     return len(points)
 
 
-def _remove_others(client: "QdrantClient", name: str, ids: set[str]) -> None:
+def _remove_others(client: "QdrantClient", name: str, ids: set[str]) -> int:
+    """Remove points that are not among `ids`; return how many."""
     from qdrant_client import models
 
     page, others = None, []
@@ -248,6 +244,7 @@ def _remove_others(client: "QdrantClient", name: str, ids: set[str]) -> None:
             break
     for some in pieces(len(others), POINTS_AT_ONCE):
         client.delete(name, models.PointIdsList(points=others[some]), wait=True)
+    return len(others)
 
 
 # ---- searching ----
@@ -256,13 +253,12 @@ def _remove_others(client: "QdrantClient", name: str, ids: set[str]) -> None:
 class QdrantCollection:
     """Pictures by name in a Qdrant collection, searched where they are."""
 
-    def __init__(self, client: "QdrantClient", depends_on: dict, name: str = COLLECTION, exact: bool = True):
-        """Open a collection whose features are those that `depends_on` tells; raises InputError for any other.
+    def __init__(self, client: "QdrantClient", depends_on: dict, name: str):
+        """Open the collection `name`, whose features are those that `depends_on` tells.
 
-        Where it is not `exact`, the server follows its graph of near neighbours (HNSW): faster, and it may pass over
-        answers. A local folder is always searched exactly.
+        Raises InputError when they are others, and when there is none or it is not whole.
         """
-        self.client, self.name, self.exact = client, name, exact
+        self.client, self.name = client, name
         self._what = f"Qdrant collection {name}"
         with _one_line(self._what):
             meta = _described(client, name) if _exists(client, name) else {}
@@ -301,7 +297,8 @@ class QdrantCollection:
         (queries,) = normalised_factors(predicted)
         if queries.shape[1] != self.dim:
             raise InputError(f"{self._what}: its features have {self.dim} dimensions, the query's {queries.shape[1]}")
-        parameters = models.SearchParams(exact=self.exact)
+        # Otherwise a server follows its graph of near neighbours (HNSW), which may pass over answers.
+        parameters = models.SearchParams(exact=True)
         requests = [
             models.QueryRequest(
                 query=query, using=VECTOR, filter=self._filter(of), limit=k, params=parameters, with_payload=["name"]
