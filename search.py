@@ -83,6 +83,7 @@ from searching import Found, Question, Searcher, collect, depends_on
 from src.base.distributed import command, is_first, processes
 from src.base.errors import InputError, first_ten, shown
 from src.base.files import replacing, require_writable_files, write_json
+from src.base.signals import Stopping
 from src.command.page import captioned, page, picture, wall_row
 from src.command.text import text_table
 from src.retrieval.collection import Collection, Searchable
@@ -91,6 +92,7 @@ from src.retrieval.qdrant import QdrantCollection, open_client, upload
 from src.tasks.own.rows import read_rows
 from utils import autocast
 
+WHAT_IS_KEPT = "the same command goes on where it was"
 Answered = list[tuple[str, Question, list[Found]]]
 """(what a question is called, the question, its answers)"""
 
@@ -226,7 +228,7 @@ def main(argv=None):
     if questions and args.qdrant is not None and processes() > 1:
         raise InputError("--qdrant under torchrun encodes and uploads; ask its questions in a command of one process")
     retriever = load_combined(retriever_options(args), combining_options(args))
-    with autocast(args.precision), opened(args, retriever) as collection:
+    with autocast(args.precision), Stopping(lambda: WHAT_IS_KEPT), opened(args, retriever) as collection:
         if not questions:
             return
         searcher = Searcher(retriever, collection)

@@ -29,7 +29,7 @@ from src.tasks.triplets import Split, Task
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-SECONDS_AT_ONCE = 10
+SECONDS_AT_ONCE = 2
 """How long pictures are encoded before their features are kept."""
 
 

@@ -1,8 +1,9 @@
 """Pictures in folders."""
 
+import os
 from pathlib import Path
 
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
 """Suffixes of picture files, in small letters."""
 
 
@@ -11,15 +12,17 @@ def pictures_below(folder: Path) -> dict[str, Path]:
 
     Raises OSError for a folder that may not be read.
     """
-    named, folders = {}, [folder]
-    # Not rglob, which passes over folders that may not be read.
+    names, folders = [], [""]
+    # Not rglob, which passes over folders that may not be read. scandir is several times as fast as Path's methods.
     while folders:
-        for path in folders.pop().iterdir():
-            if path.name.startswith("."):
-                continue  # thumbnails and caches
-            if path.is_dir():
-                if not path.is_symlink():  # which may lead back up
-                    folders.append(path)
-            elif path.suffix.lower() in PICTURE_SUFFIXES:
-                named[path.relative_to(folder).as_posix()] = path
-    return {name: named[name] for name in sorted(named)}
+        below = folders.pop()
+        with os.scandir(folder / below) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue  # thumbnails and caches
+                if entry.is_dir():
+                    if not entry.is_symlink():  # which may lead back up
+                        folders.append(f"{below}{entry.name}/")
+                elif entry.name.lower().endswith(PICTURE_SUFFIXES):
+                    names.append(below + entry.name)
+    return {name: folder / name for name in sorted(names)}

@@ -128,7 +128,7 @@ def file_key(path: Path | str) -> str:
 
     Programs that unpack or copy set the time of modification as they like. Nobody sets the inode's time of change.
     """
-    path = Path(path).absolute()
+    path = (path if isinstance(path, Path) else Path(path)).absolute()  # a Path of a Path would be parsed again
     status = path.stat()
     return f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
