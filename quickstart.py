@@ -2,7 +2,8 @@
 
     python quickstart.py
 
-Writes everything to toy/ in the project's root: the world, the runs, the submission and the page report.html.
+Writes everything to toy/ in the project's root: the world, the runs, the submission, and the pages report.html and
+search.html.
 """
 
 import os
@@ -40,7 +41,7 @@ def newest_weights(folder: Path, run_name: str, weights_name: str) -> Path:
 
 
 def walk(seed: int) -> Path:
-    """Run every command on the toy world of `seed`; return the path of the page."""
+    """Run every command on the toy world of `seed`; return its folder."""
     toy = PROJECT_ROOT / "toy" if seed == 0 else PROJECT_ROOT / f"toy-{seed}"
     name = toy.name
     # The CLIP is written last, so its file says that the world is whole.
@@ -67,9 +68,10 @@ def walk(seed: int) -> Path:
     run("validate.py", "--dataset", f"{name}/my_pictures", *common, *to_toy, *trained)
     reference = min((toy / "my_pictures").glob("dress/*.png")).relative_to(PROJECT_ROOT)
     asked = ["--reference", reference, "--caption", "in blue, with a white belt"]
-    run("search.py", "--pictures", f"{name}/my_pictures", *asked, *common[2:], *to_toy, *trained, "-k", 5)
     run("report.py", "--run-folder", combiner.parents[1], "--output", f"{name}/report.html")
-    return toy / "report.html"
+    answers = ["-k", 5, "--page", f"{name}/search.html"]
+    run("search.py", "--pictures", f"{name}/my_pictures", *asked, *common[2:], *to_toy, *trained, *answers)
+    return toy
 
 
 def make_parser() -> Parser:
@@ -83,10 +85,10 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     started = time.monotonic()
     print("".join(f"$ export {name}={value}\n" for name, value in ENVIRONMENT.items()), end="")
-    page = walk(args.seed)
-    print(
-        f"\nDone in {time.monotonic() - started:.0f} s. Open {page} in a browser: the ladder, the curves, the answers."
-    )
+    toy = walk(args.seed)
+    print(f"\nDone in {time.monotonic() - started:.0f} s. Open these in a browser:")
+    print(f"  {toy / 'report.html'}: the ladder, the curves, the misses")
+    print(f"  {toy / 'search.html'}: the reference and the five answers of the search above")
     print("Next, with CIRR or FashionIQ in the project's root (docs/data.md):")
     print("  python clip_fine_tune.py --dataset CIRR --num-epochs 100 --batch-size 128 --save-training --save-best")
 

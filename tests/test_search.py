@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -11,8 +12,7 @@ from PIL import Image
 
 import search
 import validate
-from combiner import load_combined
-from src.command.flags import CombiningOptions, RetrieverOptions
+from src.base.files import PROJECT_ROOT
 from src.retrieval.collection import Collection
 from src.tasks.own import OwnTriplets
 from tests.commands import status_of, toy_options
@@ -228,11 +228,16 @@ def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
         assert fault in line
 
 
-def test_five_lines_of_python(folder, world):
-    from searching import Question, Searcher, collect
-
-    retriever = load_combined(RetrieverOptions(str(world / "small_clip.pt")), CombiningOptions())
-    searcher = Searcher(retriever, collect(retriever, folder)[0])
-    found = searcher.ask(Question(sorted(folder.glob("*/*.png"))[0], "in blue"), k=3)
-    assert [answer.path.is_file() for answer in found] == [True, True, True]
-    assert found[0].score >= found[1].score >= found[2].score
+def test_the_readmes_lines_of_python(folder, shared, tmp_path, monkeypatch, capsys):
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall("```python\n(.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    folder.rename("photos")
+    min((tmp_path / "photos").glob("dress/*.png")).rename("photos/dress.jpg")
+    for name in ("tuned_clip.pt", "combiner.pt"):
+        (tmp_path / name).symlink_to(shared / "golden" / name)
+    exec(lines.replace("RN50x4", str(shared / "golden" / "tiny_clip.pt")), {})
+    scores, paths = zip(*(line.split(" ", 1) for line in capsys.readouterr().out.splitlines()), strict=True)
+    assert sorted(scores, reverse=True) == list(scores)
+    assert len(paths) == 5
+    assert all(path.startswith("photos/") for path in paths)
