@@ -12,7 +12,10 @@ PAGES = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").glob("*.md"
 MOST_WORDS = 2600
 
 
-@pytest.mark.parametrize(("table", "page"), [("table.md", "performance.md"), ("scaling.md", "many-cards.md")])
+@pytest.mark.parametrize(
+    ("table", "page"),
+    [("table.md", "performance.md"), ("search.md", "performance.md"), ("scaling.md", "many-cards.md")],
+)
 def test_a_page_carries_the_measured_table(table, page):
     measured = (PROJECT_ROOT / "benchmarks" / table).read_text(encoding="utf-8").strip()
     said = (PROJECT_ROOT / "docs" / page).read_text(encoding="utf-8")

@@ -174,9 +174,13 @@ def _ahead_in_gallery(scores, target_rows) -> Tensor:
 def _first(scores, k) -> Tensor:
     """Return the columns [queries, k] of the `k` highest of `scores` [queries, images], ties in the columns' order.
 
-    topk breaks ties as it likes. So it only gives the k-th score, and all that reach it are sorted stably.
+    topk breaks ties as it likes. Where the k-th score has a rival behind it, all that reach it are sorted stably.
     """
-    lowest = scores.topk(k, dim=1).values[:, -1:]
+    values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
+    lowest = values[:, k - 1 : k]
+    if not (values[:, k:] == lowest).any():
+        columns = columns[:, :k].sort(dim=1).values
+        return columns.gather(1, scores.gather(1, columns).argsort(dim=1, descending=True, stable=True))
     rows, columns = (scores >= lowest).nonzero(as_tuple=True)  # in the columns' order, more than k where the last ties
     by_score = scores[rows, columns].argsort(descending=True, stable=True)
     by_query = by_score[rows[by_score].argsort(stable=True)]
