@@ -1,23 +1,30 @@
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -r
 
 .PHONY: quickstart test slow benchmark docs clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(INSTALL) $<
 	touch $@
+
+# What requirements-NAME.txt adds; that of the tests names others of these files.
+.venv/%: requirements-%.txt .venv/installed
+	$(INSTALL) $<
+	touch $@
+.venv/test: $(wildcard requirements-*.txt)
 
 quickstart: .venv/installed
 	$(BIN)/python quickstart.py
 
-test: .venv/installed
+test: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -m "not slow"
 
-slow: .venv/installed
+slow: .venv/test
 	$(BIN)/python -m pytest -m slow
 
 benchmark: .venv/installed
