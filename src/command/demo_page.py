@@ -1,0 +1,257 @@
+"""The demo's page in gradio: what is on it, and what each click does. The answers are the engine's."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import gradio as gr
+
+from src.base.errors import InputError, fault_of_machine, in_a_line, one_line
+from src.command import cards
+from src.command.walk import LONGEST_CAPTION, MOST_ANSWERS, Answer, Example, Query, Walk, query_of
+
+AT_ONCE = 24
+"""Pictures of the gallery that a click on "More" adds."""
+FONT = ["system-ui", "sans-serif"]
+"""Fonts that every machine has: none is fetched."""
+MOST_BYTES = 64 * 2**20
+"""Size of an upload."""
+HINT = "Choose a picture, write a caption, or both."
+
+
+class Engine(Protocol):
+    """What the page asks: the pictures, their answers, and how far encoding is."""
+
+    functions: Sequence[str]
+    """Names of the combining functions."""
+    first: Query
+    """An empty query, with what the command's options say of the rest."""
+    examples: Sequence[Example]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The gallery; empty until all pictures are encoded."""
+
+    def row(self, name: str) -> int | None:
+        """Return the number of `name` in the gallery; None for a name that is not there."""
+
+    def path(self, row: int) -> Path:
+        """Return the file of a picture of the gallery."""
+
+    def progress(self) -> tuple[int, int, float]:
+        """Return how many pictures are encoded, of how many, in how many seconds."""
+
+    def remarks(self) -> list[str]:
+        """Return lines about pictures that cannot be read."""
+
+    def ask(self, query: Query) -> dict[str, list[Answer]]:
+        """Return the answers of each function of a query; raises InputError where there are none."""
+
+
+class DemoPage:
+    """A page that searches with an engine."""
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+
+    # ---- what is on it ----
+
+    def build(self) -> gr.Blocks:
+        """Return the page, to be launched."""
+        with gr.Blocks(title="Composed image retrieval", analytics_enabled=False) as blocks:
+            gr.Markdown("## Composed image retrieval\nA picture plus a sentence finds the picture meant.")
+            self.progress = gr.HTML(cards.encoding(0, 0, 0))
+            with gr.Column(visible=False) as self.ready:
+                self.walk, self.seen = gr.State(Walk((self.engine.first,))), gr.State(AT_ONCE)
+                self.message = gr.HTML(elem_id="message")
+                with gr.Row():
+                    with gr.Column(scale=2, min_width=320):
+                        self._build_question()
+                    with gr.Column(scale=3, min_width=320):
+                        self.trail = gr.HTML(js_on_load=cards.CLICK, elem_id="trail")
+                        self.answers = gr.HTML(js_on_load=cards.CLICK, elem_id="answers")
+                        self.link = gr.HTML(js_on_load=cards.KEEP_LINK, elem_id="link")
+                self._build_pictures()
+            self._connect(blocks)
+        # Uploads of several people are read at the same time; the engine answers one after the other.
+        return blocks.queue(default_concurrency_limit=8)
+
+    def _build_question(self) -> None:
+        first = self.engine.first
+        self.reference = gr.HTML(cards.reference(first, None), elem_id="reference")
+        with gr.Row():
+            self.upload = gr.UploadButton("Upload a picture", file_types=["image"], size="sm", elem_id="upload")
+            self.clear = gr.Button("Without a picture", size="sm", elem_id="clear")
+        words = "what is different in the picture meant, such as: in blue"
+        self.caption = gr.Textbox(
+            label="Caption", placeholder=words, max_length=LONGEST_CAPTION, submit_btn="Search", elem_id="caption"
+        )
+        choices = list(self.engine.functions)
+        with gr.Accordion("How to answer", open=True):
+            self.function = gr.Radio(choices, value=first.function, label="Combining function", elem_id="function")
+            beside = [("none", ""), *((name, name) for name in choices)]
+            self.beside = gr.Dropdown(beside, value=first.beside, label="Beside it", elem_id="beside", filterable=False)
+            label, info = "Caption weight", "0: the picture alone; 1: the caption alone; 0.5: as the function combines"
+            self.weight = gr.Slider(0, 1, first.caption_weight, step=0.05, label=label, info=info, elem_id="weight")
+            self.k = gr.Slider(1, MOST_ANSWERS, first.k, step=1, label="Answers", elem_id="k")
+
+    def _build_pictures(self) -> None:
+        with gr.Column(visible=bool(self.engine.examples)) as self.with_examples:
+            gr.Markdown("### Examples")
+            self.examples = gr.HTML(js_on_load=cards.CLICK, elem_id="examples")
+        self.heading = gr.Markdown("### Pictures")
+        self.gallery = gr.HTML(js_on_load=cards.CLICK, elem_id="gallery")
+        self.more = gr.Button("More pictures", size="sm", elem_id="more")
+
+    def _connect(self, blocks: gr.Blocks) -> None:
+        settings = [self.caption, self.function, self.beside, self.weight, self.k]
+        shown = [self.walk, self.reference, *settings, self.trail, self.answers, self.link, self.message]
+        pictures = [self.gallery, self.more, self.seen]
+        frame = [self.progress, self.ready, self.examples, self.with_examples, self.heading, *pictures]
+        # No limit: whoever opens the page while pictures are encoded waits in here.
+        blocks.load(self.opened, None, [*frame, *shown], concurrency_limit=None, show_progress="hidden")
+        state = [self.walk, *settings]
+        for event, handler, inputs in (
+            (self.gallery.click, self.chosen, state),
+            (self.answers.click, self.went_on, state),
+            (self.trail.click, self.went_back, [self.walk]),
+            (self.examples.click, self.example, state),
+            (self.upload.upload, self.uploaded, [*state, self.upload]),
+            (self.clear.click, self.cleared, state),
+            (self.caption.submit, self.searched, state),
+            (self.function.input, self.searched, state),
+            (self.beside.input, self.searched, state),
+            (self.weight.release, self.searched, state),
+            (self.k.release, self.searched, state),
+        ):
+            how = {"show_progress": "minimal", "show_progress_on": self.answers, "api_visibility": "private"}
+            event(handler, inputs, shown, **how)
+        self.more.click(self.more_pictures, [self.seen], pictures, api_visibility="private")
+
+    # ---- what happens ----
+
+    def opened(self, request: gr.Request) -> Iterator[dict]:
+        """Yield how far encoding is until all pictures are encoded, then the page, which asks what its link says."""
+        while not self.engine.names:
+            yield {self.progress: cards.encoding(*self.engine.progress())}
+            time.sleep(0.5)
+        engine = self.engine
+        query, lines = query_of(
+            dict(request.query_params), engine.first, engine.functions, lambda name: engine.row(name) is not None
+        )
+        pictures = f"### {len(engine.names):,} pictures\nA click on one starts from it."
+        yield {
+            self.progress: gr.HTML(visible=False),
+            self.ready: gr.Column(visible=True),
+            self.examples: cards.examples(engine.examples, lambda name: engine.path(engine.row(name))),
+            self.with_examples: gr.Column(visible=bool(engine.examples)),
+            self.heading: pictures,
+            **self._pictures(AT_ONCE),
+            **self._shown(Walk((query,)), [*engine.remarks(), *lines]),
+        }
+
+    def more_pictures(self, seen: int) -> dict:
+        """Show more of the gallery."""
+        return self._pictures(seen + AT_ONCE)
+
+    def chosen(self, event: gr.EventData, walk: Walk, *settings) -> dict:
+        """Start a walk from a picture of the gallery."""
+        return self._from(walk, settings, event, lambda query: Walk((query,)))
+
+    def went_on(self, event: gr.EventData, walk: Walk, *settings) -> dict:
+        """Go on from an answer, whose caption is still to be written."""
+        return self._from(walk, settings, event, lambda query: walk.going_on(query._replace(caption="")))
+
+    def _from(self, walk, settings, event, follow) -> dict:
+        row = _key(event)
+        if not 0 <= row < len(self.engine.names):
+            return self._shown(walk, ["There is no such picture."])
+        query = _set(walk.query, settings)._replace(reference=self.engine.names[row], upload=None)
+        return self._shown(follow(query))
+
+    def went_back(self, event: gr.EventData, walk: Walk) -> dict:
+        """Go to a step of the trail."""
+        return self._shown(walk.back_at(_key(event)))
+
+    def example(self, event: gr.EventData, walk: Walk, *settings) -> dict:
+        """Ask a query of the data set."""
+        number = _key(event)
+        if not 0 <= number < len(self.engine.examples):
+            return self._shown(walk, ["There is no such example."])
+        reference, caption = self.engine.examples[number]
+        query = _set(walk.query, settings)
+        return self._shown(Walk((query._replace(reference=reference, caption=caption, upload=None),)))
+
+    def uploaded(self, walk: Walk, *settings) -> dict:
+        """Start a walk from an uploaded picture."""
+        *settings, file = settings
+        query = _set(walk.query, settings)
+        try:
+            cards.thumbnail(Path(file), "")
+        except InputError as error:
+            # The name that it was uploaded under, and not where it lies here.
+            line = one_line(error).replace(str(file), Path(file).name)
+            return self._shown(walk.asking(query), [line])
+        return self._shown(Walk((query._replace(reference="", upload=Path(file)),)))
+
+    def cleared(self, walk: Walk, *settings) -> dict:
+        """Start a walk from the caption alone."""
+        return self._shown(Walk((_set(walk.query, settings)._replace(reference="", upload=None),)))
+
+    def searched(self, walk: Walk, *settings) -> dict:
+        """Ask what the page says."""
+        return self._shown(walk.asking(_set(walk.query, settings)))
+
+    # ---- what it shows ----
+
+    def _pictures(self, seen: int) -> dict:
+        names = self.engine.names
+        return {
+            self.gallery: cards.gallery(names[:seen], self.engine.path),
+            self.more: gr.Button(visible=seen < len(names)),
+            self.seen: seen,
+        }
+
+    def _shown(self, walk: Walk, lines: Sequence[str] = ()) -> dict:
+        """Return what the page shows at a step of a walk; `lines` are complaints."""
+        query, lines = walk.query, list(lines)
+        found = f'<p class="faint">{HINT}</p>'
+        if not query.is_empty:
+            try:
+                found = cards.answers(self.engine.ask(query), self.engine.path)
+            except InputError as error:
+                lines.append(one_line(error))
+            except (MemoryError, RuntimeError, OSError) as error:
+                lines.append(fault_of_machine(error) or in_a_line(error))
+        return {
+            self.walk: walk,
+            self.reference: cards.reference(query, self._path(query)),
+            self.caption: query.caption,
+            self.function: query.function,
+            self.beside: query.beside,
+            self.weight: query.caption_weight,
+            self.k: query.k,
+            self.trail: cards.trail(walk, self._path),
+            self.answers: found,
+            self.link: cards.link(query),
+            self.message: cards.message(lines),
+        }
+
+    def _path(self, query: Query) -> Path | None:
+        row = self.engine.row(query.reference) if query.reference else None
+        return query.upload if row is None else self.engine.path(row)
+
+
+def _set(query: Query, settings: Sequence) -> Query:
+    """Return a query with what the page's fields say."""
+    caption, function, beside, weight, k = settings
+    caption = (caption or "")[:LONGEST_CAPTION]
+    return query._replace(caption=caption, function=function, beside=beside or "", caption_weight=weight, k=int(k))
+
+
+def _key(event: gr.EventData) -> int:
+    """Return the number of the card that was clicked; -1 for what no card sends."""
+    data = event._data
+    key = data.get("key") if isinstance(data, dict) else None
+    return key if isinstance(key, int) else -1
