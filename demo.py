@@ -17,7 +17,7 @@ from src.command.flags import (
 )
 from src.command.walk import MOST_ANSWERS
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1", "localhost"
 
 
 def make_parser() -> Parser:
@@ -30,7 +30,7 @@ def make_parser() -> Parser:
     help_text = (
         "address to serve at; any other than this one lets other machines in, and nothing asks them who they are"
     )
-    group.add_argument("--host", default=LOOPBACK, help=help_text)
+    group.add_argument("--host", default=LOOPBACK[0], help=help_text)
     add_num_workers(group)
     help_text = "folder that receives features/ (default: the project's root)"
     group.add_argument("--output-path", type=file_path, default=PROJECT_ROOT, help=help_text)
@@ -50,6 +50,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from torch import Tensor
 
@@ -57,7 +58,7 @@ from combiner import load_combining_function
 from retriever import Retriever, load_retriever
 from searching import Question, Searcher, collect
 from src.base.bars import Bar
-from src.base.errors import InputError, first_ten, one_line_errors
+from src.base.errors import InputError, first_ten, in_a_line, one_line_errors
 from src.base.folders import pictures_below
 from src.base.local_only import LocalOnly
 from src.command.examples import examples_of
@@ -122,8 +123,8 @@ class Engine:
 
     def remarks(self) -> list[str]:
         """Return lines about pictures that cannot be read."""
-        count = len(self._lost)
-        return [f"{count} pictures cannot be read, and are left out: {first_ten(self._lost)}"] if count else []
+        several = "pictures cannot be read, and are" if len(self._lost) > 1 else "picture cannot be read, and is"
+        return [f"{len(self._lost)} {several} left out: {first_ten(self._lost)}"] if self._lost else []
 
     def ask(self, query: Query) -> dict[str, list[Answer]]:
         """Return the answers of each function of a query; raises InputError where there are none."""
@@ -162,72 +163,43 @@ def load_engine(args) -> Engine:
     return engine
 
 
-def import_page(temporary: str):
-    """Import gradio and the page; `temporary` is the folder that receives uploads."""
+def import_page(temporary: str) -> ModuleType:
+    """Import the page, and gradio with it; `temporary` is the folder that receives uploads."""
+    # Before gradio is imported, which reads them then.
     os.environ.update(QUIET, GRADIO_TEMP_DIR=temporary)
     try:
-        import gradio
-
         from src.command import demo_page
     except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("gradio"):
+        if error.name != "gradio":
             raise
         raise InputError("demo.py needs gradio: pip install -r requirements-demo.txt") from None
-    return gradio, demo_page
+    return demo_page
 
 
 @one_line_errors
 def main(argv=None):
     args = parse_judging(make_parser(), argv)
     vars(args).update(told_by_checkpoints((args.clip_model_path, args.combiner_path), vars(args), args.given))
+    # Before anything is loaded: what is wrong is found at once.
     if args.k > MOST_ANSWERS:
         raise InputError(f"-k {args.k}: the page shows at most {MOST_ANSWERS} answers")
-    # Before anything is loaded: what is wrong with the folder is found at once.
     if not args.pictures.is_dir():
         raise InputError(f"--pictures {args.pictures}: no such folder")
     if not pictures_below(args.pictures):
         raise InputError(f"--pictures {args.pictures}: holds no pictures, at no depth")
     with tempfile.TemporaryDirectory(prefix="demo-", ignore_cleanup_errors=True) as temporary:
-        gradio, demo_page = import_page(temporary)
+        demo_page = import_page(temporary)
         engine = load_engine(args)
-        blocks = demo_page.DemoPage(engine).build()
-        serve(blocks, args, gradio.themes.Base(font=demo_page.FONT, font_mono=["ui-monospace", "monospace"]))
+        try:
+            page, address = demo_page.DemoPage(engine).launch(args.host, args.port, (LocalOnly, args.host in LOOPBACK))
+        except OSError as error:
+            port = "no port from 7860 on" if args.port is None else f"--port {args.port}"
+            raise InputError(f"{port}: cannot be served at {args.host} ({in_a_line(error)})") from None
+        print(f"{address}  (Ctrl-C ends it)", flush=True)
         # The page is there already, and shows how far this is.
         engine.encode()
         print(f"{len(engine.names)} pictures are ready", file=sys.stderr, flush=True)
-        blocks.block_thread()
-
-
-def serve(blocks, args, theme) -> None:
-    """Start to serve the page in another thread, and print its address."""
-    from starlette.middleware import Middleware
-
-    from src.command import cards, demo_page
-
-    middleware = [Middleware(LocalOnly, loopback=args.host in (LOOPBACK, "localhost"))]
-    try:
-        _, address, _ = blocks.launch(
-            server_name=args.host,
-            server_port=args.port,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            inbrowser=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            allowed_paths=[],
-            max_file_size=demo_page.MOST_BYTES,
-            footer_links=[],
-            app_kwargs={"middleware": middleware},
-            theme=theme,
-            css=cards.STYLE,
-        )
-    except OSError as error:
-        port = "no port from 7860 on" if args.port is None else f"--port {args.port}"
-        raise InputError(f"{port}: cannot be served at {args.host} ({error})") from None
-    print(f"{address}  (Ctrl-C ends it)", flush=True)
+        page.block_thread()
 
 
 if __name__ == "__main__":

@@ -16,10 +16,12 @@ SIDE = 224
 CLICK = """
 element.addEventListener('click', (event) => {
   const card = event.target.closest('[data-key]');
-  if (card) trigger('click', {key: Number(card.dataset.key)});
+  if (!card) return;
+  trigger('click', {key: Number(card.dataset.key)});
+  document.getElementById('reference').scrollIntoView({block: 'nearest'});
 });
 """
-"""What makes cards of an element answer a click with their number."""
+"""What makes cards of an element answer a click with their number, and shows what was clicked."""
 KEEP_LINK = """
 const keep = () => {
   const link = element.querySelector('a');
@@ -41,7 +43,8 @@ STYLE = """
         background: var(--background-fill-secondary); margin: 0 }
 .card .lost { display: grid; place-items: center; aspect-ratio: 1; text-align: center }
 .card .score { font-weight: 600; font-variant-numeric: tabular-nums }
-.card .rank, .faint { color: var(--body-text-color-subdued) }
+.card .rank, .faint { opacity: .72 }
+#message:not(:has(p)), #trail:not(:has(li)), #link:not(:has(a)) { display: none }
 .card .name { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
 .picture { display: flex; gap: .75rem; align-items: center; min-height: 112px }
 .picture img { width: 112px; flex: none } .picture div { min-width: 0; overflow-wrap: anywhere }
@@ -54,12 +57,14 @@ STYLE = """
 .answers h3 { font-size: 1rem; margin: .2rem 0 .5rem }
 .examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: .5rem; margin: 0;
             padding: 0; list-style: none }
+.examples li { display: grid }
 .examples .card { display: flex; gap: .6rem; align-items: center; height: 100% }
 .examples img { width: 64px; flex: none }
 .message { border-left: 4px solid #c2410c; padding: .5rem .75rem; background: var(--background-fill-secondary);
            overflow-wrap: anywhere }
 .encoding progress { width: 100%; height: 1.1rem }
 @media (max-width: 640px) {
+  .gradio-container main { padding: .75rem .5rem !important }
   .pair { gap: .5rem } .cards { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) }
 }
 """
@@ -136,12 +141,16 @@ def answers(by_function: dict[str, Sequence[Answer]], path: Callable[[int], Path
     """Return the answers of one function, or of two side by side, which say where the other one has theirs."""
     sections = []
     for function, found in by_function.items():
-        others = [answers for name, answers in by_function.items() if name != function]
-        ranks = {answer.row: rank for rank, answer in enumerate(others[0], 1)} if others else {}
+        elsewhere = {
+            name: {answer.row: rank for rank, answer in enumerate(others, 1)}
+            for name, others in by_function.items()
+            if name != function
+        }
         cards = []
         for rank, (row, name, score) in enumerate(found, 1):
-            there = f", there {ranks[row]}" if row in ranks else ""
-            line = f'<span class="rank">{rank}{there}</span> <span class="score">{score:.3f}</span>'
+            line = f'<span class="rank">{rank}</span> <span class="score">{score:.3f}</span>'
+            for other, ranks in elsewhere.items():
+                line += f'<span class="name faint">{ranks.get(row, "not")} by {escape(other)}</span>'
             content = f'{_image(path(row), name)}{line}<span class="name">{escape(name)}</span>'
             cards.append(_card(row, content, f"go on from {name}"))
         sections.append(f'<section><h3>{escape(function)}</h3><ol class="cards">{"".join(cards)}</ol></section>')

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from src.base.errors import InputError, fault_of_machine, in_a_line, one_line
 from src.command import cards
@@ -13,8 +14,14 @@ from src.command.walk import LONGEST_CAPTION, MOST_ANSWERS, Answer, Example, Que
 
 AT_ONCE = 24
 """Pictures of the gallery that a click on "More" adds."""
-FONT = ["system-ui", "sans-serif"]
+FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 """Fonts that every machine has: none is fetched."""
+COLOURS = {
+    f"{part}{mode}": f"*neutral_{shade}"
+    for part in ("body_text_color_subdued", "block_info_text_color", "input_placeholder_color")
+    for mode, shade in (("", 600), ("_dark", 300))
+}
+"""Greys that can be read, which the theme's own cannot on every screen."""
 MOST_BYTES = 64 * 2**20
 """Size of an upload."""
 HINT = "Choose a picture, write a caption, or both."
@@ -55,6 +62,29 @@ class DemoPage:
     def __init__(self, engine: Engine):
         self.engine = engine
 
+    def launch(self, host: str, port: int | None, middleware: Sequence) -> tuple[gr.Blocks, str]:
+        """Start to serve the page in another thread; return it and its address. Raises OSError for a port in use."""
+        blocks = self.build()
+        _, address, _ = blocks.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            inbrowser=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            allowed_paths=[],
+            max_file_size=MOST_BYTES,
+            footer_links=[],
+            app_kwargs={"middleware": [Middleware(*middleware)]},
+            theme=gr.themes.Base(**FONTS).set(**COLOURS),
+            css=cards.STYLE,
+        )
+        return blocks, address
+
     # ---- what is on it ----
 
     def build(self) -> gr.Blocks:
@@ -81,15 +111,17 @@ class DemoPage:
         first = self.engine.first
         self.reference = gr.HTML(cards.reference(first, None), elem_id="reference")
         with gr.Row():
-            self.upload = gr.UploadButton("Upload a picture", file_types=["image"], size="sm", elem_id="upload")
-            self.clear = gr.Button("Without a picture", size="sm", elem_id="clear")
+            small = {"size": "sm", "min_width": 120}
+            self.upload = gr.UploadButton("Upload a picture", file_types=["image"], **small, elem_id="upload")
+            self.clear = gr.Button("Without a picture", **small, elem_id="clear")
         words = "what is different in the picture meant, such as: in blue"
         self.caption = gr.Textbox(
             label="Caption", placeholder=words, max_length=LONGEST_CAPTION, submit_btn="Search", elem_id="caption"
         )
         choices = list(self.engine.functions)
-        with gr.Accordion("How to answer", open=True):
-            self.function = gr.Radio(choices, value=first.function, label="Combining function", elem_id="function")
+        self.function = gr.Radio(choices, value=first.function, label="Combining function", elem_id="function")
+        # Closed, or answers would begin a screen further down on a phone.
+        with gr.Accordion("Side by side, weight, number of answers", open=False, elem_id="how"):
             beside = [("none", ""), *((name, name) for name in choices)]
             self.beside = gr.Dropdown(beside, value=first.beside, label="Beside it", elem_id="beside", filterable=False)
             label, info = "Caption weight", "0: the picture alone; 1: the caption alone; 0.5: as the function combines"
