@@ -61,6 +61,7 @@ from src.base.bars import Bar
 from src.base.errors import InputError, first_ten, in_a_line, one_line_errors
 from src.base.folders import pictures_below
 from src.base.local_only import LocalOnly
+from src.base.signals import Stopping
 from src.command.examples import examples_of
 from src.command.flags import COMBINING_FUNCTIONS
 from src.command.walk import Answer, Query
@@ -97,7 +98,7 @@ class Engine:
         self._searchers = searchers
 
     def _watch(self, bar: Bar) -> None:
-        if bar.desc.startswith("gallery"):
+        if bar.desc == "gallery":
             self._told = bar.n, bar.total
 
     @property
@@ -196,10 +197,12 @@ def main(argv=None):
             port = "no port from 7860 on" if args.port is None else f"--port {args.port}"
             raise InputError(f"{port}: cannot be served at {args.host} ({in_a_line(error)})") from None
         print(f"{address}  (Ctrl-C ends it)", flush=True)
-        # The page is there already, and shows how far this is.
-        engine.encode()
-        print(f"{len(engine.names)} pictures are ready", file=sys.stderr, flush=True)
-        page.block_thread()
+        # However it ends, no upload stays behind.
+        with Stopping(lambda: "the page is closed"):
+            # The page is there already, and shows how far this is.
+            engine.encode()
+            print(f"{len(engine.names)} pictures are ready", file=sys.stderr, flush=True)
+            page.block_thread()
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ STYLE = """
            overflow-wrap: anywhere }
 .encoding progress { width: 100%; height: 1.1rem }
 @media (max-width: 640px) {
-  .gradio-container main { padding: .75rem .5rem !important }
+  .gradio-container .main.fillable { padding: .25rem !important }
   .pair { gap: .5rem } .cards { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) }
 }
 """
