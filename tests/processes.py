@@ -39,7 +39,7 @@ def wait_for_workers(pid, number):
         workers[:] = descendants_of(pid)
         return len(workers) >= number
 
-    _wait_until(are_there, lambda: f"{pid} has started {workers} alone")
+    wait_until(are_there, lambda: f"{pid} has started {workers} alone")
     return workers
 
 
@@ -54,7 +54,7 @@ def works(pid):
 
 def wait_for_end(pids):
     """Return once none of these processes works any more."""
-    _wait_until(lambda: not any(map(works, pids)), lambda: f"of {pids} some still work")
+    wait_until(lambda: not any(map(works, pids)), lambda: f"of {pids} some still work")
 
 
 def wait_for_file(folder, pattern, pid, said):
@@ -66,10 +66,10 @@ def wait_for_file(folder, pattern, pid, said):
         assert found or not is_over, said()
         return found
 
-    _wait_until(is_there, said)
+    wait_until(is_there, said)
 
 
-def _wait_until(is_so, said):
+def wait_until(is_so, said):
     deadline = time.monotonic() + PATIENCE
     while not is_so():
         assert time.monotonic() < deadline, said()

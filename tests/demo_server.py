@@ -1,0 +1,106 @@
+"""demo.py as a process of its own, which tests open in a browser: it notes who it calls, and encodes when it may."""
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+
+from src.base.files import PROJECT_ROOT
+from tests.processes import PATIENCE, wait_until, works
+
+GUARDED = """
+import pathlib, runpy, sys, time
+calls, gate = pathlib.Path(sys.argv.pop(1)), pathlib.Path(sys.argv.pop(1))
+LOCAL = (None, "", "127.0.0.1", "localhost", "::1", "0.0.0.0", b"127.0.0.1", b"localhost")
+
+def note(event, arguments):
+    host = None
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    if host not in LOCAL:
+        with calls.open("a") as file:
+            print(event, host, file=file)
+
+sys.addaudithook(note)
+sys.path.insert(0, "")
+import utils
+encoded = utils._encoded_batches
+
+def when_it_may(*arguments):
+    for number, batch in enumerate(encoded(*arguments)):
+        while number == 1 and not gate.exists():
+            time.sleep(0.05)
+        yield batch
+
+utils._encoded_batches = when_it_may
+runpy.run_path("demo.py", run_name="__main__")
+"""
+"""demo.py, which stops behind the first batch of pictures until a file called gate is there."""
+
+
+class DemoServer:
+    """A demo that is served at `port`."""
+
+    def __init__(self, process: subprocess.Popen, port: int, folder):
+        self.process, self.port, self.folder = process, port, folder
+        self.address = f"http://127.0.0.1:{port}"
+
+    def let_encode(self):
+        (self.folder / "gate").touch()
+
+    def said(self):
+        return (self.folder / "said.txt").read_text()
+
+    def calls(self):
+        """Return what the server asked of any machine but this one."""
+        path = self.folder / "calls.txt"
+        return path.read_text() if path.exists() else ""
+
+    def get(self, path, method="GET", body=None, headers=()):
+        """Return status and body of a request for a path exactly as it is written."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body, dict(headers))
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def answers(self):
+        try:
+            return self.get("/")[0] == 200
+        except OSError:
+            return False
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextmanager
+def served(folder, *options):
+    """Serve a demo that writes to `folder`, until the block ends."""
+    port = free_port()
+    command = [sys.executable, "-c", GUARDED, folder / "calls.txt", folder / "gate", "--port", port, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
+    with (folder / "said.txt").open("w") as said:
+        process = subprocess.Popen(
+            [str(part) for part in command], cwd=PROJECT_ROOT, env=environment, stdout=said, stderr=said
+        )
+    server = DemoServer(process, port, folder)
+    try:
+        wait_until(lambda: server.answers() or not works(process.pid), server.said)
+        assert works(process.pid), server.said()
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        finally:
+            process.kill()

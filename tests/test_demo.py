@@ -1,0 +1,299 @@
+"""demo.py as somebody uses it: a real server, and a real browser that asks nobody but that server."""
+
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+import utils
+from combiner import Combiner, load_combined
+from searching import Question, Searcher, collect
+from src.command.flags import CombiningOptions, RetrieverOptions
+from tests.demo_server import served
+from tests.odd_pictures import RGB, black_png, saved
+
+pytest.importorskip("gradio")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+HOSTILE = "<img src=x onerror=hacked=1> ${hacked=1} {{hacked}}.png"
+SECRET = "what nobody may read"
+expect = sync_api.expect
+expect.set_options(timeout=60_000)
+
+
+@pytest.fixture(scope="module")
+def folder(world, tmp_path_factory):
+    """Copy the toy world's own pictures, and add one with a hostile name and one that is broken."""
+    folder = tmp_path_factory.mktemp("demo")
+    shutil.copytree(world / "my_pictures", folder / "pictures")
+    # More than a batch, so that there is a progress to see.
+    shutil.copytree(world / "cirr_dataset" / "train", folder / "pictures" / "more")
+    (folder / "pictures" / HOSTILE).write_bytes(saved(RGB, "PNG"))
+    (folder / "pictures" / "broken.png").write_bytes(saved(RGB, "PNG")[:200])
+    (folder / "secret.txt").write_text(SECRET)
+    (folder / "secret.png").write_bytes(saved(RGB, "PNG"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(world, folder, small_clip):
+    """Return the options of the toy world's CLIP and of a Combiner that has learned nothing."""
+    utils.save_model("combiner", 0, Combiner(small_clip.dimension, 16, 32), folder)
+    combiner = folder / "saved_models" / "combiner.pt"
+    return ["--clip-model-name", world / "small_clip.pt", "--combiner-path", combiner, "--num-workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(folder, models):
+    with served(folder, "--pictures", folder / "pictures", *models, "--no-feature-cache", "-k", "8") as server:
+        yield server
+    assert server.calls() == ""
+    assert "Traceback" not in server.said()
+    assert list(folder.glob("demo-*")) == [], "uploads stay behind"
+
+
+@pytest.fixture(scope="module")
+def seen_while_encoding(server, browser):
+    """Open the page before all is encoded; return what it says, once it has gone on by itself."""
+    page = browser.new_page()
+    page.goto(server.address)
+    said = page.locator(".encoding").filter(has_text="pictures/second")
+    expect(said).to_be_visible()
+    text = said.inner_text()
+    server.let_encode()
+    expect(page.locator("#gallery .card").first).to_be_visible()
+    page.close()
+    return text
+
+
+@pytest.fixture
+def page(server, browser, seen_while_encoding):
+    """Yield a page of the demo, which must ask this machine alone and must meet no error."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(60_000)
+    addresses, errors = [], []
+    page.on("request", lambda request: addresses.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(server.address)
+    expect(page.locator("#gallery .card").first).to_be_visible()
+    yield page
+    assert [address for address in addresses if not address.startswith((server.address, "data:", "blob:"))] == []
+    assert errors == []
+    assert page.evaluate("typeof hacked") == "undefined"
+    page.close()
+
+
+# ---- what somebody does ----
+
+
+def search(page, caption):
+    page.locator("#caption textarea, #caption input").fill(caption)
+    page.locator("#caption button").click()
+    expect(page.locator("#trail [aria-current]")).to_contain_text(caption)
+
+
+def answered(page, number=0):
+    """Return [(name, score)] of a column of answers."""
+    section = page.locator("#answers section").nth(number)
+    names = section.locator("img").evaluate_all("images => images.map(image => image.alt)")
+    return list(zip(names, map(float, section.locator(".score").all_inner_texts()), strict=True))
+
+
+def upload(page, content, name="mine.png", kind="image/png"):
+    with page.expect_file_chooser() as chooser:
+        page.locator("#upload").click()
+    chooser.value.set_files({"name": name, "mimeType": kind, "buffer": content})
+
+
+def reference(page):
+    return page.locator("#reference")
+
+
+def caption_of(page):
+    return page.locator("#caption textarea, #caption input")
+
+
+# ---- what is so ----
+
+
+def test_the_page_says_how_far_encoding_is_and_goes_on_by_itself(seen_while_encoding):
+    assert re.search(r"32 of \d+, [\d.]+ pictures/second, about \d+ s left", seen_while_encoding)
+
+
+def test_a_walk_from_an_upload_through_answers_and_back(page, world, folder, models):
+    upload(page, next((folder / "pictures" / "dress").glob("*.png")).read_bytes())
+    expect(reference(page)).to_contain_text("your picture")
+    search(page, "in blue")
+    expect(page.locator("#answers h3")).to_have_text("combiner")
+    first = answered(page)
+    assert len(first) == 8
+    assert [score for _, score in first] == sorted((score for _, score in first), reverse=True)
+
+    page.locator("#answers .card").nth(1).click()
+    expect(reference(page)).to_contain_text(first[1][0])
+    expect(caption_of(page)).to_have_value("")
+    search(page, "with a belt")
+    second = answered(page)
+    assert second != first
+    assert first[1][0] not in dict(second), "a reference is no answer to itself"
+    expect(page.locator("#trail li")).to_have_count(2)
+
+    page.locator("#trail .card").first.click()
+    expect(caption_of(page)).to_have_value("in blue")
+    expect(reference(page)).to_contain_text("your picture")
+    assert answered(page) == first
+    page.locator("#trail .card").nth(1).click()
+    expect(caption_of(page)).to_have_value("with a belt")
+    assert answered(page) == second
+
+
+def test_functions_one_after_the_other_and_side_by_side_and_a_reload(page, world, folder):
+    page.locator("#gallery .card").nth(2).click()
+    name = page.locator("#gallery img").nth(2).get_attribute("alt")
+    expect(reference(page)).to_contain_text(name)
+    search(page, "in blue")
+    page.locator("#function").get_by_text("sum", exact=True).click()
+    expect(page.locator("#answers h3")).to_have_text("sum")
+    page.locator("#how button").first.click()
+    page.locator("#beside input").click()
+    page.get_by_role("option", name="product").click()
+    expect(page.locator("#answers h3")).to_have_text(["sum", "product"])
+    both = answered(page, 0), answered(page, 1)
+
+    for found, function in zip(both, ("sum", "product"), strict=True):
+        options = RetrieverOptions(str(world / "small_clip.pt"))
+        retriever = load_combined(options, CombiningOptions(function))
+        searcher = Searcher(retriever, collect(retriever, folder / "pictures")[0])
+        right = searcher.ask(Question(name, "in blue"), 8)
+        assert [score for _, score in found] == pytest.approx([answer.score for answer in right], abs=2e-3)
+
+    expect(page).to_have_url(re.compile(f"reference={quote(name, safe='')}.*beside=product"))
+    page.reload()
+    expect(page.locator("#answers h3")).to_have_text(["sum", "product"])
+    expect(caption_of(page)).to_have_value("in blue")
+    assert (answered(page, 0), answered(page, 1)) == both
+    page.locator("#link a").click()
+    expect(page.locator("#answers h3")).to_have_text(["sum", "product"])
+
+
+def test_the_weight_the_number_of_answers_an_example_and_a_caption_alone(page):
+    page.locator("#examples .card").first.click()
+    expect(page.locator("#answers .card")).to_have_count(8)
+    with_both = answered(page)
+    page.locator("#how button").first.click()
+    page.locator("#weight input[type=range]").focus()
+    page.keyboard.press("Home")
+    expect(page).to_have_url(re.compile("weight=0&"))
+    expect(page.locator("#answers .card")).to_have_count(8)
+    assert answered(page) != with_both
+    page.locator("#k input[type=range]").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#answers .card")).to_have_count(1)
+    page.locator("#clear").click()
+    expect(reference(page)).to_contain_text("No picture yet")
+    expect(page).not_to_have_url(re.compile("reference="))
+    expect(page.locator("#answers .card")).to_have_count(1)
+
+
+def test_more_pictures_are_shown_and_the_broken_one_is_told(page, folder):
+    expect(page.locator("#message")).to_contain_text("1 picture cannot be read, and is left out: broken.png")
+    while page.locator("#more").is_visible():
+        count = page.locator("#gallery .card").count()
+        page.locator("#more").click()
+        expect(page.locator("#gallery .card").nth(count)).to_be_visible()
+    expect(page.locator("#gallery .card")).to_have_count(len(list((folder / "pictures").rglob("*.png"))) - 1)
+    page.locator("#gallery .card").filter(has_text="<img").click()
+    expect(reference(page)).to_contain_text(HOSTILE)
+    search(page, HOSTILE)
+
+
+def test_a_phone_has_it_all_in_its_width(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.locator("#gallery .card").first.click()
+    search(page, "in blue")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_link_with_foreign_values_gives_messages(page, server):
+    page.goto(
+        f"{server.address}/?reference=..%2Fsecret.png&function=os&weight=9&k=0&caption=%3Cimg+src=x+onerror=hacked=1%3E"
+    )
+    for said in ("no picture ../secret.png", "no os here", "weight 9", "k 0"):
+        expect(page.locator("#message")).to_contain_text(said)
+    expect(reference(page)).to_contain_text("No picture yet")
+    expect(caption_of(page)).to_have_value("<img src=x onerror=hacked=1>")
+    expect(page.locator("#answers .card")).to_have_count(8)
+
+
+# ---- what somebody wicked does ----
+
+UPLOADS = {
+    "text": (b"no picture at all", "a.png", "image/png"),
+    "empty": (b"", "b.png", "image/png"),
+    "torn": (saved(RGB, "PNG")[:300], "c.png", "image/png"),
+    "bomb": (black_png(20_000, 20_000), "d.png", "image/png"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' onload='hacked=1'/>", "e.svg", "image/svg+xml"),
+    "page": (b"<!doctype html><script>hacked=1</script>", "f.png", "image/png"),
+    "path": (b"x", "..\\..\\..%2Fetc%2Fpasswd.png", "image/png"),
+    "name": (b"x", HOSTILE, "image/png"),
+}
+
+
+def test_uploads_that_are_no_pictures_end_in_a_message(page):
+    for content, name, kind in UPLOADS.values():
+        search(page, f"before {name}"[:30])
+        upload(page, content, name, kind)
+        expect(page.locator("#message")).to_contain_text("cannot be read as a picture")
+        expect(reference(page)).to_contain_text("No picture yet")
+        assert "/demo-" not in page.locator("#message").inner_text(), "where it lies is nobody's business"
+        # The next one's message is another one.
+        search(page, "after it")
+        expect(page.locator("#message")).to_be_hidden()
+    upload(page, saved(RGB, "PNG"), "good.png")
+    expect(reference(page)).to_contain_text("your picture")
+
+
+def test_no_file_is_served(server, folder, seen_while_encoding):
+    up = "../" * 12
+    secret = str(folder / "secret.txt")
+    files = [secret, f"{up}{secret[1:]}", quote(f"{up}{secret[1:]}", safe=""), str(folder / "pictures" / "broken.png")]
+    files += [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "..%2f..%2f..%2fetc%2fpasswd",
+        "%2e%2e/%2e%2e/etc/passwd",
+        "..%252fdemo.py",
+    ]
+    files += ["demo.py", str(Path("demo.py").absolute()), "....//....//etc/passwd", "/etc/passwd%00.png"]
+    wrong = []
+    for file in files:
+        for place in ("/gradio_api/file=", "/file=", "/static/", "/assets/", "/gradio_api/file/", "/"):
+            status, body = server.get(f"{place}{file}")
+            # The page itself answers for any other path.
+            if SECRET.encode() in body or b"root:" in body or b"make_parser" in body or b"PNG" in body[:8]:
+                wrong.append((place, file, status))
+            if "file=" in place and status < 400:
+                wrong.append((place, file, status))
+    assert wrong == []
+
+
+def test_foreign_hosts_and_addresses_and_files_too_large_are_refused(server, seen_while_encoding):
+    assert server.get("/", headers={"Host": "example.org"})[0] == 403
+    assert server.get("/gradio_api/file=https://example.org/a.png")[0] == 403
+    much = (
+        b"--x\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\n" + bytes(65 * 2**20) + b"\r\n--x--"
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert server.get("/gradio_api/upload", "POST", much, headers)[0] == 413
