@@ -154,11 +154,12 @@ class DemoPage:
             (self.caption.submit, self.searched, state),
             (self.function.input, self.searched, state),
             (self.beside.input, self.searched, state),
-            (self.weight.release, self.searched, state),
-            (self.k.release, self.searched, state),
+            (self.weight.input, self.searched, state),
+            (self.k.input, self.searched, state),
         ):
             how = {"show_progress": "minimal", "show_progress_on": self.answers, "api_visibility": "private"}
-            event(handler, inputs, shown, **how)
+            # While one answer is made, of a slider's positions only the last one is kept.
+            event(handler, inputs, shown, trigger_mode="always_last", **how)
         self.more.click(self.more_pictures, [self.seen], pictures, api_visibility="private")
 
     # ---- what happens ----
