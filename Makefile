@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -r
 
-.PHONY: quickstart test slow benchmark docs clean
+.PHONY: quickstart demo test slow benchmark docs clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -17,6 +17,17 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -r
 
 quickstart: .venv/installed
 	$(BIN)/python quickstart.py
+
+# The page is the last thing that a quickstart writes.
+toy/report.html:
+	$(MAKE) quickstart
+
+NEWEST = $$(ls -t toy/models/$(1)/saved_models/$(2).pt | head -n 1)
+
+demo: .venv/demo | toy/report.html
+	$(BIN)/python demo.py --pictures toy/my_pictures --output-path toy --clip-model-name toy/small_clip.pt \
+	    --clip-model-path "$(call NEWEST,clip_finetuned_on_cirr_*,tuned_clip_arithmetic)" \
+	    --combiner-path "$(call NEWEST,combiner_trained_on_cirr_*,combiner_arithmetic)"
 
 test: .venv/test
 	$(BIN)/ruff check .

@@ -27,9 +27,7 @@ def make_parser() -> Parser:
     parser.add_argument("-k", type=count, default=12, metavar="N", help=f"answers at first, at most {MOST_ANSWERS}")
     group = parser.add_argument_group("machine")
     group.add_argument("--port", type=count, help="port of the page (default: the first free one from 7860)")
-    help_text = (
-        "address to serve at; any other than this one lets other machines in, and nothing asks them who they are"
-    )
+    help_text = "address to serve at; any other than this one lets whole networks in, and asks nobody for a password"
     group.add_argument("--host", default=LOOPBACK[0], help=help_text)
     add_num_workers(group)
     help_text = "folder that receives features/ (default: the project's root)"

@@ -18,6 +18,7 @@ import cirr_test_submission
 import clip_fine_tune
 import combiner_train
 import compare
+import demo
 import quickstart
 import report
 import search
@@ -35,6 +36,7 @@ DOORS = (
     check_submission,
     report,
     search,
+    demo,
     check_data,
     quickstart,
 )

@@ -30,8 +30,12 @@ const keep = () => {
 watch('value', keep);
 """
 """What writes a link into the browser's address bar, so that a reload asks the same again."""
+FRAME = """<style>
+.gradio-container .main.fillable { max-width: 1240px !important; padding: 1rem !important }
+@media (max-width: 640px) { .gradio-container .main.fillable { padding: .25rem !important } }
+</style>"""
+"""What stands around the page, which gradio lets no style of the page itself reach."""
 STYLE = """
-.gradio-container { max-width: 1240px !important; padding: .75rem !important }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: .5rem; margin: 0; padding: 0;
          list-style: none }
 .cards li, .trail li { margin: 0; padding: 0; min-width: 0 }
@@ -64,7 +68,6 @@ STYLE = """
            overflow-wrap: anywhere }
 .encoding progress { width: 100%; height: 1.1rem }
 @media (max-width: 640px) {
-  .gradio-container .main.fillable { padding: .25rem !important }
   .pair { gap: .5rem } .cards { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) }
 }
 """

@@ -82,6 +82,7 @@ class DemoPage:
             app_kwargs={"middleware": [Middleware(*middleware)]},
             theme=gr.themes.Base(**FONTS).set(**COLOURS),
             css=cards.STYLE,
+            head=cards.FRAME,
         )
         return blocks, address
 
