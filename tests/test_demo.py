@@ -188,6 +188,18 @@ def test_functions_one_after_the_other_and_side_by_side_and_a_reload(page, world
     expect(page.locator("#answers h3")).to_have_text(["sum", "product"])
 
 
+def test_somebody_in_a_hurry_loses_no_word_and_no_step(page):
+    for _ in range(5):
+        # Each before the page has answered the one before.
+        page.locator("#gallery .card").nth(2).click()
+        search(page, "in blue")
+        page.locator("#answers .card").first.click()
+        search(page, "with a belt")
+        expect(page.locator("#trail li")).to_have_count(2)
+        expect(page.locator("#trail .card").first).to_contain_text("in blue")
+        expect(caption_of(page)).to_have_value("with a belt")
+
+
 def test_the_weight_the_number_of_answers_an_example_and_a_caption_alone(page):
     page.locator("#examples .card").first.click()
     expect(page.locator("#answers .card")).to_have_count(8)

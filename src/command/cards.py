@@ -17,11 +17,14 @@ CLICK = """
 element.addEventListener('click', (event) => {
   const card = event.target.closest('[data-key]');
   if (!card) return;
+  window.captionAtClick = document.querySelector('#caption textarea, #caption input').value;
   trigger('click', {key: Number(card.dataset.key)});
   document.getElementById('reference').scrollIntoView({block: 'nearest'});
 });
 """
 """What makes cards of an element answer a click with their number, and shows what was clicked."""
+CLEAR = "(caption) => caption === window.captionAtClick ? '' : caption"
+"""What empties the caption behind a click, unless somebody has begun to write another one since."""
 KEEP_LINK = """
 const keep = () => {
   const link = element.querySelector('a');

@@ -105,8 +105,7 @@ class DemoPage:
                         self.link = gr.HTML(js_on_load=cards.KEEP_LINK, elem_id="link")
                 self._build_pictures()
             self._connect(blocks)
-        # Uploads of several people are read at the same time; the engine answers one after the other.
-        return blocks.queue(default_concurrency_limit=8)
+        return blocks
 
     def _build_question(self) -> None:
         first = self.engine.first
@@ -159,8 +158,12 @@ class DemoPage:
             (self.k.input, self.searched, state),
         ):
             how = {"show_progress": "minimal", "show_progress_on": self.answers, "api_visibility": "private"}
-            # While one answer is made, of a slider's positions only the last one is kept.
-            event(handler, inputs, shown, trigger_mode="always_last", **how)
+            # One after the other, as they came: each takes the walk as the one before has left it. While one is made,
+            # of a slider's positions only the last one is kept.
+            how |= {"concurrency_id": "walk", "concurrency_limit": 1, "trigger_mode": "always_last"}
+            event(handler, inputs, shown, **how)
+        # In the browser, and at once: an answer of the server would come when somebody types already.
+        self.answers.click(None, self.caption, self.caption, js=cards.CLEAR)
         self.more.click(self.more_pictures, [self.seen], pictures, api_visibility="private")
 
     # ---- what happens ----
@@ -183,6 +186,7 @@ class DemoPage:
             self.heading: pictures,
             **self._pictures(AT_ONCE),
             **self._shown(Walk((query,)), [*engine.remarks(), *lines]),
+            **self._fields(query),
         }
 
     def more_pictures(self, seen: int) -> dict:
@@ -206,7 +210,8 @@ class DemoPage:
 
     def went_back(self, event: gr.EventData, walk: Walk) -> dict:
         """Go to a step of the trail."""
-        return self._shown(walk.back_at(_key(event)))
+        walk = walk.back_at(_key(event))
+        return {**self._shown(walk), **self._fields(walk.query)}
 
     def example(self, event: gr.EventData, walk: Walk, *settings) -> dict:
         """Ask a query of the data set."""
@@ -214,8 +219,8 @@ class DemoPage:
         if not 0 <= number < len(self.engine.examples):
             return self._shown(walk, ["There is no such example."])
         reference, caption = self.engine.examples[number]
-        query = _set(walk.query, settings)
-        return self._shown(Walk((query._replace(reference=reference, caption=caption, upload=None),)))
+        query = _set(walk.query, settings)._replace(reference=reference, caption=caption, upload=None)
+        return {**self._shown(Walk((query,))), self.caption: caption}
 
     def uploaded(self, walk: Walk, *settings) -> dict:
         """Start a walk from an uploaded picture."""
@@ -247,8 +252,18 @@ class DemoPage:
             self.seen: seen,
         }
 
+    def _fields(self, query: Query) -> dict:
+        """Return what the page's fields say of a query. Where they said it first, they are not written again."""
+        return {
+            self.caption: query.caption,
+            self.function: query.function,
+            self.beside: query.beside,
+            self.weight: query.caption_weight,
+            self.k: query.k,
+        }
+
     def _shown(self, walk: Walk, lines: Sequence[str] = ()) -> dict:
-        """Return what the page shows at a step of a walk; `lines` are complaints."""
+        """Return what the page shows at a step of a walk beside its fields; `lines` are complaints."""
         query, lines = walk.query, list(lines)
         found = f'<p class="faint">{HINT}</p>'
         if not query.is_empty:
@@ -261,11 +276,6 @@ class DemoPage:
         return {
             self.walk: walk,
             self.reference: cards.reference(query, self._path(query)),
-            self.caption: query.caption,
-            self.function: query.function,
-            self.beside: query.beside,
-            self.weight: query.caption_weight,
-            self.k: query.k,
             self.trail: cards.trail(walk, self._path),
             self.answers: found,
             self.link: cards.link(query),
