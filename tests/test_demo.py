@@ -117,6 +117,20 @@ def upload(page, content, name="mine.png", kind="image/png"):
     chooser.value.set_files({"name": name, "mimeType": kind, "buffer": content})
 
 
+def to_its_start(page, slider, in_link):
+    """Move a slider by the keyboard until the link says so: gradio sets it back within milliseconds of its showing."""
+    handle = page.locator(f"#{slider} input[type=range]")
+    for _ in range(5):
+        handle.press("ArrowRight")
+        handle.press("Home")
+        try:
+            expect(page).to_have_url(re.compile(in_link), timeout=10_000)
+            return
+        except AssertionError:
+            continue
+    pytest.fail(f"{slider} stays where it is: {page.url}")
+
+
 def reference(page):
     return page.locator("#reference")
 
@@ -205,13 +219,10 @@ def test_the_weight_the_number_of_answers_an_example_and_a_caption_alone(page):
     expect(page.locator("#answers .card")).to_have_count(8)
     with_both = answered(page)
     page.locator("#how button").first.click()
-    page.locator("#weight input[type=range]").focus()
-    page.keyboard.press("Home")
-    expect(page).to_have_url(re.compile("weight=0&"))
+    to_its_start(page, "weight", "weight=0&")
     expect(page.locator("#answers .card")).to_have_count(8)
     assert answered(page) != with_both
-    page.locator("#k input[type=range]").focus()
-    page.keyboard.press("Home")
+    to_its_start(page, "k", "k=1$")
     expect(page.locator("#answers .card")).to_have_count(1)
     page.locator("#clear").click()
     expect(reference(page)).to_contain_text("No picture yet")
