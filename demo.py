@@ -1,40 +1,29 @@
 """Search one's own pictures in a browser: a picture and a caption, the answers, and on from any of them.
 
-python demo.py --pictures my_pictures --clip-model-path models/.../tuned_clip_best.pt \
-    --combiner-path models/.../combiner.pt
+    python demo.py --pictures photos --clip-model-path tuned_clip.pt --combiner-path combiner.pt
+
+The page is there at once, and shows how far encoding is. It is served to this machine alone, which calls no other.
 """
 
-from src.base.files import PROJECT_ROOT
 from src.base.parser import Parser, count, file_path
-from src.command.flags import (
-    RetrieverOptions,
-    add_clip_options,
-    add_combiner_options,
-    add_feature_cache_options,
-    add_num_workers,
-    feature_cache_folder,
-    parse_judging,
-)
+from src.command.flags import add_searching_options, combining_options, parse_judging, retriever_options
 from src.command.walk import MOST_ANSWERS
 
 LOOPBACK = "127.0.0.1", "localhost"
+PORTS = range(7860, 7960)
 
 
 def make_parser() -> Parser:
     parser = Parser("Serve a page that searches a folder of pictures, to this machine alone.")
-    help_text = "folder whose pictures are searched, at any depth"
-    parser.add_argument("--pictures", type=file_path, required=True, metavar="FOLDER", help=help_text)
-    parser.add_argument("-k", type=count, default=12, metavar="N", help=f"answers at first, at most {MOST_ANSWERS}")
-    group = parser.add_argument_group("machine")
-    group.add_argument("--port", type=count, help="port of the page (default: the first free one from 7860)")
+    group = parser.add_argument_group("page")
+    help_text = "folder of pictures, at any depth"
+    group.add_argument("--pictures", type=file_path, required=True, metavar="FOLDER", help=help_text)
+    group.add_argument("-k", type=count, default=12, help=f"how many answers at first, at most {MOST_ANSWERS}")
+    help_text = f"port of the page (default: the first free one from {PORTS.start})"
+    group.add_argument("--port", type=count, metavar="N", help=help_text)
     help_text = "address to serve at; any other than this one lets whole networks in, and asks nobody for a password"
-    group.add_argument("--host", default=LOOPBACK[0], help=help_text)
-    add_num_workers(group)
-    help_text = "folder that receives features/ (default: the project's root)"
-    group.add_argument("--output-path", type=file_path, default=PROJECT_ROOT, help=help_text)
-    add_clip_options(parser)
-    add_combiner_options(parser)
-    add_feature_cache_options(parser)
+    group.add_argument("--host", default=LOOPBACK[0], metavar="ADDRESS", help=help_text)
+    add_searching_options(parser)
     return parser
 
 
@@ -42,10 +31,11 @@ if __name__ == "__main__":
     parse_judging(make_parser())  # --help and a wrong flag are answered here, before torch is imported
 
 import os
+import socket
 import sys
 import tempfile
 import threading
-import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -54,118 +44,98 @@ from torch import Tensor
 
 from combiner import load_combining_function
 from retriever import Retriever, load_retriever
-from searching import Question, Searcher, collect
-from src.base.bars import Bar
+from searching import Found, Question, Searcher, collect
 from src.base.errors import InputError, first_ten, in_a_line, one_line_errors
 from src.base.folders import pictures_below
-from src.base.local_only import LocalOnly
 from src.base.signals import Stopping
-from src.command.examples import examples_of
-from src.command.flags import COMBINING_FUNCTIONS
-from src.command.walk import Answer, Query
+from src.command.examples import Example, examples_of
+from src.command.flags import COMBINING_FUNCTIONS, CombiningOptions
+from src.command.local_only import call_nobody
+from src.command.walk import Query
+from src.models.backbone import Backbone
 from src.models.facts import told_by_checkpoints
+from src.retrieval.collection import Collection
+from utils import autocast
 
-QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
-"""What keeps gradio from telling anybody that it runs, and the browser from keeping what was asked."""
+Functions = dict[str, Callable[[Tensor, Tensor], Tensor]]
 
 
 class Engine:
     """Answers the page's queries about a folder, once its pictures are encoded."""
 
-    def __init__(self, retriever: Retriever, functions: dict[str, Callable[[Tensor, Tensor], Tensor]], folder: Path):
+    def __init__(self, retriever: Retriever, functions: Functions, folder: Path, first: Query, precision: str = "auto"):
+        """`first` is what the page asks at first: nothing yet, but by which function, and for how many answers."""
         self.retriever, self.functions, self.folder = retriever, functions, folder
-        self.first, self.examples = Query(), []
+        self.first, self.precision = first, precision
+        self.names: list[str] = []
+        self.examples: list[Example] = []
+        self.remarks: list[str] = []
+        self._collection: Collection | None = None
         self._searchers: dict[str, Searcher] = {}
-        self._lost, self._told = [], (0, 0)
-        self._started = time.monotonic()
         # Stores of features are written by one thread at a time.
         self._one_by_one = threading.Lock()
 
     def encode(self) -> None:
         """Encode the pictures; raises InputError when none can be read."""
-        self._started, Bar.watcher = time.monotonic(), self._watch
-        try:
-            collection, self._lost = collect(self.retriever, self.folder)
-        finally:
-            Bar.watcher = None
+        with autocast(self.precision):
+            collection, lost = collect(self.retriever, self.folder)
+        if lost:
+            are = "is" if len(lost) == 1 else "are"
+            self.remarks = [f"{len(lost)} of the pictures cannot be read and {are} left out: {first_ten(lost)}"]
         self.examples = examples_of(self.folder, lambda name: collection.row(name) is not None)
-        searchers = {}
         for name, function in self.functions.items():
-            searchers[name] = Searcher(self.retriever.combining_by(function), collection)
-        # At last, and at once: other threads take it for the sign that all is ready.
-        self._searchers = searchers
+            self._searchers[name] = Searcher(self.retriever.combining_by(function), collection)
+        self._collection = collection
+        # Last, since other threads take it for the sign that all is ready.
+        self.names = collection.names
 
-    def _watch(self, bar: Bar) -> None:
-        if bar.desc == "gallery":
-            self._told = bar.n, bar.total
+    def path(self, name: str) -> Path | None:
+        """Return the file of a picture of the gallery; None for a name that is not there."""
+        return None if self._collection.row(name) is None else self.folder / name
 
-    @property
-    def collection(self):
-        return next(iter(self._searchers.values())).collection
-
-    @property
-    def names(self) -> list[str]:
-        """Return the names of the gallery; none until all pictures are encoded."""
-        return self.collection.names if self._searchers else []
-
-    def row(self, name: str) -> int | None:
-        """Return the number of `name` in the gallery; None for a name that is not there."""
-        return self.collection.row(name) if self._searchers else None
-
-    def path(self, row: int) -> Path:
-        """Return the file of a picture of the gallery."""
-        return self.folder / self.names[row]
-
-    def progress(self) -> tuple[int, int, float]:
-        """Return how many pictures are encoded, of how many, in how many seconds."""
-        return *self._told, time.monotonic() - self._started
-
-    def remarks(self) -> list[str]:
-        """Return lines about pictures that cannot be read."""
-        several = "pictures cannot be read, and are" if len(self._lost) > 1 else "picture cannot be read, and is"
-        return [f"{len(self._lost)} {several} left out: {first_ten(self._lost)}"] if self._lost else []
-
-    def ask(self, query: Query) -> dict[str, list[Answer]]:
+    def ask(self, query: Query) -> dict[str, list[Found]]:
         """Return the answers of each function of a query; raises InputError where there are none."""
-        reference = query.reference or query.upload
-        # A name that the gallery lacks would be taken for a path.
-        if query.reference and self.row(query.reference) is None:
-            raise InputError("the gallery has no such picture")
-        question = Question(reference, query.caption.strip(), caption_weight=query.caption_weight)
-        with self._one_by_one:
-            found = {name: self._searchers[name].ask(question, query.k) for name in query.functions}
-        return {
-            function: [Answer(self.row(answer.name), answer.name, answer.score) for answer in answers]
-            for function, answers in found.items()
-        }
+        question = Question(query.upload or query.reference or None, query.caption, caption_weight=query.caption_weight)
+        with self._one_by_one, autocast(self.precision):
+            return {name: self._searchers[name].ask(question, query.k) for name in query.functions}
 
 
-def load_engine(args) -> Engine:
-    """Load CLIP and every function that can combine; raises InputError when something cannot be loaded."""
-    options = RetrieverOptions(
-        args.clip_model_name,
-        args.clip_model_path,
-        args.transform,
-        args.target_ratio,
-        feature_cache_folder(args),
-        num_workers=args.num_workers,
-    )
-    retriever, functions = load_retriever(options), {}
-    for name in COMBINING_FUNCTIONS:
-        of_combiner = (args.combiner_path, args.projection_dim, args.hidden_dim) if name == "combiner" else (None,) * 3
-        if name != "combiner" or args.combiner_path is not None:
-            path, *dimensions = of_combiner
-            functions[name] = load_combining_function(name, path, retriever.backbone, *dimensions)
-    engine = Engine(retriever, functions, args.pictures)
-    preferred = args.combining_function or ("combiner" if args.combiner_path else "sum")
-    engine.first = Query(function=preferred, k=args.k)
-    return engine
+def load_functions(combining: CombiningOptions, backbone: Backbone) -> Functions:
+    """Load every function that can combine, the Combiner where there is one."""
+    each = {name: CombiningOptions(name) for name in COMBINING_FUNCTIONS if name != "combiner"}
+    if combining.combiner_path is not None:
+        each = {"combiner": combining._replace(name="combiner"), **each}
+    return {
+        name: load_combining_function(name, path, backbone, *dimensions)
+        for name, (_, path, *dimensions) in each.items()
+    }
 
 
-def import_page(temporary: str) -> ModuleType:
-    """Import the page, and gradio with it; `temporary` is the folder that receives uploads."""
+def load_engine(args: Namespace) -> Engine:
+    """Load CLIP and all functions; raises InputError when something cannot be loaded."""
+    vars(args).update(told_by_checkpoints((args.clip_model_path, args.combiner_path), vars(args), args.given))
+    retriever = load_retriever(retriever_options(args))
+    functions = load_functions(combining_options(args), retriever.backbone)
+    first = Query(function=args.combining_function or next(iter(functions)), k=args.k)
+    return Engine(retriever, functions, args.pictures, first, args.precision)
+
+
+def free_port(host: str, port: int | None) -> int:
+    """Return `port`, or the first free one; raises InputError where nothing can be served there."""
+    # Not left to gradio, which tries for minutes what cannot be.
+    for number in PORTS if port is None else [port]:
+        try:
+            with socket.create_server((host, number)):
+                return number
+        except (OSError, OverflowError) as error:
+            fault = in_a_line(error)
+    raise InputError(f"--host {host} --port {number}: cannot be served ({fault})")
+
+
+def import_page(uploads: str) -> ModuleType:
+    """Import the page, and gradio with it; `uploads` is the folder that receives uploads."""
     # Before gradio is imported, which reads them then.
-    os.environ.update(QUIET, GRADIO_TEMP_DIR=temporary)
+    os.environ.update(GRADIO_TEMP_DIR=uploads, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
     try:
         from src.command import demo_page
     except ModuleNotFoundError as error:
@@ -178,7 +148,6 @@ def import_page(temporary: str) -> ModuleType:
 @one_line_errors
 def main(argv=None):
     args = parse_judging(make_parser(), argv)
-    vars(args).update(told_by_checkpoints((args.clip_model_path, args.combiner_path), vars(args), args.given))
     # Before anything is loaded: what is wrong is found at once.
     if args.k > MOST_ANSWERS:
         raise InputError(f"-k {args.k}: the page shows at most {MOST_ANSWERS} answers")
@@ -186,21 +155,20 @@ def main(argv=None):
         raise InputError(f"--pictures {args.pictures}: no such folder")
     if not pictures_below(args.pictures):
         raise InputError(f"--pictures {args.pictures}: holds no pictures, at no depth")
-    with tempfile.TemporaryDirectory(prefix="demo-", ignore_cleanup_errors=True) as temporary:
-        demo_page = import_page(temporary)
+    port = free_port(args.host, args.port)
+    # However it ends, no upload stays behind.
+    uploads = tempfile.TemporaryDirectory(prefix="demo-", ignore_cleanup_errors=True)
+    with uploads, Stopping(lambda: "the page is closed"):
+        demo_page = import_page(uploads.name)
         engine = load_engine(args)
-        try:
-            page, address = demo_page.DemoPage(engine).launch(args.host, args.port, (LocalOnly, args.host in LOOPBACK))
-        except OSError as error:
-            port = "no port from 7860 on" if args.port is None else f"--port {args.port}"
-            raise InputError(f"{port}: cannot be served at {args.host} ({in_a_line(error)})") from None
+        page, address = demo_page.DemoPage(engine).launch(args.host, port, LOOPBACK)
+        # Weights may have been downloaded; from here on all is at hand.
+        call_nobody()
         print(f"{address}  (Ctrl-C ends it)", flush=True)
-        # However it ends, no upload stays behind.
-        with Stopping(lambda: "the page is closed"):
-            # The page is there already, and shows how far this is.
-            engine.encode()
-            print(f"{len(engine.names)} pictures are ready", file=sys.stderr, flush=True)
-            page.block_thread()
+        # The page is there already, and shows how far this is.
+        engine.encode()
+        print(f"{len(engine.names):,} pictures are ready", file=sys.stderr, flush=True)
+        page.block_thread()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""demo.py as a process of its own, which tests open in a browser: it notes who it calls, and encodes when it may."""
+"""demo.py as a process of its own, which tests open in a browser."""
 
 import http.client
 import os
@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from src.base.files import PROJECT_ROOT
 from tests.processes import PATIENCE, wait_until, works
 
-GUARDED = """
-import pathlib, runpy, sys, time
-calls, gate = pathlib.Path(sys.argv.pop(1)), pathlib.Path(sys.argv.pop(1))
-LOCAL = (None, "", "127.0.0.1", "localhost", "::1", "0.0.0.0", b"127.0.0.1", b"localhost")
+NOTING = """
+import pathlib, runpy, sys
+calls = pathlib.Path(sys.argv.pop(1))
+LOCAL = None, "", "127.0.0.1", "localhost", "::1", b"127.0.0.1", b"localhost"
 
 def note(event, arguments):
     host = None
@@ -23,23 +23,13 @@ def note(event, arguments):
         host = arguments[0]
     if host not in LOCAL:
         with calls.open("a") as file:
-            print(event, host, file=file)
+            print(host, file=file)
 
 sys.addaudithook(note)
 sys.path.insert(0, "")
-import utils
-encoded = utils._encoded_batches
-
-def when_it_may(*arguments):
-    for number, batch in enumerate(encoded(*arguments)):
-        while number == 1 and not gate.exists():
-            time.sleep(0.05)
-        yield batch
-
-utils._encoded_batches = when_it_may
 runpy.run_path("demo.py", run_name="__main__")
 """
-"""demo.py, which stops behind the first batch of pictures until a file called gate is there."""
+"""demo.py, which notes every machine but this one that it would call."""
 
 
 class DemoServer:
@@ -49,16 +39,13 @@ class DemoServer:
         self.process, self.port, self.folder = process, port, folder
         self.address = f"http://127.0.0.1:{port}"
 
-    def let_encode(self):
-        (self.folder / "gate").touch()
-
     def said(self):
         return (self.folder / "said.txt").read_text()
 
     def calls(self):
-        """Return what the server asked of any machine but this one."""
+        """Return the other machines that the server would have called, each once."""
         path = self.folder / "calls.txt"
-        return path.read_text() if path.exists() else ""
+        return set(path.read_text().split()) if path.exists() else set()
 
     def get(self, path, method="GET", body=None, headers=()):
         """Return status and body of a request for a path exactly as it is written."""
@@ -87,7 +74,7 @@ def free_port():
 def served(folder, *options):
     """Serve a demo that writes to `folder`, until the block ends."""
     port = free_port()
-    command = [sys.executable, "-c", GUARDED, folder / "calls.txt", folder / "gate", "--port", port, *options]
+    command = [sys.executable, "-c", NOTING, folder / "calls.txt", "--port", port, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
     with (folder / "said.txt").open("w") as said:
         process = subprocess.Popen(

@@ -1,16 +1,20 @@
 """Pieces of the demo's page in HTML: pictures to click, the trail, answers, and how far encoding is."""
 
-import base64
-import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from html import escape
 from pathlib import Path
 
+from src.base.bars import Bar
 from src.base.errors import InputError
-from src.command.walk import Answer, Example, Query, Walk, link_of
-from src.pictures.opening import opened
+from src.command.examples import Example
+from src.command.page import small_copy
+from src.command.walk import Query, Walk, link_of
 
+Answer = tuple[str, float, Path]
+"""(name in the gallery, score, file)"""
+PASSES = {"gallery": "Encoding pictures", "trying every picture": "Trying every picture, since one cannot be read"}
+"""{what a bar is called: what the page calls it}"""
 SIDE = 224
 """Pixels of a thumbnail's longer side."""
 CLICK = """
@@ -18,11 +22,11 @@ element.addEventListener('click', (event) => {
   const card = event.target.closest('[data-key]');
   if (!card) return;
   window.captionAtClick = document.querySelector('#caption textarea, #caption input').value;
-  trigger('click', {key: Number(card.dataset.key)});
+  trigger('click', {key: card.dataset.key});
   document.getElementById('reference').scrollIntoView({block: 'nearest'});
 });
 """
-"""What makes cards of an element answer a click with their number, and shows what was clicked."""
+"""What makes cards of an element answer a click with their key, and shows the reference."""
 CLEAR = "(caption) => caption === window.captionAtClick ? '' : caption"
 """What empties the caption behind a click, unless somebody has begun to write another one since."""
 KEEP_LINK = """
@@ -69,7 +73,7 @@ STYLE = """
 .examples img { width: 64px; flex: none }
 .message { border-left: 4px solid #c2410c; padding: .5rem .75rem; background: var(--background-fill-secondary);
            overflow-wrap: anywhere }
-.encoding progress { width: 100%; height: 1.1rem }
+.progress progress { width: 100%; height: 1.1rem }
 @media (max-width: 640px) {
   .pair { gap: .5rem } .cards { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) }
 }
@@ -77,23 +81,15 @@ STYLE = """
 
 
 @lru_cache(maxsize=4096)
-def _thumbnail(path: Path, modified: int) -> str:
-    def small(picture):
-        # A JPEG is decoded no larger than needed. RGB, since JPEG takes neither palettes nor alpha.
-        picture.draft("RGB", (2 * SIDE, 2 * SIDE))
-        return picture.convert("RGB")
-
-    picture = opened(path, small)
-    picture.thumbnail((SIDE, SIDE))
-    jpeg = io.BytesIO()
-    picture.save(jpeg, "JPEG", quality=85)
-    return base64.b64encode(jpeg.getvalue()).decode()
+def _small_copy(path: Path, modified: int) -> str:
+    """Return a picture's small copy; `modified` tells a file from the one that it was before."""
+    return small_copy(path, SIDE)
 
 
 def thumbnail(path: Path, name: str) -> str:
     """Return an <img> that carries a small copy of a picture; raises InputError when it cannot be read."""
     modified = path.stat().st_mtime_ns if path.is_file() else 0
-    return f'<img alt="{escape(name)}" src="data:image/jpeg;base64,{_thumbnail(path, modified)}">'
+    return f'<img alt="{escape(name)}" src="{_small_copy(path, modified)}">'
 
 
 def _image(path: Path, name: str) -> str:
@@ -104,20 +100,19 @@ def _image(path: Path, name: str) -> str:
         return '<span class="lost faint">cannot be read</span>'
 
 
-def _card(key: int, content: str, title: str, current: bool = False) -> str:
+def _card(key: str | int, content: str, title: str, attributes: str = "") -> str:
     """Return a picture to click; `title` says what a click does."""
-    here = ' aria-current="step"' if current else ""
-    return (
-        f'<li><button type="button" class="card" data-key="{key}" title="{escape(title)}"{here}>{content}</button></li>'
-    )
+    button = f'<button type="button" class="card" data-key="{escape(str(key))}" title="{escape(title)}"{attributes}>'
+    return f"<li>{button}{content}</button></li>"
 
 
-def gallery(names: Sequence[str], path: Callable[[int], Path]) -> str:
-    """Return the pictures called `names`, the first of the gallery, to click."""
-    cards = [
-        _card(row, f'{_image(path(row), name)}<span class="name">{escape(name)}</span>', name)
-        for row, name in enumerate(names)
-    ]
+def _name(name: str) -> str:
+    return f'<span class="name">{escape(name)}</span>'
+
+
+def gallery(names: Iterable[str], path: Callable[[str], Path]) -> str:
+    """Return pictures to click."""
+    cards = [_card(name, _image(path(name), name) + _name(name), name) for name in names]
     return f'<ul class="cards">{"".join(cards)}</ul>'
 
 
@@ -139,31 +134,30 @@ def trail(walk: Walk, path: Callable[[Query], Path | None]) -> str:
         image = _image(of_query, query.reference or "your picture") if of_query is not None else ""
         words = escape(query.caption) or '<span class="faint">pictures like it</span>'
         content = f'{image}<span class="words"><span class="rank">{number + 1}</span> {words}</span>'
-        cards.append(_card(number, content, f"back to step {number + 1}", number == walk.at))
+        here = ' aria-current="step"' if number == walk.at else ""
+        cards.append(_card(number, content, f"back to step {number + 1}", here))
     return f'<nav aria-label="Trail"><ol class="trail">{"".join(cards)}</ol></nav>'
 
 
-def answers(by_function: dict[str, Sequence[Answer]], path: Callable[[int], Path]) -> str:
+def answers(by_function: Mapping[str, Sequence[Answer]]) -> str:
     """Return the answers of one function, or of two side by side, which say where the other one has theirs."""
+    ranks = {
+        function: {name: rank for rank, (name, *_) in enumerate(found, start=1)}
+        for function, found in by_function.items()
+    }
     sections = []
     for function, found in by_function.items():
-        elsewhere = {
-            name: {answer.row: rank for rank, answer in enumerate(others, 1)}
-            for name, others in by_function.items()
-            if name != function
-        }
         cards = []
-        for rank, (row, name, score) in enumerate(found, 1):
+        for rank, (name, score, path) in enumerate(found, start=1):
             line = f'<span class="rank">{rank}</span> <span class="score">{score:.3f}</span>'
-            for other, ranks in elsewhere.items():
-                line += f'<span class="name faint">{ranks.get(row, "not")} by {escape(other)}</span>'
-            content = f'{_image(path(row), name)}{line}<span class="name">{escape(name)}</span>'
-            cards.append(_card(row, content, f"go on from {name}"))
+            for other in ranks.keys() - {function}:
+                line += f'<span class="name faint">{ranks[other].get(name, "not")} by {escape(other)}</span>'
+            cards.append(_card(name, _image(path, name) + line + _name(name), f"go on from {name}"))
         sections.append(f'<section><h3>{escape(function)}</h3><ol class="cards">{"".join(cards)}</ol></section>')
     return f'<div class="answers{" pair" if len(sections) > 1 else ""}">{"".join(sections)}</div>'
 
 
-def examples(some: Sequence[Example], path: Callable[[str], Path]) -> str:
+def examples(some: Iterable[Example], path: Callable[[str], Path]) -> str:
     """Return queries of the data set, to click."""
     cards = [
         _card(number, f"{_image(path(reference), reference)}<span>{escape(caption)}</span>", "ask this")
@@ -185,22 +179,13 @@ def message(lines: Iterable[str]) -> str:
     return "".join(f'<p class="message" role="alert">{escape(line)}</p>' for line in lines)
 
 
-def encoding(done: int, total: int, seconds: float) -> str:
-    """Return how far encoding is after `seconds`; a `total` of 0 is one that is not known yet."""
-    if not total:
-        return (
-            '<div class="encoding" role="status">Looking which pictures are to be encoded.<progress></progress></div>'
-        )
-    said = f"Encoding pictures: {done:,} of {total:,}"
-    if done and seconds > 0:
-        left = (total - done) * seconds / done
-        said += f", {done / seconds:.1f} pictures/second, about {duration(left)} left"
-    bar = f'<progress value="{done}" max="{total}"></progress>'
-    return f'<div class="encoding" role="status">{said}.{bar}</div>'
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, as exact as somebody who waits wants it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def progress(bar: Bar | None) -> str:
+    """Return how far a bar of the terminal is; None is one that has not begun."""
+    said, share = "Looking which pictures are to be encoded.", ""
+    if bar is not None:
+        # Other bars count batches, which say nothing to a reader.
+        counted = "{n:,} of {total:,}, {rate_noinv_fmt}" if bar.unit == " pictures" else "{percentage:.0f} %"
+        numbers = bar.format_meter(**{**bar.format_dict, "bar_format": f"{counted}, {{remaining}} left"})
+        said = f"{PASSES.get(bar.desc, bar.desc)}: {numbers}"
+        share = f' value="{bar.n}" max="{bar.total}"'
+    return f'<div class="progress" role="status">{escape(said)}<progress{share}></progress></div>'

@@ -1,16 +1,20 @@
 """The demo's page in gradio: what is on it, and what each click does. The answers are the engine's."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from src.base.errors import InputError, fault_of_machine, in_a_line, one_line
+from src.base.bars import open_bars
+from src.base.errors import InputError, one_line
 from src.command import cards
-from src.command.walk import LONGEST_CAPTION, MOST_ANSWERS, Answer, Example, Query, Walk, query_of
+from src.command.examples import Example
+from src.command.local_only import LocalOnly
+from src.command.walk import LONGEST_CAPTION, MOST_ANSWERS, Query, Walk, query_of
 
 AT_ONCE = 24
 """Pictures of the gallery that a click on "More" adds."""
@@ -28,31 +32,22 @@ HINT = "Choose a picture, write a caption, or both."
 
 
 class Engine(Protocol):
-    """What the page asks: the pictures, their answers, and how far encoding is."""
+    """What the page asks: the pictures and their answers."""
 
-    functions: Sequence[str]
+    functions: Collection[str]
     """Names of the combining functions."""
     first: Query
-    """An empty query, with what the command's options say of the rest."""
+    """What the page asks at first: nothing yet, but by which function, and for how many answers."""
+    names: Sequence[str]
+    """The gallery; empty until all pictures are encoded."""
     examples: Sequence[Example]
+    remarks: Sequence[str]
+    """Lines about the gallery."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """The gallery; empty until all pictures are encoded."""
+    def path(self, name: str) -> Path | None:
+        """Return the file of a picture of the gallery; None for a name that is not there."""
 
-    def row(self, name: str) -> int | None:
-        """Return the number of `name` in the gallery; None for a name that is not there."""
-
-    def path(self, row: int) -> Path:
-        """Return the file of a picture of the gallery."""
-
-    def progress(self) -> tuple[int, int, float]:
-        """Return how many pictures are encoded, of how many, in how many seconds."""
-
-    def remarks(self) -> list[str]:
-        """Return lines about pictures that cannot be read."""
-
-    def ask(self, query: Query) -> dict[str, list[Answer]]:
+    def ask(self, query: Query) -> Mapping[str, Sequence[cards.Answer]]:
         """Return the answers of each function of a query; raises InputError where there are none."""
 
 
@@ -62,8 +57,15 @@ class DemoPage:
     def __init__(self, engine: Engine):
         self.engine = engine
 
-    def launch(self, host: str, port: int | None, middleware: Sequence) -> tuple[gr.Blocks, str]:
-        """Start to serve the page in another thread; return it and its address. Raises OSError for a port in use."""
+    def launch(self, host: str, port: int, loopback: Sequence[str]) -> tuple[gr.Blocks, str]:
+        """Start to serve the page in another thread; return it and its address.
+
+        `loopback` lists the hosts that are this machine.
+        """
+        middleware = [Middleware(LocalOnly)]
+        if host in loopback:
+            # Otherwise a foreign page could give itself this machine's address and read what is served.
+            middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(loopback)))
         blocks = self.build()
         _, address, _ = blocks.launch(
             server_name=host,
@@ -76,10 +78,11 @@ class DemoPage:
             pwa=False,
             mcp_server=False,
             enable_monitoring=False,
+            run_history=False,
             allowed_paths=[],
             max_file_size=MOST_BYTES,
             footer_links=[],
-            app_kwargs={"middleware": [Middleware(*middleware)]},
+            app_kwargs={"middleware": middleware},
             theme=gr.themes.Base(**FONTS).set(**COLOURS),
             css=cards.STYLE,
             head=cards.FRAME,
@@ -92,7 +95,7 @@ class DemoPage:
         """Return the page, to be launched."""
         with gr.Blocks(title="Composed image retrieval", analytics_enabled=False) as blocks:
             gr.Markdown("## Composed image retrieval\nA picture plus a sentence finds the picture meant.")
-            self.progress = gr.HTML(cards.encoding(0, 0, 0))
+            self.progress = gr.HTML(cards.progress(None))
             with gr.Column(visible=False) as self.ready:
                 self.walk, self.seen = gr.State(Walk((self.engine.first,))), gr.State(AT_ONCE)
                 self.message = gr.HTML(elem_id="message")
@@ -171,21 +174,19 @@ class DemoPage:
     def opened(self, request: gr.Request) -> Iterator[dict]:
         """Yield how far encoding is until all pictures are encoded, then the page, which asks what its link says."""
         while not self.engine.names:
-            yield {self.progress: cards.encoding(*self.engine.progress())}
+            yield {self.progress: cards.progress(next(iter(open_bars()), None))}
             time.sleep(0.5)
         engine = self.engine
-        query, lines = query_of(
-            dict(request.query_params), engine.first, engine.functions, lambda name: engine.row(name) is not None
-        )
+        query, lines = query_of(dict(request.query_params), engine.first, engine.functions, engine.path)
         pictures = f"### {len(engine.names):,} pictures\nA click on one starts from it."
         yield {
             self.progress: gr.HTML(visible=False),
             self.ready: gr.Column(visible=True),
-            self.examples: cards.examples(engine.examples, lambda name: engine.path(engine.row(name))),
+            self.examples: cards.examples(engine.examples, engine.path),
             self.with_examples: gr.Column(visible=bool(engine.examples)),
             self.heading: pictures,
             **self._pictures(AT_ONCE),
-            **self._shown(Walk((query,)), [*engine.remarks(), *lines]),
+            **self._shown(Walk((query,)), [*engine.remarks, *lines]),
             **self._fields(query),
         }
 
@@ -202,23 +203,20 @@ class DemoPage:
         return self._from(walk, settings, event, lambda query: walk.going_on(query._replace(caption="")))
 
     def _from(self, walk, settings, event, follow) -> dict:
-        row = _key(event)
-        if not 0 <= row < len(self.engine.names):
+        # A browser sends no other; what the gallery lacks would be taken for a path.
+        if self.engine.path(event.key) is None:
             return self._shown(walk, ["There is no such picture."])
-        query = _set(walk.query, settings)._replace(reference=self.engine.names[row], upload=None)
+        query = _set(walk.query, settings)._replace(reference=event.key, upload=None)
         return self._shown(follow(query))
 
     def went_back(self, event: gr.EventData, walk: Walk) -> dict:
         """Go to a step of the trail."""
-        walk = walk.back_at(_key(event))
+        walk = walk.back_at(int(event.key))
         return {**self._shown(walk), **self._fields(walk.query)}
 
     def example(self, event: gr.EventData, walk: Walk, *settings) -> dict:
         """Ask a query of the data set."""
-        number = _key(event)
-        if not 0 <= number < len(self.engine.examples):
-            return self._shown(walk, ["There is no such example."])
-        reference, caption = self.engine.examples[number]
+        reference, caption = self.engine.examples[int(event.key)]
         query = _set(walk.query, settings)._replace(reference=reference, caption=caption, upload=None)
         return {**self._shown(Walk((query,))), self.caption: caption}
 
@@ -268,11 +266,9 @@ class DemoPage:
         found = f'<p class="faint">{HINT}</p>'
         if not query.is_empty:
             try:
-                found = cards.answers(self.engine.ask(query), self.engine.path)
+                found = cards.answers(self.engine.ask(query))
             except InputError as error:
                 lines.append(one_line(error))
-            except (MemoryError, RuntimeError, OSError) as error:
-                lines.append(fault_of_machine(error) or in_a_line(error))
         return {
             self.walk: walk,
             self.reference: cards.reference(query, self._path(query)),
@@ -283,19 +279,12 @@ class DemoPage:
         }
 
     def _path(self, query: Query) -> Path | None:
-        row = self.engine.row(query.reference) if query.reference else None
-        return query.upload if row is None else self.engine.path(row)
+        return query.upload or self.engine.path(query.reference)
 
 
 def _set(query: Query, settings: Sequence) -> Query:
     """Return a query with what the page's fields say."""
     caption, function, beside, weight, k = settings
-    caption = (caption or "")[:LONGEST_CAPTION]
-    return query._replace(caption=caption, function=function, beside=beside or "", caption_weight=weight, k=int(k))
-
-
-def _key(event: gr.EventData) -> int:
-    """Return the number of the card that was clicked; -1 for what no card sends."""
-    data = event._data
-    key = data.get("key") if isinstance(data, dict) else None
-    return key if isinstance(key, int) else -1
+    # A slider's steps are not exact.
+    weight = round(weight, 2)
+    return query._replace(caption=caption.strip(), function=function, beside=beside, caption_weight=weight, k=int(k))

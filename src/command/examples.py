@@ -3,14 +3,22 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from src.base.errors import InputError, one_line
-from src.command.walk import Example
+from src.base.errors import InputError
 from src.tasks.own import OwnTriplets
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Task
 
 SEVERAL = 6
+
+
+class Example(NamedTuple):
+    """A query of the data set."""
+
+    reference: str
+    """Its path from the folder of pictures."""
+    caption: str
 
 
 def examples_of(folder: Path, has: Callable[[str], bool]) -> list[Example]:
@@ -22,12 +30,11 @@ def examples_of(folder: Path, has: Callable[[str], bool]) -> list[Example]:
         task, data_path = _task_of(folder)
         found = {} if task is None else _queries(task, data_path, folder, has)
     except (InputError, OSError) as error:
-        fault = one_line(error) if isinstance(error, InputError) else error
-        print(f"no examples: {fault}", file=sys.stderr)
+        print(f"no examples: {error}", file=sys.stderr)
         return []
     some = list(found.values())
     # Spread over all, since neighbours are alike.
-    return [some[number * len(some) // SEVERAL] for number in range(SEVERAL)] if len(some) > SEVERAL else some
+    return some[:: max(1, len(some) // SEVERAL)][:SEVERAL]
 
 
 def _task_of(folder: Path) -> tuple[Task | None, Path]:

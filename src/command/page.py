@@ -65,14 +65,26 @@ def bars(title: str, counts: Sequence[tuple[str, int]]) -> str:
 
 def picture(path: Path, is_target: bool = False, size: int = 208) -> str:
     """Return an <img> that carries a copy of the picture at `path`, of at most `size` pixels a side."""
-    # RGB first: JPEG takes neither palettes nor alpha.
-    small = opened(path, lambda original: original.convert("RGB"))
+    frame = ' class="target"' if is_target else ""
+    return f'<img{frame} alt="{escape(path.stem)}" title="{escape(path.stem)}" src="{small_copy(path, size)}">'
+
+
+def small_copy(path: Path, size: int) -> str:
+    """Return the address of a picture's copy of at most `size` pixels a side, which the address itself carries.
+
+    Raises InputError when it cannot be read.
+    """
+
+    def decoded(original):
+        # A JPEG is decoded no larger than needed. RGB, since JPEG takes neither palettes nor alpha.
+        original.draft("RGB", (2 * size, 2 * size))
+        return original.convert("RGB")
+
+    small = opened(path, decoded)
     small.thumbnail((size, size))
     jpeg = io.BytesIO()
     small.save(jpeg, "JPEG", quality=85)
-    data = base64.b64encode(jpeg.getvalue()).decode()
-    frame = ' class="target"' if is_target else ""
-    return f'<img{frame} alt="{escape(path.stem)}" title="{escape(path.stem)}" src="data:image/jpeg;base64,{data}">'
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"
 
 
 def captioned(image: str, text: str) -> str:

@@ -1,6 +1,6 @@
 """A walk through a collection of pictures: what each step asks, the way back, and the link that asks it again."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -37,22 +37,6 @@ class Query(NamedTuple):
         return list(dict.fromkeys(name for name in (self.function, self.beside) if name))
 
 
-class Answer(NamedTuple):
-    """A picture that a query found."""
-
-    row: int
-    """Its number in the gallery."""
-    name: str
-    score: float
-
-
-class Example(NamedTuple):
-    """A query of the data set."""
-
-    reference: str
-    caption: str
-
-
 class Walk(NamedTuple):
     """The steps of a walk and where it stands, as a browser keeps the pages it was at."""
 
@@ -73,58 +57,41 @@ class Walk(NamedTuple):
         return Walk((*self.steps[: self.at + 1], query), self.at + 1)
 
     def back_at(self, number: int) -> "Walk":
-        """Return the walk at a step; a number without a step leaves it where it is."""
-        return self._replace(at=number) if 0 <= number < len(self.steps) else self
+        """Return the walk at another of its steps."""
+        return self._replace(at=number)
 
 
 def link_of(query: Query) -> str:
     """Return the query string that asks `query` again; an uploaded picture is not in it."""
-    values = {
-        "reference": query.reference,
-        "caption": query.caption,
-        "function": query.function,
-        "beside": query.beside,
-        "weight": f"{query.caption_weight:g}",
-        "k": query.k,
-    }
-    return "?" + urlencode({name: value for name, value in values.items() if value != ""})
+    values = query._replace(upload=None)._asdict()
+    return "?" + urlencode({name: value for name, value in values.items() if value not in ("", None)})
 
 
 def query_of(
-    parameters: Mapping[str, str], otherwise: Query, functions: Sequence[str], has: Callable[[str], bool]
+    link: Mapping[str, str], otherwise: Query, functions: Collection[str], path: Callable[[str], Path | None]
 ) -> tuple[Query, list[str]]:
-    """Return the query of a link, and a line for each of its values that cannot be used.
+    """Return the query of a link's values, and a line for each value that cannot be used.
 
-    `otherwise` says what a link leaves out, and `has` whether the gallery has a name. Nothing in a link is a path.
+    `otherwise` says what a link leaves out, and `path` gives the file of a name in the gallery. Nothing in a link is a
+    path.
     """
-    lines, found = [], {}
-    reference = parameters.get("reference", "")
-    if reference and has(reference):
-        found["reference"] = reference
-    elif reference:
-        lines.append(f"The gallery has no picture {shown(reference)}.")
-    found["caption"] = parameters.get("caption", "")[:LONGEST_CAPTION]
-    for field in ("function", "beside"):
-        name = parameters.get(field, "")
-        if name in functions:
-            found[field] = name
-        elif name:
-            lines.append(f"There is no {shown(name)} here: choose {', '.join(functions)}.")
-    numbers = (("weight", "caption_weight", float, 0, 1), ("k", "k", int, 1, MOST_ANSWERS))
-    for name, field, kind, least, most in numbers:
-        text = parameters.get(name, "")
-        number = _number(text, kind, least, most)
-        if number is not None:
-            found[field] = number
+    one_of_all = f"one of {', '.join(functions)}"
+    rules = {
+        "reference": (str, path, "a picture of the gallery"),
+        "function": (str, lambda name: name in functions, one_of_all),
+        "beside": (str, lambda name: name in functions, one_of_all),
+        "caption_weight": (float, lambda weight: 0 <= weight <= 1, "from 0 to 1"),
+        "k": (int, lambda k: 1 <= k <= MOST_ANSWERS, f"from 1 to {MOST_ANSWERS}"),
+    }
+    found, lines = {"caption": link.get("caption", "").strip()[:LONGEST_CAPTION]}, []
+    for name, (kind, is_right, right) in rules.items():
+        text = link.get(name, "")
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is not None and is_right(value):
+            found[name] = value
         elif text:
-            lines.append(f"{name} {shown(text)} is not from {least} to {most}.")
+            lines.append(f"The link's {name}, {shown(text)}, is not {right}.")
     return otherwise._replace(**found), lines
-
-
-def _number(text: str, kind: type, least: float, most: float) -> float | None:
-    """Return a number in words as `kind`; None for one that is not from `least` to `most`."""
-    try:
-        number = kind(text)
-    except ValueError:
-        return None
-    return number if least <= number <= most else None
