@@ -64,16 +64,11 @@ class DemoServer:
             return False
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 @contextmanager
 def served(folder, *options):
     """Serve a demo that writes to `folder`, until the block ends."""
-    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     command = [sys.executable, "-c", NOTING, folder / "calls.txt", "--port", port, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
     with (folder / "said.txt").open("w") as said:

@@ -67,13 +67,13 @@ class DemoPage:
             # Otherwise a foreign page could give itself this machine's address and read what is served.
             middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(loopback)))
         blocks = self.build()
+        # Also what is off by itself, since variables of the environment could turn it on.
         _, address, _ = blocks.launch(
             server_name=host,
             server_port=port,
             prevent_thread_lock=True,
             quiet=True,
             share=False,
-            inbrowser=False,
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
