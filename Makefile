@@ -18,13 +18,13 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -r
 quickstart: .venv/installed
 	$(BIN)/python quickstart.py
 
-# The page is the last thing that a quickstart writes.
-toy/report.html:
+# The page of answers is the last thing that a quickstart writes.
+toy/search.html:
 	$(MAKE) quickstart
 
 NEWEST = $$(ls -t toy/models/$(1)/saved_models/$(2).pt | head -n 1)
 
-demo: .venv/demo | toy/report.html
+demo: .venv/demo | toy/search.html
 	$(BIN)/python demo.py --pictures toy/my_pictures --output-path toy --clip-model-name toy/small_clip.pt \
 	    --clip-model-path "$(call NEWEST,clip_finetuned_on_cirr_*,tuned_clip_arithmetic)" \
 	    --combiner-path "$(call NEWEST,combiner_trained_on_cirr_*,combiner_arithmetic)"
