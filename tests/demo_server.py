@@ -1,13 +1,16 @@
-"""demo.py as a process of its own, which tests open in a browser."""
+"""demo.py as a process of its own, and what somebody does on its page."""
 
+import errno
 import http.client
 import os
+import re
 import socket
 import subprocess
 import sys
 from contextlib import contextmanager
 
 from src.base.files import PROJECT_ROOT
+from tests.odd_pictures import RGB, saved
 from tests.processes import PATIENCE, wait_until, works
 
 NOTING = """
@@ -86,3 +89,68 @@ def served(folder, *options):
             process.wait(PATIENCE)
         finally:
             process.kill()
+
+
+def let_encode(pipe):
+    """Give whoever reads a pipe its end, which is no picture, and put a broken picture in its place."""
+
+    def is_read():
+        try:
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            assert error.errno == errno.ENXIO
+            return False
+        return True
+
+    broken = pipe.with_suffix(".broken")
+    broken.write_bytes(saved(RGB, "PNG")[:200])
+    wait_until(is_read, lambda: f"nobody reads {pipe}")
+    broken.replace(pipe)
+
+
+# ---- what somebody does ----
+
+
+def search(page, caption):
+    page.locator("#caption textarea, #caption input").fill(caption)
+    page.locator("#caption button").click()
+    page.locator("#trail [aria-current]").filter(has_text=caption).wait_for()
+
+
+def answered(page, number=0):
+    """Return [(name, score)] of a column of answers."""
+    section = page.locator("#answers section").nth(number)
+    names = section.locator("img").evaluate_all("images => images.map(image => image.alt)")
+    return list(zip(names, map(float, section.locator(".score").all_inner_texts()), strict=True))
+
+
+def upload(page, file):
+    """Upload a file, or a dict of what it is called and holds."""
+    with page.expect_file_chooser() as chooser:
+        page.locator("#upload").click()
+    chooser.value.set_files(file)
+
+
+def called(name, content, kind="image/png"):
+    return {"name": name, "mimeType": kind, "buffer": content}
+
+
+def to_its_start(page, slider, in_link):
+    """Move a slider by the keyboard until the link says so: gradio sets it back within milliseconds of its showing."""
+    handle = page.locator(f"#{slider} input[type=range]")
+
+    def is_there():
+        handle.press("ArrowRight")
+        handle.press("Home")
+        page.wait_for_timeout(500)
+        return re.search(in_link, page.url)
+
+    wait_until(is_there, lambda: f"{slider} stays where it is: {page.url}")
+
+
+def reference(page):
+    return page.locator("#reference")
+
+
+def caption_of(page):
+    return page.locator("#caption textarea, #caption input")

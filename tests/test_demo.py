@@ -1,6 +1,5 @@
 """demo.py as somebody uses it: a real server, and a real browser that asks nobody but that server."""
 
-import errno
 import json
 import os
 import re
@@ -14,9 +13,8 @@ from combiner import Combiner, load_combined
 from searching import Question, Searcher, collect
 from src.base.files import PROJECT_ROOT
 from src.command.flags import CombiningOptions, RetrieverOptions
-from tests.demo_server import served
+from tests.demo_server import answered, called, caption_of, let_encode, reference, search, served, to_its_start, upload
 from tests.odd_pictures import RGB, black_png, saved
-from tests.processes import wait_until
 
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -84,23 +82,6 @@ def seen_while_encoding(server, browser, folder):
     return text
 
 
-def let_encode(pipe):
-    """Give whoever reads a pipe its end, which is no picture, and put a broken picture in its place."""
-
-    def is_read():
-        try:
-            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError as error:
-            assert error.errno == errno.ENXIO
-            return False
-        return True
-
-    broken = pipe.with_suffix(".broken")
-    broken.write_bytes(saved(RGB, "PNG")[:200])
-    wait_until(is_read, lambda: f"nobody reads {pipe}")
-    broken.replace(pipe)
-
-
 @pytest.fixture
 def page(server, browser, seen_while_encoding):
     """Yield a page of the demo, which must ask this machine alone and must meet no error."""
@@ -118,55 +99,6 @@ def page(server, browser, seen_while_encoding):
     assert "Traceback" not in server.said()[said:]
     assert page.evaluate("typeof hacked") == "undefined"
     page.close()
-
-
-# ---- what somebody does ----
-
-
-def search(page, caption):
-    page.locator("#caption textarea, #caption input").fill(caption)
-    page.locator("#caption button").click()
-    expect(page.locator("#trail [aria-current]")).to_contain_text(caption)
-
-
-def answered(page, number=0):
-    """Return [(name, score)] of a column of answers."""
-    section = page.locator("#answers section").nth(number)
-    names = section.locator("img").evaluate_all("images => images.map(image => image.alt)")
-    return list(zip(names, map(float, section.locator(".score").all_inner_texts()), strict=True))
-
-
-def upload(page, file):
-    """Upload a file, or a dict of what it is called and holds."""
-    with page.expect_file_chooser() as chooser:
-        page.locator("#upload").click()
-    chooser.value.set_files(file)
-
-
-def called(name, content, kind="image/png"):
-    return {"name": name, "mimeType": kind, "buffer": content}
-
-
-def to_its_start(page, slider, in_link):
-    """Move a slider by the keyboard until the link says so: gradio sets it back within milliseconds of its showing."""
-    handle = page.locator(f"#{slider} input[type=range]")
-    for _ in range(5):
-        handle.press("ArrowRight")
-        handle.press("Home")
-        try:
-            expect(page).to_have_url(re.compile(in_link), timeout=10_000)
-            return
-        except AssertionError:
-            continue
-    pytest.fail(f"{slider} stays where it is: {page.url}")
-
-
-def reference(page):
-    return page.locator("#reference")
-
-
-def caption_of(page):
-    return page.locator("#caption textarea, #caption input")
 
 
 # ---- what is so ----
@@ -343,6 +275,17 @@ def test_no_file_is_served(server, folder, seen_while_encoding):
             # The page itself answers for any other path.
             assert status >= 400 or "=" not in place, (place, file)
             assert not any(told in body for told in (SECRET.encode(), b"make_parser", b"\x89PNG")), (place, file)
+
+
+def test_the_browser_loads_nothing_from_elsewhere(server, browser, seen_while_encoding):
+    page = browser.new_page()
+    page.goto(server.address)
+    blocked = """() => new Promise(done => {
+        document.addEventListener("securitypolicyviolation", violation => done(violation.blockedURI));
+        new Image().src = "http://192.0.2.1/a.png";
+    })"""
+    assert page.evaluate(blocked) == "http://192.0.2.1/a.png"
+    page.close()
 
 
 def test_a_foreign_page_that_takes_this_machines_address_is_refused(server, seen_while_encoding):
