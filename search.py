@@ -86,6 +86,7 @@ from src.base.files import replacing, require_writable_files, write_json
 from src.base.signals import Stopping
 from src.command.page import captioned, page, picture, wall_row
 from src.command.text import text_table
+from src.models.facts import told_by_checkpoints
 from src.retrieval.collection import Collection, Searchable
 from src.retrieval.index import open_index, write_index
 from src.retrieval.qdrant import QdrantCollection, open_client, upload
@@ -224,6 +225,8 @@ def say_what_is_missing(questions: list[Question]) -> None:
 def main(argv=None):
     args = parse(argv)
     require_writable_files(args.json, args.csv, args.page)
+    told = told_by_checkpoints((args.clip_model_path, args.combiner_path), vars(args), args.given)
+    vars(args).update(told)
     questions = read_questions(args)
     if questions and args.qdrant is not None and processes() > 1:
         raise InputError("--qdrant under torchrun encodes and uploads; ask its questions in a command of one process")

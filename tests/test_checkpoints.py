@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import cirr_test_submission
 import clip_fine_tune
 import combiner_train
+import search
 import validate
 from src.base.errors import InputError
 from src.models.facts import read_facts
@@ -89,6 +90,16 @@ def test_submission_takes_what_checkpoints_tell(trained, world, tmp_path):
     arguments = ["--clip-model-path", str(tuned), "--combiner-path", str(combiner), "--submission-name", "mine"]
     cirr_test_submission.main([*paths_of(world, tmp_path), *arguments])
     assert len(list((tmp_path / "submission" / "CIRR").iterdir())) == 2
+
+
+def test_search_takes_what_checkpoints_tell(trained, world, tmp_path):
+    tuned, combiner = trained
+    paths = ["--output-path", tmp_path, "--num-workers", 0, "--pictures", world / "my_pictures", "--caption", "red"]
+    paths += ["--clip-model-path", tuned, "--combiner-path", combiner]
+    everything = ["--clip-model-name", world / "small_clip.pt", "--transform", "squarepad", *COMBINER]
+    for name, options in (("told", []), ("said", everything)):
+        search.main([str(part) for part in (*paths, *options, "--json", tmp_path / name)])
+    assert (tmp_path / "told").read_text() == (tmp_path / "said").read_text()
 
 
 def test_stage_2_takes_what_stage_1_tells(trained, world, tmp_path, capsys):
