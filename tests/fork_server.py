@@ -21,7 +21,6 @@ from types import SimpleNamespace
 import comet_ml  # noqa: F401  a run imports it late, which would cost each fork a second
 import torch
 import torch.distributed.run
-from clip.model import CLIP
 
 import cirr_test_submission
 import clip_fine_tune
@@ -29,6 +28,7 @@ import combiner_train
 import search
 import validate
 from src.base.workers import end_with_parent
+from src.models.openai_clip import CLIP
 from src.training.state import STATE_FILE
 from tests import formula, gradients
 

@@ -5,19 +5,35 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.commands import COMBINER, copy_project
+from tests.commands import COMBINER, copy_project, toy_options
 from tests.processes import python
 
 # Without a network: RN50x4 is the small CLIP, which clip's own download takes from a file and checks by its name.
 WITH_LOCAL_DOWNLOADS = """
-import runpy, sys, warnings
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import clip.clip
+import runpy, sys
+sys.path.insert(0, ".")
+from src.models.openai_clip import clip
 clip.clip._MODELS["RN50x4"] = sys.argv[1]
 sys.argv = sys.argv[2:]
-sys.path.insert(0, ".")
 runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+# As where setuptools 82 or none is installed. validate.py reads a CLIP and its tokens there.
+WITHOUT_SETUPTOOLS = """
+import sys
+
+class Missing:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("pkg_resources", "setuptools"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+sys.path.insert(0, ".")
+import validate
+validate.main(sys.argv[1:])
+try:
+    import pkg_resources
+except ModuleNotFoundError:
+    print("no pkg_resources left behind")
 """
 BARE = {
     "submission": ["cirr_test_submission.py"],
@@ -53,3 +69,11 @@ def test_bare_submission(project):
 def test_combiner_training_needs_no_dataset(project):
     (folder,) = (project / "models").iterdir()
     assert folder.name.startswith("combiner_trained_on_cirr_RN50x4_")
+
+
+def test_clip_without_setuptools(world, tmp_path):
+    command = "-W", "error", "-c", WITHOUT_SETUPTOOLS, "--dataset", "CIRR", *toy_options(world, tmp_path)
+    said = python(*command, check=False)
+    assert said.returncode == 0, said.stderr
+    assert "recall_at50 = " in said.stdout
+    assert said.stdout.endswith("no pkg_resources left behind\n")

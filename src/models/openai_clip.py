@@ -1,17 +1,38 @@
-"""OpenAI's CLIP through its own library, which warns when it is imported and rounds weights to fp16."""
+"""OpenAI's CLIP through its own library, which wants an old setuptools and rounds weights to fp16."""
 
+import contextlib
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
+import packaging.version
 from torch import Tensor, nn
 
 from src.base.errors import InputError, in_a_line
 from src.models.backbone import OPENAI_NORMALISATION, Backbone
 from src.models.weights import load_weights, read_weights
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it reads versions through pkg_resources, which says that it is deprecated
+
+@contextlib.contextmanager
+def _standing_in_for_pkg_resources() -> Iterator[None]:
+    """Give whoever imports `pkg_resources` meanwhile a module with `packaging` alone."""
+    # clip takes only that from it. setuptools 82 dropped pkg_resources, and importing an older one warns.
+    name = "pkg_resources"
+    real = sys.modules.get(name)
+    sys.modules[name] = ModuleType(name)
+    sys.modules[name].packaging = packaging
+    try:
+        yield
+    finally:
+        # Out again, since others ask by importing it whether it is there.
+        del sys.modules[name]
+        if real is not None:
+            sys.modules[name] = real
+
+
+with _standing_in_for_pkg_resources():
     import clip
     from clip.model import CLIP, build_model
 
