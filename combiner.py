@@ -14,7 +14,7 @@ from src.base.errors import InputError
 from src.command.flags import COMBINING_FUNCTIONS, CombiningOptions, RetrieverOptions
 from src.models.backbone import Backbone
 from src.models.facts import read_facts
-from src.models.weights import load_weights, read_weights, weights_digest
+from src.models.weights import load_weights, read_weights
 from utils import device
 
 
@@ -115,7 +115,7 @@ def load_combiner(
     dimensions = _dimensions(weights, path, backbone.dimension, projection_dim, hidden_dim)
     # Published checkpoints do not tell; any CLIP of the right size must do then.
     trained_on = read_facts(path).get("clip_weights")
-    if trained_on not in (None, weights_digest(backbone.model.state_dict())):
+    if trained_on not in (None, backbone.digest()):
         raise InputError(
             f"{path}: was trained on another CLIP; --clip-model-path has to name the one it was trained on"
         )

@@ -22,7 +22,6 @@ from src.base.signals import Stopping
 from src.command.run import new_run_folder, open_run
 from src.command.training_flags import RunOptions, TrainingPlan
 from src.models.facts import training_facts
-from src.models.weights import weights_digest
 from src.tasks.datasets import find_task
 from src.tasks.triplets import Split, Task
 from src.training.losses import contrastive_loss
@@ -298,8 +297,9 @@ def train_stage(
     training = Training(stage, optimizer, loader, task, plan)
     remarks = validation.retriever.skipping.remarks
     # What is left out belongs to them too: a run must not go on with other pictures than it began with.
-    weights = weights_digest(validation.retriever.backbone.model.state_dict())
-    facts = training_facts(options.hyper_parameters) | (facts or {}) | {"clip_weights": weights} | remarks
+    backbone = validation.retriever.backbone
+    clip = {"clip_weights": backbone.digest()} | ({"clip_network": backbone.network} if backbone.network else {})
+    facts = training_facts(options.hyper_parameters) | (facts or {}) | clip | remarks
     told = f"{task.name} {names.project}", options.comet, options.hyper_parameters, remarks
     triplets = len(loader.dataset)
     if not plan.save_training:

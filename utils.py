@@ -21,7 +21,7 @@ from src.base.memory import halving
 from src.command.flags import PRECISIONS
 from src.models.backbone import Backbone
 from src.models.registry import backbone_of, load_backbone
-from src.models.weights import weights_digest, write_checkpoint
+from src.models.weights import write_checkpoint
 from src.pictures.opening import require_present
 from src.retrieval.row_store import RowStore, file_key
 from src.tasks.registry import TASKS
@@ -217,9 +217,9 @@ class Encoder:
         return self._stores[place]
 
     def digest(self, encoder: str) -> str:
-        """Return the SHA-256 of the weights of a frozen encoder, "image" or "text"."""
+        """Return the SHA-256 of all that features of a frozen encoder, "image" or "text", depend on."""
         if encoder not in self._digests:
-            self._digests[encoder] = weights_digest(self.backbone.weights_of(encoder))
+            self._digests[encoder] = self.backbone.digest(encoder)
         return self._digests[encoder]
 
 
@@ -251,11 +251,11 @@ def read_data(task: Task, data_path: Path, *names: str, skip_missing: bool = Fal
 def load_clip(clip_model_name: str, clip_model_path: Path | None = None) -> Backbone:
     """Load a CLIP on the device, in fp32 and eval mode, with the weights of a stage-1 checkpoint over its own.
 
-    `clip_model_name` is a name that its library downloads, or a file: a plain state dict, OpenAI's TorchScript archive
-    or a stage-1 checkpoint. Raises InputError when either cannot be loaded.
+    `clip_model_name` is a name that its library downloads, or a file: a plain state dict, OpenAI's TorchScript archive,
+    a stage-1 checkpoint, or Hugging Face's, which its folder names too. Raises InputError when either cannot be loaded.
     """
     # A file needs no turn: all processes may read it at once.
-    if Path(clip_model_name).is_file():
+    if Path(clip_model_name).exists():
         backbone = load_backbone(clip_model_name)
     else:
         with distributed.in_turn():  # the first process downloads it
@@ -267,9 +267,11 @@ def load_clip(clip_model_name: str, clip_model_path: Path | None = None) -> Back
 
 def model_label(clip_model_name: str) -> str:
     """Return a CLIP's name as a part of a file name: a file's stem, or the name with dashes for slashes and colons."""
-    if Path(clip_model_name).is_file():
-        return Path(clip_model_name).stem
-    return clip_model_name.replace("/", "-").replace(":", "-")
+    # A name may have files among its parts.
+    whole = Path(clip_model_name).exists()
+    parts = [Path(part) for part in ([clip_model_name] if whole else clip_model_name.split(":"))]
+    said = [part.stem if part.is_file() else part.name if part.is_dir() else str(part) for part in parts]
+    return "-".join(said).replace("/", "-")
 
 
 # ---- training ----

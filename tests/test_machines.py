@@ -475,7 +475,10 @@ def _save(content):
         (lambda path: path.write_text("<!DOCTYPE html><html></html>"), "a web page; download the file again"),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid"), "`git lfs pull`"),
         (lambda path: path.write_bytes(b"\x1f\x8b" + bytes(30)), "a gzip archive; unpack it"),
-        (lambda path: path.write_bytes((20).to_bytes(8, "little") + b'{"a":1}' + bytes(30)), "a safetensors file"),
+        (
+            lambda path: path.write_bytes((20).to_bytes(8, "little") + b'{"a":1}' + bytes(30)),
+            "cannot be read as weights",
+        ),
         (lambda path: path.write_text("just some text, of no use to anybody"), "cannot be read as weights"),
     ],
 )

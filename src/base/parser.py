@@ -146,8 +146,21 @@ def file_path(text: str) -> Path:
 
 
 def name_or_file(text: str) -> str:
-    """Take a name, or the path of a file, made absolute."""
-    return str(Path(text).absolute()) if Path(text).is_file() else text
+    """Take a name, or the path of a file or of a folder with files of weights, made absolute.
+
+    So are such paths behind the colons of a name, as in open_clip:ViT-B-32:FILE.
+    """
+
+    def absolute(part):
+        path = Path(part)
+        # A folder may be called like a CLIP by chance.
+        with_weights = path.is_dir() and any(any(path.glob(f"*.{end}")) for end in ("safetensors", "bin"))
+        return str(path.absolute()) if part and (path.is_file() or with_weights) else part
+
+    if absolute(text) != text:
+        return absolute(text)
+    first, *parts = text.split(":")
+    return ":".join([first, *map(absolute, parts)])
 
 
 def part_of_a_file_name(text: str) -> str:

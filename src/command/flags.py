@@ -231,7 +231,10 @@ def add_dataset_option(
 def add_clip_options(parser: Parser, tuned: bool = True) -> None:
     """Add which CLIP, how pictures are prepared for it, and (`tuned`) the checkpoint to load over it."""
     group = parser.add_argument_group("CLIP")
-    help_text = "a name that clip.available_models() lists, or a file of CLIP weights"
+    help_text = (
+        "a name that clip.available_models() lists, open_clip:ARCHITECTURE:PRETRAINED_OR_FILE, or a file of CLIP"
+    )
+    help_text += " weights"
     group.add_argument("--clip-model-name", type=name_or_file, default="RN50x4", help=help_text)
     if tuned:
         group.add_argument(

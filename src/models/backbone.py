@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from src.models.weights import load_weights, read_weights
+from src.models.facts import require_network
+from src.models.weights import load_weights, read_weights, weights_digest
 
 ENCODERS = ("image", "text")
 
@@ -23,6 +24,19 @@ class Normalisation(NamedTuple):
 OPENAI_NORMALISATION = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
+class Tower(NamedTuple):
+    """What the weights of a transformer do not tell of it; the defaults are those of OpenAI's CLIPs."""
+
+    activation: str = "quick_gelu"
+    head_width: int = 64
+    """Numbers that a head of its attention takes."""
+
+    def told(self, encoder: str) -> list[str]:
+        """Return how the tower called `encoder` differs from OpenAI's, in words."""
+        activation = [f"{encoder} {self.activation}"] if self.activation != "quick_gelu" else []
+        return activation + ([f"{encoder} heads of {self.head_width}"] if self.head_width != 64 else [])
+
+
 class Backbone(ABC):
     """A CLIP: its encoders, its tokens, and what has to be known of its pictures and features.
 
@@ -33,6 +47,9 @@ class Backbone(ABC):
     normalisation: Normalisation
     trims_captions: bool
     """Whether what follows the end of a caption changes nothing of its feature, so that batches may be cut there."""
+
+    network: str = ""
+    """What decides its features and its weights do not tell, such as another activation; "" is as OpenAI's CLIPs."""
 
     def __init__(self, model: nn.Module):
         self.model = model
@@ -102,8 +119,14 @@ class Backbone(ABC):
         # Of one encoder alone: stage 1 with --encoder text must find the pictures' old features again.
         return {name: value for name, value in self.model.state_dict().items() if self.encoder_of(name) == encoder}
 
+    def digest(self, encoder: str | None = None) -> str:
+        """Return the SHA-256, in hexadecimal, of all that an encoder's features depend on; None is of both encoders."""
+        weights = self.model.state_dict() if encoder is None else self.weights_of(encoder)
+        return weights_digest(weights, self.network)
+
     def load_over(self, path: Path) -> None:
         """Load the weights of a stage-1 checkpoint over its own; raises InputError when they do not fit."""
+        require_network(path, self.network)
         load_weights(self.model, read_weights(path, self.key), path)
 
     def let_learn(self, encoders: Sequence[str]) -> None:

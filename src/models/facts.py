@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from src.base.errors import InputError
+from src.base.errors import InputError, in_a_line
 from src.base.parser import plain
 from src.pictures.padding import TRANSFORMS
 
@@ -29,6 +29,19 @@ def read_facts(path: Path) -> dict:
         return {}
     facts = content.get("facts") if isinstance(content, dict) else None
     return facts if isinstance(facts, dict) else {}
+
+
+def require_network(path: Path, network: str) -> None:
+    """Raise InputError when a checkpoint tells of another network than `network`, a Backbone's.
+
+    Its weights might fit all the same, and mean something else.
+    """
+    facts = read_facts(path)
+    # Checkpoints of the published code and files of other programs tell nothing.
+    if facts and facts.get("clip_network", "") != network:
+        told, own = (in_a_line(some) if some else "OpenAI's" for some in (facts.get("clip_network"), network))
+        name = f"--clip-model-name {facts.get('clip_model_name')}"
+        raise InputError(f"{path}: was trained with {name}, which is another network ({told}, not {own})")
 
 
 def told_by_checkpoints(paths: Iterable[Path | None], options: Mapping, given: Collection[str]) -> dict:

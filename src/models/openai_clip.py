@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from src.base.errors import InputError, in_a_line
 from src.models.backbone import OPENAI_NORMALISATION, Backbone
+from src.models.facts import require_network
 from src.models.weights import load_weights, read_weights
 
 
@@ -114,8 +115,14 @@ def _load_named(name: str) -> CLIP:
 
 
 def _load_file(path: str) -> CLIP:
-    """Load the CLIP whose weights a file holds; its shape is read from the weights."""
+    """Load the CLIP whose weights a file holds."""
     weights = read_weights(path, CLIP.__name__)
+    require_network(Path(path), OpenAIClip.network)
+    return built(weights, path)
+
+
+def built(weights: dict[str, Tensor], path: Path | str) -> CLIP:
+    """Return the CLIP of `weights`, read from `path`; its shape is read from them. Raises InputError for others."""
     try:
         model = build_model(dict(weights)).float()
     except Exception as error:  # what build_model raises for the weights of something else may be anything

@@ -4,9 +4,10 @@ from torch import nn
 
 from src.base.errors import InputError
 from src.models.backbone import Backbone
+from src.models.open_clip import OpenClip
 from src.models.openai_clip import OpenAIClip
 
-FAMILIES: tuple[type[Backbone], ...] = (OpenAIClip,)
+FAMILIES: tuple[type[Backbone], ...] = (OpenClip, OpenAIClip)
 """In the order in which they are asked whether a name or a model is theirs."""
 
 

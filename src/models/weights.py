@@ -15,6 +15,15 @@ from src.base.files import replacing
 
 
 def read_weights(path: Path | str, name: str) -> dict[str, Tensor]:
+    """Read a state dict as `read_state_dict` does; raises InputError also for one with Hugging Face's names."""
+    weights = read_state_dict(path, name)
+    if any(key.startswith(("vision_model.", "text_model.")) for key in weights):
+        takes = "--clip-model-name takes it as model.safetensors or pytorch_model.bin, beside its config.json"
+        raise InputError(f"{path}: a model of Hugging Face, whose weights have other names than a {name}'s; {takes}")
+    return weights
+
+
+def read_state_dict(path: Path | str, name: str) -> dict[str, Tensor]:
     """Read the state dict in the file at `path`, to the CPU: plain, under the key `name`, or a TorchScript archive's.
 
     Takes what other programs put around it off: the keys and prefixes in KEYS and PREFIXES. Never runs code from the
@@ -29,8 +38,6 @@ def read_weights(path: Path | str, name: str) -> dict[str, Tensor]:
         raise InputError(f"{path}: holds a {type(content).__name__} where weights of a {name} are expected")
     if not all(isinstance(key, str) and isinstance(tensor, torch.Tensor) for key, tensor in content.items()):
         raise InputError(f"{path}: holds {in_a_line(list(content))} where weights of a {name} are expected")
-    if any(key.startswith(("vision_model.", "text_model.")) for key in content):
-        raise InputError(f"{path}: a model of Hugging Face, whose weights have other names than a {name}'s")
     for prefix in (prefix for _ in PREFIXES for prefix in PREFIXES):  # they may be nested either way
         if all(key.startswith(prefix) for key in content):
             content = {key.removeprefix(prefix): tensor for key, tensor in content.items()}
@@ -62,9 +69,12 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path | str)
     model.load_state_dict(weights)
 
 
-def weights_digest(weights: dict[str, Tensor]) -> str:
-    """Return the SHA-256, in hexadecimal, of a state dict: its names, types, shapes and every value."""
-    digest = hashlib.sha256()
+def weights_digest(weights: dict[str, Tensor], network: str = "") -> str:
+    """Return the SHA-256, in hexadecimal, of a state dict: its names, types, shapes and every value.
+
+    `network` is what else decides a result.
+    """
+    digest = hashlib.sha256(network.encode())
     for name, tensor in weights.items():
         # Name, type and shape too: the same bytes could be cut into tensors differently.
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -83,10 +93,13 @@ def read_content(path: Path | str):
     foreign = _at_first_sight(path)
     if foreign:
         raise InputError(f"{path}: cannot be read as weights (it is {foreign})")
+    reader = _safetensors_reader(path) if _is_safetensors(path) else None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript is deprecated, and torn files make torch's reader wonder
-            if _is_torchscript(path):
+            if reader is not None:
+                return reader(path)
+            if is_torchscript(path):
                 return dict(torch.jit.load(path, map_location="cpu").state_dict())
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch's readers raise for a torn file may be anything
@@ -99,8 +112,6 @@ def _at_first_sight(path: Path) -> str | None:
         head = file.read(16)
     if not head:
         return "empty"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
-        return "a safetensors file; save it again with torch.save"
     found = (what for mark, what in NO_WEIGHTS.items() if head.lower().startswith(mark))
     return next(found, None)
 
@@ -117,6 +128,22 @@ NO_WEIGHTS = {
     b"7z": "a 7z archive; unpack it",
 }
 """{what a file begins with, in lower case: what it then is}"""
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as a safetensors file does: the length of a JSON object, and that."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+
+def _safetensors_reader(path):
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        needed = "a safetensors file needs `pip install safetensors`"
+        raise InputError(f"{path}: cannot be read as weights ({needed})") from None
+    return load_file
 
 
 def _said_by_reader(error: Exception) -> str:
@@ -148,7 +175,8 @@ def size_of(content) -> int:
     return sum(map(size_of, content)) if isinstance(content, (list, tuple)) else 0
 
 
-def _is_torchscript(path: Path) -> bool:
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, the form in which OpenAI alone publishes its CLIPs."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
