@@ -234,7 +234,7 @@ def add_clip_options(parser: Parser, tuned: bool = True) -> None:
     help_text = (
         "a name that clip.available_models() lists, open_clip:ARCHITECTURE:PRETRAINED_OR_FILE, or a file of CLIP"
     )
-    help_text += " weights"
+    help_text += " weights, or Hugging Face's folder of one"
     group.add_argument("--clip-model-name", type=name_or_file, default="RN50x4", help=help_text)
     if tuned:
         group.add_argument(

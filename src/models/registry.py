@@ -4,10 +4,11 @@ from torch import nn
 
 from src.base.errors import InputError
 from src.models.backbone import Backbone
+from src.models.hugging_face import HuggingFaceClip
 from src.models.open_clip import OpenClip
 from src.models.openai_clip import OpenAIClip
 
-FAMILIES: tuple[type[Backbone], ...] = (OpenClip, OpenAIClip)
+FAMILIES: tuple[type[Backbone], ...] = (OpenClip, HuggingFaceClip, OpenAIClip)
 """In the order in which they are asked whether a name or a model is theirs."""
 
 
