@@ -62,7 +62,8 @@ class OpenClip(Backbone):
         except ImportError as error:  # of what some architectures need beside it
             raise InputError(f"--clip-model-name {name}: needs `pip install {error.name}`") from None
         except Exception as error:  # what the library raises, and those below it, may be anything
-            raise InputError(f"--clip-model-name {name}: cannot be loaded ({in_a_line(error)})") from None
+            fault = f"cannot be loaded ({in_a_line(error)}); {PREFIX}{SOURCES[1]}:FOLDER downloads nothing"
+            raise InputError(f"--clip-model-name {name}: {fault}") from None
 
     @classmethod
     def _load(cls, library, architecture, weights):
@@ -192,13 +193,13 @@ def _library(name: str) -> ModuleType:
     except ImportError:
         needs = "needs open_clip; `pip install -r requirements-backbones.txt` installs it"
         raise InputError(f"--clip-model-name {name}: {needs}") from None
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warn when workers are forked
     return open_clip
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep open_clip from logging and warning; what matters of it is raised."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warn when workers are forked
+    """Keep open_clip from logging and warning; what matters is raised."""
     # With a handler of its own, the library's first word does not set up logging for the whole process.
     handler = logging.NullHandler()
     logging.getLogger().addHandler(handler)
@@ -220,8 +221,9 @@ def _require_fitting(library, architecture: str, weights: str, quick_gelu: bool)
             known = ", ".join(library.list_pretrained_tags_by_model(architecture)) or "none"
             raise InputError(f"{weights} is neither a file nor pretrained weights of {architecture} ({known})")
         wanted = bool(told.get("quick_gelu"))
-    if wanted != quick_gelu:
-        fitting = f"{architecture}-quickgelu" if wanted else architecture.removesuffix("-quickgelu")
+    fitting = f"{architecture}-quickgelu" if wanted else architecture.removesuffix("-quickgelu")
+    # One architecture is of the other kind than its only weights say, without a second one to take.
+    if wanted != quick_gelu and fitting != architecture:
         raise InputError(f"these weights were trained {'with' if wanted else 'without'} quick GELU; {fitting} has them")
 
 
