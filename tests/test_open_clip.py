@@ -237,6 +237,7 @@ def test_every_command(name, named, world, tmp_path, capsys):
     assert ".png" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(named, forks, world, tmp_path):
     flags = [*STAGE_1[:6], "--num-epochs", "2", "--clip-model-name", named["siglip"]]
     clip_fine_tune.main(flags_of(world, tmp_path / "one", *flags))
