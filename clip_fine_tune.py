@@ -3,7 +3,7 @@
     python clip_fine_tune.py --dataset CIRR --num-epochs 100 --batch-size 128 --save-training --save-best
 
 Options of its own: --encoder (which of CLIP's encoders learns), --learning-rate, --clip-bs (how much of a batch CLIP
-has in memory at a time; the batch stays one), and --image-cache.
+has in memory at a time; the batch stays one), and --image-cache. --clip-model-path goes on from tuned weights.
 With --encoder text the pictures' features never change, so they are extracted once.
 """
 
@@ -23,7 +23,7 @@ def make_parser() -> Parser:
     help_text = "pictures or captions of a batch that CLIP has in memory at once (default: the whole batch)"
     parser.add_argument("--clip-bs", type=count, help=help_text)
     training_flags.add_training_options(parser, batch_size=512, validation_frequency=1)
-    flags.add_clip_options(parser, tuned=False)
+    flags.add_clip_options(parser)
     flags.add_image_cache_option(parser)
     flags.add_common_options(parser)
     return parser
@@ -41,6 +41,7 @@ from retriever import load_retriever
 from src.base.distributed import command
 from src.command.run import FINE_TUNING
 from src.models.backbone import ENCODERS, Backbone
+from src.models.facts import told_by_checkpoints
 from src.training.gradient_caching import in_pieces
 from training import prepare, read_training_data, train_stage
 from utils import caption_tokens, device, element_wise_sum, to_device
@@ -136,6 +137,7 @@ class _OneEncoder(nn.Module):
 @command
 def main(argv=None):
     args = training_flags.parse_training(make_parser(), argv)
+    vars(args).update(told_by_checkpoints([args.clip_model_path], vars(args), args.given))
     torch.manual_seed(args.seed)
     data = read_training_data(training_flags.run_options(args))
     learning = LEARNING[args.encoder]

@@ -22,20 +22,21 @@ class Combiner(nn.Module):
     """C(image, text): a learned mixture of both features plus a convex combination of them (paper, section 3.3).
 
     State-dict names and shapes are those of the published checkpoints. `clip_feature_dim` is CLIP's, 640 for RN50x4.
+    `dropout` is the share of numbers that training sets to zero.
     """
 
-    def __init__(self, clip_feature_dim: int, projection_dim: int, hidden_dim: int):
+    def __init__(self, clip_feature_dim: int, projection_dim: int, hidden_dim: int, dropout: float = 0.5):
         super().__init__()
         self.text_projection_layer = nn.Linear(clip_feature_dim, projection_dim)
         self.image_projection_layer = nn.Linear(clip_feature_dim, projection_dim)
         self.combiner_layer = nn.Linear(2 * projection_dim, hidden_dim)
         self.output_layer = nn.Linear(hidden_dim, clip_feature_dim)
         # One module for three places, as published; dropout has no weights, so state dicts do not show it.
-        self.dropout = nn.Dropout(0.5)
+        self.dropout = nn.Dropout(dropout)
         self.dynamic_scalar = nn.Sequential(
             nn.Linear(2 * projection_dim, hidden_dim),
             nn.ReLU(),
-            nn.Dropout(0.5),
+            nn.Dropout(dropout),
             nn.Linear(hidden_dim, 1),
             nn.Sigmoid(),
         )

@@ -95,7 +95,7 @@ def main(argv=None):
     data = read_training_data(training_flags.run_options(args))
     retriever = load_retriever(flags.retriever_options(args), batch_size=args.clip_bs)
     # Behind CLIP, whose loading draws random numbers too: the order decides the first weights of a seed.
-    combiner = Combiner(retriever.backbone.dimension, args.projection_dim, args.hidden_dim).to(device)
+    combiner = Combiner(retriever.backbone.dimension, args.projection_dim, args.hidden_dim, args.dropout).to(device)
     # The rows are in memory, so workers would only copy them from process to process.
     loader, validation = prepare(data, retriever, TripletRows, num_workers=0)
 

@@ -262,7 +262,7 @@ class Training:
         batch_size = self.plan.batch_size
         # Every process needs all targets as negatives, else a batch would be as many small ones.
         everyones = distributed.gathered(targets, batch_size)
-        loss = contrastive_loss(predicted, everyones, first=distributed.share(batch_size).start)
+        loss = contrastive_loss(predicted, everyones, self.plan.scale, distributed.share(batch_size).start)
         # Weighed by the share: shares differ by one triplet where the batch does not divide.
         return loss * (len(predicted) / batch_size)
 

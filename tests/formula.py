@@ -19,9 +19,8 @@ def fill_with_sines(module, scale):
     module.load_state_dict(weights)
 
 
-def combiner_without_luck(*dimensions):
-    """Make a Combiner without dropout, its weights from the formula."""
-    combiner = Combiner(*dimensions)
-    combiner.dropout.p = combiner.dynamic_scalar[2].p = 0
+def combiner_without_luck(*sizes):
+    """Make a Combiner of these sizes and dropout, its weights from the formula."""
+    combiner = Combiner(*sizes)
     fill_with_sines(combiner, 0.05)
     return combiner

@@ -102,6 +102,16 @@ def test_search_takes_what_checkpoints_tell(trained, world, tmp_path):
     assert (tmp_path / "told").read_text() == (tmp_path / "said").read_text()
 
 
+def test_stage_1_goes_on_from_a_checkpoint_and_takes_what_it_tells(trained, world, tmp_path):
+    tuned, _ = trained
+    still = ["--learning-rate", "1e-30", "--clip-model-path", str(tuned)]
+    clip_fine_tune.main(["--dataset", "CIRR", *SHORT, *still, *paths_of(world, tmp_path)])
+    (again,) = tmp_path.glob("models/*/saved_models/tuned_clip_0.pt")
+    before, after = (read_weights(path, "CLIP") for path in (tuned, again))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert read_facts(again)["transform"] == "squarepad"
+
+
 def test_stage_2_takes_what_stage_1_tells(trained, world, tmp_path, capsys):
     tuned, _ = trained
     with pytest.raises(SystemExit):

@@ -94,5 +94,5 @@ def test_fine_tuning_follows_the_reference(encoder, golden, shared, cut_data, ru
 
 def test_combiner_training_follows_the_reference(golden, checkpoints, cut_data, run_folder, finish):
     recipe = ["--projection-dim", "64", "--hidden-dim", "128", "--combiner-lr", "1e-3", *RECIPE]
-    finish("combiner_train", *recipe, *checkpoints["sum"], *cut_data, without_luck=True)
+    finish("combiner_train", *recipe, "--dropout", "0", *checkpoints["sum"], *cut_data, without_luck=True)
     assert_followed(run_folder(), golden("training")["combiner_train_no_dropout"])

@@ -153,6 +153,15 @@ def test_other_data_and_fewer_epochs_are_refused_and_leave_the_run_alone(world, 
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_a_run_from_before_an_option_has_its_default(world, refused, tmp_path):
+    run = flags_and_folder("combiner_train", world, tmp_path, "--num-epochs", "1")
+    path = run / "training_hyperparameters.json"
+    path.write_text(json.dumps({name: of for name, of in json.loads(path.read_text()).items() if name != "dropout"}))
+    assert "--dropout 0.5, not 0.2" in refused("combiner_train", "--resume", run, "--dropout", "0.2")
+    combiner_train.main(["--resume", str(run), "--num-epochs", "2"])
+    assert json.loads(path.read_text())["dropout"] == 0.5
+
+
 def test_a_run_that_saved_nothing_cannot_go_on(world, refused, tmp_path):
     arguments = [flag for flag in flags_of("clip_fine_tune", "CIRR", world, tmp_path) if flag != "--save-training"]
     clip_fine_tune.main([*arguments, "--num-epochs", "1"])

@@ -209,5 +209,6 @@ def test_two_runs_of_one_second_get_two_folders(options, tmp_path, monkeypatch):
     assert names == [stamped, f"{stamped}_2"]
 
 
-def test_dropout_of_the_combiner_is_a_half():
-    assert {module.p for module in Combiner(4, 4, 4).modules() if isinstance(module, nn.Dropout)} == {0.5}
+@pytest.mark.parametrize(("given", "found"), [((), 0.5), ((0.2,), 0.2)])
+def test_dropout_of_the_combiner_is_a_half_unless_given(given, found):
+    assert {module.p for module in Combiner(4, 4, 4, *given).modules() if isinstance(module, nn.Dropout)} == {found}

@@ -17,6 +17,7 @@ from src.base.parser import (
     name_or_file,
     one_or_more,
     part_of_a_file_name,
+    share,
     usable_cores,
 )
 from src.command.comet import CometOptions
@@ -125,7 +126,7 @@ def retriever_options(args: Namespace) -> RetrieverOptions:
     """Return the part of a command's options that `retriever.load_retriever` takes."""
     return RetrieverOptions(
         args.clip_model_name,
-        getattr(args, "clip_model_path", None),
+        args.clip_model_path,
         args.transform,
         args.target_ratio,
         feature_cache_folder(args),
@@ -228,18 +229,16 @@ def add_dataset_option(
     parser.add_argument("--dataset", type=dataset_name(names), default=default, required=required, help=help_text)
 
 
-def add_clip_options(parser: Parser, tuned: bool = True) -> None:
-    """Add which CLIP, how pictures are prepared for it, and (`tuned`) the checkpoint to load over it."""
+def add_clip_options(parser: Parser) -> None:
+    """Add which CLIP, the checkpoint to load over it, and how pictures are prepared for it."""
     group = parser.add_argument_group("CLIP")
     help_text = (
         "a name that clip.available_models() lists, open_clip:ARCHITECTURE:PRETRAINED_OR_FILE, or a file of CLIP"
     )
     help_text += " weights, or Hugging Face's folder of one"
     group.add_argument("--clip-model-name", type=name_or_file, default="RN50x4", help=help_text)
-    if tuned:
-        group.add_argument(
-            "--clip-model-path", type=existing_file, help="checkpoint of stage 1 to load over --clip-model-name"
-        )
+    help_text = "checkpoint of stage 1 to load over --clip-model-name"
+    group.add_argument("--clip-model-path", type=existing_file, help=help_text)
     group.add_argument("--transform", choices=tuple(TRANSFORMS), default="targetpad", help="how pictures become square")
     group.add_argument(
         "--target-ratio", type=one_or_more, default=1.25, help="targetpad pads pictures whose sides have a larger ratio"
@@ -254,7 +253,10 @@ def add_combiner_options(parser: Parser, trained: bool = True) -> None:
         # A checkpoint knows its dimensions; only a new Combiner needs the published ones.
         default = None if trained else published
         group.add_argument(flag, type=count, default=default, help=f"size of the Combiner's two {what}{whose}")
-    if trained:
+    if not trained:
+        help_text = "share of the Combiner's numbers that a step sets to zero"
+        group.add_argument("--dropout", type=share, default=0.5, help=help_text)
+    else:
         # Any case, as the published command takes it.
         names = any_case(*COMBINING_FUNCTIONS)
         help_text = "how picture and caption become a query: " + ", ".join(COMBINING_FUNCTIONS)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from src.base.errors import InputError
 from src.base.files import read_json
-from src.base.parser import Parser, count, existing_file, file_path, hyper_parameters, plain
+from src.base.parser import Parser, count, existing_file, file_path, hyper_parameters, plain, positive
 from src.command.comet import CometOptions
 from src.command.flags import comet_options
 from src.tasks.registry import TASKS
@@ -17,6 +17,8 @@ def add_training_options(parser: Parser, batch_size: int, validation_frequency: 
     group = parser.add_argument_group("training")
     group.add_argument("--num-epochs", type=count, default=300, help="passes over the triplets")
     group.add_argument("--batch-size", type=count, default=batch_size, help="triplets a step")
+    help_text = "what cosine similarities are multiplied by in the loss"
+    group.add_argument("--scale", type=positive, default=100.0, help=help_text)
     help_text = "validate every so many epochs"
     group.add_argument("--validation-frequency", type=count, default=validation_frequency, help=help_text)
     help_text = "save weights at each validation, and after each epoch what --resume needs"
@@ -42,7 +44,7 @@ def parse_training(parser: Parser, argv: list[str] | None = None) -> Namespace:
     args = parser.parse_args(argv)
     if args.resume is not None:
         try:
-            _take_over(args, {action.dest for action in parser._actions if action.type in (file_path, existing_file)})
+            _take_over(args, parser)
         except InputError as error:
             parser.error(str(error))
     # Not required by argparse: with --resume the run says it.
@@ -51,18 +53,20 @@ def parse_training(parser: Parser, argv: list[str] | None = None) -> Namespace:
     return args
 
 
-def _take_over(args: Namespace, paths: set[str]) -> None:
-    """Give `args` the options of the run to resume where the command says nothing; `paths` names those of type Path."""
+def _take_over(args: Namespace, parser: Parser) -> None:
+    """Give `args` the options of the run to resume where the command says nothing."""
     if not args.resume.is_dir():
         raise InputError(f"--resume {args.resume}: no such folder")
     path = args.resume / "training_hyperparameters.json"
     if not path.is_file():
         raise InputError(f"--resume {args.resume}: not a run folder, it has no {path.name}")
-    options = read_json(path, dict)
-    # The options of a command are its signature: stage 1 and stage 2 differ in them.
-    foreign = sorted(options.keys() ^ hyper_parameters(args).keys())
+    kept, known = read_json(path, dict), hyper_parameters(args)
+    # The options of a command are its signature: each stage has some that the other lacks.
+    foreign = sorted(kept.keys() - known.keys())
     if foreign:
         raise InputError(f"--resume {args.resume}: a run of another command, whose options differ in {foreign[0]}")
+    # A run that was begun before there was an option had what is its default now.
+    options = {name: plain(parser.get_default(name)) for name in known} | kept
     if not options["save_training"]:
         raise InputError(f"--resume {args.resume}: a run without --save-training left nothing to go on from")
     flags = {name: f"--{name.replace('_', '-')}" for name in options}
@@ -76,6 +80,7 @@ def _take_over(args: Namespace, paths: set[str]) -> None:
             f"--resume {args.resume}: the run has "
             + ", ".join(f"{flags[name]} {options[name]}, not {plain(getattr(args, name))}" for name in other)
         )
+    paths = {action.dest for action in parser._actions if action.type in (file_path, existing_file)}
     for name in options.keys() - args.given:
         value = options[name]
         # JSON keeps paths as text.
@@ -92,6 +97,8 @@ class TrainingPlan(NamedTuple):
     seed: int
     save_training: bool
     save_best: bool
+    scale: float = 100
+    """What cosine similarities are multiplied by in the loss."""
 
 
 def training_plan(args: Namespace) -> TrainingPlan:
