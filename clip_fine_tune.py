@@ -43,6 +43,7 @@ from src.command.run import FINE_TUNING
 from src.models.backbone import ENCODERS, Backbone
 from src.models.facts import told_by_checkpoints
 from src.training.gradient_caching import in_pieces
+from src.training.losses import Bank
 from training import prepare, read_training_data, train_stage
 from utils import caption_tokens, device, element_wise_sum, to_device
 
@@ -57,12 +58,13 @@ class FineTuning(nn.Module):
         self,
         backbone: Backbone,
         learning: tuple[str, ...],
-        picture_features: Tensor | None = None,
+        picture_features: Tensor | Bank | None = None,
         clip_bs: int | None = None,
     ):
         """`learning` names the encoders that learn.
 
-        `picture_features` [pictures, dim] of all that the triplets name stand in for images whose encoder is frozen.
+        `picture_features` [pictures, dim] of all that the triplets name stand in for images whose encoder is frozen; a
+        Bank of them is what --negatives bank needs.
         `clip_bs` is how many pictures or captions CLIP encodes at a time, None for all of a batch.
         """
         super().__init__()
@@ -150,6 +152,8 @@ def main(argv=None):
     # Before anything is encoded, so that a full disk is found first.
     retriever.keep_decoded([pictures, *validation.pictures.values()])
     picture_features = retriever.encoder.pictures(pictures) if "image" in frozen else None
+    if args.negatives == "bank":
+        picture_features = Bank(picture_features)
     stage = FineTuning(retriever.backbone, learning, picture_features, args.clip_bs)
     weights = [weight for weight in stage.parameters() if weight.requires_grad]
     # Published betas and eps; the fused step gives the same up to rounding.

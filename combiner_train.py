@@ -35,6 +35,7 @@ from src.base.distributed import command
 from src.command.run import COMBINER_TRAINING
 from src.models.facts import told_by_checkpoints
 from src.tasks.triplets import Task
+from src.training.losses import Bank
 from training import prepare, read_training_data, train_stage
 from utils import Encoder, autocast, device
 
@@ -44,8 +45,11 @@ class CombinerTraining(nn.Module):
 
     names = COMBINER_TRAINING
 
-    def __init__(self, combiner: Combiner, picture_features: Tensor, caption_features: Tensor, texts: list[str]):
-        """`picture_features` [pictures, dim]; `caption_features` [texts, dim], a row for each of `texts`."""
+    def __init__(self, combiner: Combiner, picture_features: Tensor | Bank, caption_features: Tensor, texts: list[str]):
+        """`picture_features` [pictures, dim]; `caption_features` [texts, dim], a row for each of `texts`.
+
+        A Bank of the pictures is what --negatives bank needs.
+        """
         super().__init__()
         self.combiner = combiner
         self.picture_features = picture_features
@@ -100,7 +104,10 @@ def main(argv=None):
     loader, validation = prepare(data, retriever, TripletRows, num_workers=0)
 
     with autocast(args.precision):
-        stage = CombinerTraining(combiner, *encode_triplets(loader.dataset, data.task, retriever.encoder))
+        picture_features, *of_texts = encode_triplets(loader.dataset, data.task, retriever.encoder)
+    if args.negatives == "bank":
+        picture_features = Bank(picture_features)
+    stage = CombinerTraining(combiner, picture_features, *of_texts)
     optimizer = torch.optim.Adam(combiner.parameters(), lr=args.combiner_lr, fused=True)
     facts = {"projection_dim": args.projection_dim, "hidden_dim": args.hidden_dim}
     train_stage(stage, optimizer, loader, validation, data, facts)

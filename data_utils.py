@@ -10,8 +10,9 @@ import torchvision.transforms.functional as TF
 from torch.utils.data import Dataset
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
+from src.base import distributed
 from src.base.errors import require_one_of
-from src.base.files import PROJECT_ROOT
+from src.base.files import PROJECT_ROOT, originals
 from src.models.backbone import OPENAI_NORMALISATION, Normalisation
 from src.pictures.cache import ImageCache
 from src.pictures.opening import opened, require_affordable, require_present
@@ -251,6 +252,8 @@ class Batch(NamedTuple):
     """The captions of all triplets of the batch, not of the share alone, since all of them draw."""
     images: torch.Tensor | None = None
     """The share's pictures [pictures, 3, dim, dim]."""
+    all_targets: torch.Tensor | None = None
+    """Rows [batch] of the targets of the whole batch, in all pictures that the triplets name."""
 
 
 class TripletRows(Dataset):
@@ -262,26 +265,34 @@ class TripletRows(Dataset):
         preprocess: Callable,
         cache: ImageCache | None = None,
         share: slice = slice(None),
+        distinct: bool = False,
     ):
-        """`share` says which triplets of each batch are this process's."""
+        """`share` says which triplets of each batch are this process's, `distinct` that equal files are one row."""
         triplets = [triplet for split in splits for triplet in split.triplets]
         paths = {name: path for split in splits for name, path in split.pictures.items()}
         # Only named pictures are opened or encoded, in the order of the triplets.
         named = dict.fromkeys(name for triplet in triplets for name in (triplet.reference, triplet.targets[0]))
-        self.pictures = Pictures({name: paths[name] for name in named}, preprocess, cache)
+        named = {name: paths[name] for name in named}
+        first = _first_of_equals(named) if distinct else {name: name for name in named}
+        kept = {name: path for name, path in named.items() if first[name] == name}
+        self.pictures = Pictures(kept, preprocess, cache)
         self.captions = [triplet.captions for triplet in triplets]
         self.share = share
-        row = {name: row for row, name in enumerate(named)}
-        self.rows = torch.tensor(
-            [[row[triplet.reference] for triplet in triplets], [row[triplet.targets[0]] for triplet in triplets]]
-        )
+        row = {name: row for row, name in enumerate(kept)}
+        ends = [triplet.reference for triplet in triplets], [triplet.targets[0] for triplet in triplets]
+        self.rows = torch.tensor([[row[first[name]] for name in names] for names in ends])
 
     def __len__(self):
         return len(self.captions)
 
     def __getitem__(self, numbers: list[int]) -> Batch:
         references, targets = self.rows[:, numbers[self.share]]
-        return Batch(references, targets, [self.captions[number] for number in numbers])
+        return Batch(references, targets, [self.captions[number] for number in numbers], None, self.rows[1, numbers])
+
+
+def _first_of_equals(paths: dict[str, Path]) -> dict[str, str]:
+    """Return {name: the first name with the same bytes}; one process of a job reads the files for all."""
+    return distributed.broadcast(originals(paths) if distributed.is_first() else None)
 
 
 class TripletImages(TripletRows):
@@ -291,4 +302,5 @@ class TripletImages(TripletRows):
         batch = super().__getitem__(numbers)
         # Half of a batch's pictures may be another triplet's too: each goes through CLIP once.
         distinct, (references, targets) = torch.stack((batch.references, batch.targets)).unique(return_inverse=True)
-        return Batch(references, targets, batch.captions, self.pictures.images(distinct.tolist()))
+        images = self.pictures.images(distinct.tolist())
+        return batch._replace(references=references, targets=targets, images=images)

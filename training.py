@@ -103,7 +103,7 @@ def prepare(
     plan = data.options.plan
     splits = [retriever.usable(split) for split in data.train.values()]
     share = distributed.share(plan.batch_size)
-    triplets = batches(splits, retriever.preprocess, retriever.image_cache, share)
+    triplets = batches(splits, retriever.preprocess, retriever.image_cache, share, plan.distinct_pictures)
     loader = training_loader(triplets, plan.batch_size, num_workers, plan.seed)
     return loader, Validation(data.task, data.val, retriever)
 
@@ -191,7 +191,7 @@ class Training:
         with Bar(self.loader) as bar:
             for step, batch in enumerate(bar, start=epoch * len(self.loader)):
                 texts = self._texts(batch.captions)[distributed.share(self.plan.batch_size)]
-                loss = self.train_step(self.stage.inputs(batch, texts))
+                loss = self.train_step(self.stage.inputs(batch, texts), batch.all_targets.to(device))
                 if not loss.isfinite():
                     raise InputError(f"epoch {epoch}, step {step}: the loss is {loss.item()}")
                 update_train_running_results(results, loss, len(batch.captions))
@@ -208,9 +208,10 @@ class Training:
             texts.append(variants[int(len(variants) * self.state.draws.random())] if len(variants) > 1 else variants[0])
         return texts
 
-    def train_step(self, inputs: tuple) -> Tensor:
+    def train_step(self, inputs: tuple, all_targets: Tensor | None = None) -> Tensor:
         """Take one step of the optimizer on what `stage.inputs` gave; return the batch's loss.
 
+        `all_targets` [batch] are the rows of the whole batch's targets, which a bank and --mask-same-target need.
         Until the first one was taken, a batch that does not fit into memory is taken in ever smaller pieces, where the
         stage can, and a line says in which. Raises InputError when it does not fit all the same, and when the pieces
         that were given by hand are too large.
@@ -218,7 +219,7 @@ class Training:
         fitting = None
         while True:
             try:
-                loss = self._backward(inputs)
+                loss = self._backward(inputs, all_targets)
                 break
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
@@ -234,10 +235,10 @@ class Training:
         self._stepped = True
         return distributed.summed(loss)
 
-    def _backward(self, inputs) -> Tensor:
+    def _backward(self, inputs, all_targets) -> Tensor:
         # The backward pass stays outside of autocast, as torch wants it.
         with autocast(self.plan.precision, training=True):
-            loss = self._loss(*self.module(inputs))
+            loss = self._loss(*self.module(inputs), all_targets)
         self.state.optimizer.zero_grad()
         self.state.scaler.scale(loss).backward()
         return loss.detach()
@@ -257,14 +258,20 @@ class Training:
         pieces = f"CLIP takes {size} pictures or captions at once (--clip-bs {size} saves the search)"
         print(f"--batch-size {self.plan.batch_size}: the memory is full; {pieces}", file=sys.stderr, flush=True)
 
-    def _loss(self, predicted, targets):
+    def _loss(self, predicted, targets, all_targets):
         """Return this process's part of the batch's loss, which is their sum: own queries, everyone's targets."""
-        batch_size = self.plan.batch_size
-        # Every process needs all targets as negatives, else a batch would be as many small ones.
-        everyones = distributed.gathered(targets, batch_size)
-        loss = contrastive_loss(predicted, everyones, self.plan.scale, distributed.share(batch_size).start)
+        plan, mine = self.plan, distributed.share(self.plan.batch_size)
+        if plan.negatives == "bank":
+            # Every process has the whole bank, so nothing is exchanged.
+            loss = contrastive_loss(predicted, self.stage.picture_features.unit, plan.scale, all_targets[mine])
+        else:
+            # Every process needs all targets as negatives, else a batch would be as many small ones.
+            everyones = distributed.gathered(targets, plan.batch_size)
+            labels = torch.arange(mine.start, mine.stop, device=predicted.device)
+            pictures = all_targets if plan.mask_same_target else None
+            loss = contrastive_loss(predicted, everyones, plan.scale, labels, pictures)
         # Weighed by the share: shares differ by one triplet where the batch does not divide.
-        return loss * (len(predicted) / batch_size)
+        return loss * (len(predicted) / plan.batch_size)
 
     def validate(self, validation: Validation) -> dict[str, float]:
         """Return the columns of validation_metrics.csv, of the stage as it is now."""

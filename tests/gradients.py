@@ -14,9 +14,11 @@ from src.command.training_flags import TrainingPlan
 from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip, random_clip
 from src.tasks.registry import TASKS
+from src.training.losses import Bank
 from training import Training
 
-BATCH = 13
+BATCH, PICTURES = 13, 20
+SCALE = 7.0
 WORDS = 512
 """Of a small vocabulary: each has a row of gradients, which processes exchange and tests compare."""
 RESNET = (32, 64, (1, 1, 1, 1), 8, None, 77, WORDS, 64, 1, 1)
@@ -24,21 +26,27 @@ TRANSFORMER = (32, 64, 1, 64, 16, 77, WORDS, 64, 1, 1)
 
 
 def main(arguments):
-    """Write {name: gradient} to a path: of "combiner", "resnet" or "transformer", --clip-bs, --precision or fp64."""
-    path, model, clip_bs, precision = arguments
-    distributed.joining(lambda _: gradients(path, model, None if clip_bs == "None" else int(clip_bs), precision))(None)
+    """Write {name: gradient} to a path: of a model, --clip-bs, --precision or fp64, and perhaps of other negatives.
+
+    A model is "combiner", "resnet", "transformer" or, with frozen pictures, "text"; negatives are "bank" or "masked".
+    """
+    path, model, clip_bs, precision, *negatives = arguments
+    clip_bs = None if clip_bs == "None" else int(clip_bs)
+    distributed.joining(lambda _: gradients(path, model, clip_bs, precision, *negatives))(None)
 
 
-def gradients(path, model, clip_bs, precision):
+def gradients(path, model, clip_bs, precision, negatives="batch"):
     """Take one step and write its gradients and its loss, from the first process."""
-    torch.manual_seed(0)
-    stage = combiner_stage() if model == "combiner" else clip_stage(model, clip_bs, precision)
+    stage = stage_of(model, clip_bs, precision, negatives)
     optimizer = torch.optim.SGD(stage.trained.parameters(), lr=0)
     plan = plan_of(BATCH, "auto" if precision == "fp64" else precision)
+    if negatives != "batch":
+        other = {"negatives": "bank"} if negatives == "bank" else {"mask_same_target": True}
+        plan = plan._replace(scale=SCALE, **other)
     training = Training(stage.train(), optimizer, None, TASKS["CIRR"], plan)
     scaler = training.state.scaler
     scaler.load_state_dict(scaler.state_dict() | {"scale": 64.0})
-    loss = training.train_step(share_of_batch(model))
+    loss = training.train_step(share_of_batch(model), picture_rows()[1])
     assert precision != "fp16" or scaler.get_scale() == 64  # an overflow would have halved it
     found = {name: value.grad for name, value in stage.trained.named_parameters() if value.grad is not None}
     if distributed.is_first():
@@ -50,11 +58,18 @@ def plan_of(batch_size, precision="auto"):
     return TrainingPlan(1, batch_size, 1, precision, seed=0, save_training=False, save_best=False)
 
 
-def combiner_stage():
-    return CombinerTraining(Combiner(32, 24, 40).double(), None, None, [])
+def stage_of(model, clip_bs=None, precision="fp64", negatives="batch"):
+    """Make a stage, the same in every process."""
+    torch.manual_seed(0)
+    features = Bank(picture_features()) if negatives == "bank" else picture_features()
+    if model == "combiner":
+        dropout = 0.5 if negatives == "batch" else 0
+        return CombinerTraining(Combiner(32, 24, 40, dropout).double(), features, None, [])
+    learning = ("text",) if model == "text" else ENCODERS
+    return clip_stage(model, clip_bs, precision, learning, features)
 
 
-def clip_stage(model, clip_bs, precision):
+def clip_stage(model, clip_bs, precision, learning, features):
     clip_model = random_clip(*(RESNET if model == "resnet" else TRANSFORMER)).eval()
     if precision == "fp64":
         clip_model.double()
@@ -62,17 +77,28 @@ def clip_stage(model, clip_bs, precision):
     for name, weights in clip_model.named_parameters():
         if name.endswith("bn3.weight"):  # zeros would leave a block without gradients
             nn.init.ones_(weights)
-    return FineTuning(OpenAIClip(clip_model), ENCODERS, clip_bs=clip_bs)
+    return FineTuning(OpenAIClip(clip_model), learning, features, clip_bs)
 
 
 def share_of_batch(model):
     """Return this process's part of a batch that is always the same, as the stage takes it."""
     draws = torch.Generator().manual_seed(1)
     rows = distributed.share(BATCH)
+    references, targets = picture_rows()[:, rows]
     if model == "combiner":
-        return tuple(torch.randn(3, BATCH, 32, generator=draws, dtype=torch.double)[:, rows])
-    images = torch.randn(20, 3, 64, 64, generator=draws, dtype=torch.double)
-    references, targets = torch.randint(20, (2, BATCH), generator=draws)[:, rows]
+        features = torch.randn(BATCH, 32, generator=draws, dtype=torch.double)[rows]
+        return picture_features()[references], picture_features()[targets], features
+    images = torch.randn(PICTURES, 3, 64, 64, generator=draws, dtype=torch.double)
     tokens = torch.randint(1, WORDS - 1, (BATCH, 9), generator=draws)
     tokens[:, -1] = WORDS - 1  # the end of text, which CLIP finds as the highest number
-    return images, references, targets, tokens[rows]
+    return None if model == "text" else images, references, targets, tokens[rows]
+
+
+def picture_rows():
+    """Return the rows [2, batch] of references and targets, some of them the same."""
+    return torch.randint(PICTURES, (2, BATCH), generator=torch.Generator().manual_seed(2))
+
+
+def picture_features():
+    """Return features [pictures, dim] of frozen pictures, of any length."""
+    return 3 * torch.randn(PICTURES, 32, generator=torch.Generator().manual_seed(3), dtype=torch.double)

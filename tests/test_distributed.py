@@ -72,6 +72,22 @@ def test_one_encoder_learns_alike(encoder, forks, alone, world, tmp_path):
     assert_alike(only_run(tmp_path), expected)
 
 
+@pytest.mark.parametrize(
+    ("command", "negatives"),
+    [
+        ("clip_fine_tune", ["--encoder", "text", "--negatives", "bank"]),
+        ("clip_fine_tune", ["--mask-same-target"]),
+        ("combiner_train", ["--negatives", "bank"]),
+    ],
+)
+def test_other_negatives_train_alike(command, negatives, forks, alone, world, tmp_path):
+    short = [*negatives, "--num-epochs", "3"]
+    expected = alone(command, "CIRR", *short)
+    flags = flags_of(command, "CIRR", world, tmp_path, *short, "--clip-bs", "5")
+    assert forks.run(command, flags, processes=4) == 0, forks.said()
+    assert_alike(only_run(tmp_path), expected)
+
+
 @pytest.fixture(scope="module")
 def whole_gradients(forks, tmp_path_factory):
     """Return {model: gradients} of one process that takes the whole batch at once."""
@@ -128,7 +144,7 @@ def test_a_loss_in_pieces_is_the_whole_one(monkeypatch, device):
     for at_once in (10, 4):
         monkeypatch.setattr("src.training.losses.QUERIES_AT_ONCE", at_once)
         predicted, targets = features.clone().requires_grad_()
-        loss = contrastive_loss(predicted[2:9], targets, first=2)
+        loss = contrastive_loss(predicted[2:9], targets, labels=torch.arange(2, 9, device=device))
         results.append((loss, *torch.autograd.grad(loss, (predicted, targets))))
     for whole, pieces in zip(*results, strict=True):
         torch.testing.assert_close(pieces, whole)

@@ -102,7 +102,15 @@ def flags_and_folder(command, world, output, *extra):
     return only_run(output)
 
 
-@pytest.mark.parametrize(("command", "extra"), [("clip_fine_tune", ()), ("combiner_train", ("--save-best",))])
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        ("clip_fine_tune", ()),
+        ("combiner_train", ("--save-best",)),
+        ("clip_fine_tune", ("--encoder", "text", "--negatives", "bank", "--scale", "50")),
+        ("combiner_train", ("--negatives", "bank", "--dropout", "0.2")),
+    ],
+)
 def test_a_finished_run_goes_on_with_more_epochs(command, extra, forks, whole_run, world, tmp_path):
     expected = whole_run(command, "CIRR", *extra)
     assert forks.run(command, [*flags_of(command, "CIRR", world, tmp_path, *extra), "--num-epochs", "2"]) == 0

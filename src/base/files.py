@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -192,6 +193,16 @@ def _by_hand(file) -> str:
     while block := file.read(2**20):
         digest.update(block)
     return digest.hexdigest()
+
+
+def originals(paths: dict[str, Path]) -> dict[str, str]:
+    """Return {name: the first name whose file has the same bytes} for files {name: file}."""
+    sizes = {name: path.stat().st_size for name, path in paths.items()}
+    sharing = Counter(sizes.values())
+    first = {}
+    # Few files have the size of another, so few are read.
+    digests = {name: file_digest(path) if sharing[sizes[name]] > 1 else "" for name, path in paths.items()}
+    return {name: first.setdefault((sizes[name], digests[name]), name) for name in paths}
 
 
 def time_stamp() -> str:

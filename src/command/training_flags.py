@@ -11,6 +11,8 @@ from src.command.comet import CometOptions
 from src.command.flags import comet_options
 from src.tasks.registry import TASKS
 
+NEGATIVES = ("batch", "bank")
+
 
 def add_training_options(parser: Parser, batch_size: int, validation_frequency: int) -> None:
     """Add what both stages take, with the published defaults of the stage."""
@@ -19,6 +21,10 @@ def add_training_options(parser: Parser, batch_size: int, validation_frequency: 
     group.add_argument("--batch-size", type=count, default=batch_size, help="triplets a step")
     help_text = "what cosine similarities are multiplied by in the loss"
     group.add_argument("--scale", type=positive, default=100.0, help=help_text)
+    help_text = "what a query's target is told from: the batch's targets, or all training pictures (a frozen encoder's)"
+    group.add_argument("--negatives", choices=NEGATIVES, default="batch", help=help_text)
+    help_text = "the picture of a query's target, met again as another triplet's target, is no negative"
+    group.add_argument("--mask-same-target", action="store_true", help=help_text)
     help_text = "validate every so many epochs"
     group.add_argument("--validation-frequency", type=count, default=validation_frequency, help=help_text)
     help_text = "save weights at each validation, and after each epoch what --resume needs"
@@ -50,6 +56,11 @@ def parse_training(parser: Parser, argv: list[str] | None = None) -> Namespace:
     # Not required by argparse: with --resume the run says it.
     if args.dataset is None:
         parser.error("the following arguments are required: --dataset")
+    if args.negatives == "bank" and getattr(args, "encoder", None) in ("both", "image"):
+        why = "the bank's features are made once, and a picture encoder that learns would outdate them"
+        parser.error(f"--negatives bank: --encoder {args.encoder} cannot use it, --encoder text can: {why}")
+    if args.negatives == "bank" and args.mask_same_target:
+        parser.error("--mask-same-target is for --negatives batch: a bank holds each picture once")
     return args
 
 
@@ -99,6 +110,15 @@ class TrainingPlan(NamedTuple):
     save_best: bool
     scale: float = 100
     """What cosine similarities are multiplied by in the loss."""
+    negatives: str = "batch"
+    """One of NEGATIVES."""
+    mask_same_target: bool = False
+    """Whether other triplets' same target is no negative."""
+
+    @property
+    def distinct_pictures(self) -> bool:
+        """Whether pictures with the same bytes count as one."""
+        return self.negatives == "bank" or self.mask_same_target
 
 
 def training_plan(args: Namespace) -> TrainingPlan:

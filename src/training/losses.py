@@ -1,4 +1,4 @@
-"""The contrastive loss of both stages."""
+"""The contrastive loss of both stages, and the bank of pictures that may be its negatives."""
 
 import torch
 import torch.nn.functional as F
@@ -6,30 +6,65 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 QUERIES_AT_ONCE = 4096
-"""Queries whose logits are in memory at a time: those of a large batch alone would fill a card."""
+LOGITS_AT_ONCE = 2**26
+"""Queries and logits that are in memory at a time: those of a large batch or bank alone would fill a card."""
 
 
-def contrastive_loss(predicted_features: Tensor, target_features: Tensor, scale: float = 100, first: int = 0) -> Tensor:
-    """Return the mean cross-entropy of each query against all targets of its batch, query to target only.
+class Bank:
+    """Features of pictures that do not learn, held once for two uses: as CLIP gives them, and as negatives.
 
-    Predicted [queries, dim] and target features [batch, dim] are normalised; the target of query i is row `first` + i.
+    `unit` [pictures, dim] are normalised; indexed by rows, a bank gives features as CLIP gave them.
+    """
+
+    def __init__(self, features: Tensor):
+        """Take features [pictures, dim] as CLIP gives them, which are normalised in place."""
+        # A normalised copy would double what a bank of half a million pictures takes.
+        self.lengths = features.norm(dim=-1, keepdim=True).clamp_min_(1e-12)
+        self.unit = features.div_(self.lengths)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        return self.unit[rows] * self.lengths[rows]
+
+
+def contrastive_loss(
+    predicted_features: Tensor,
+    target_features: Tensor,
+    scale: float = 100,
+    labels: Tensor | None = None,
+    pictures: Tensor | None = None,
+) -> Tensor:
+    """Return the mean cross-entropy of each query against all targets, query to target only.
+
+    Predicted [queries, dim] and target features [targets, dim] are normalised; all targets of a batch, or a bank. The
+    target of query i is row `labels`[i], or i. Where `pictures` [targets] numbers the pictures of the rows, other rows
+    of a query's target are no negatives.
     CLIP's own logit_scale is not used, as published (paper, section 3.2).
     """
-    # With many processes own queries stand in the middle of everyone's targets.
-    labels = torch.arange(first, first + len(predicted_features), device=predicted_features.device)
+    if labels is None:
+        labels = torch.arange(len(predicted_features), device=predicted_features.device)
     # Half precision cannot tell the best targets apart at a scale of 100: at least fp32, also under autocast.
     with torch.autocast(predicted_features.device.type, enabled=False):
         predicted, targets = (
             features.to(torch.promote_types(features.dtype, torch.float32))
             for features in (predicted_features, target_features)
         )
-        if len(predicted) <= QUERIES_AT_ONCE:
-            return F.cross_entropy(scale * predicted @ targets.T, labels)
+        at_once = max(1, min(QUERIES_AT_ONCE, LOGITS_AT_ONCE // len(targets)))
+        if len(predicted) <= at_once:
+            return F.cross_entropy(_logits(scale, predicted, targets, labels, pictures), labels)
         # The logits of a piece are computed again backwards instead of being kept.
-        pieces = zip(predicted.split(QUERIES_AT_ONCE), labels.split(QUERIES_AT_ONCE), strict=True)
-        sums = [checkpoint(_sum, scale, piece, targets, own, use_reentrant=False) for piece, own in pieces]
+        pieces = zip(predicted.split(at_once), labels.split(at_once), strict=True)
+        sums = [checkpoint(_sum, scale, piece, targets, own, pictures, use_reentrant=False) for piece, own in pieces]
         return torch.stack(sums).sum() / len(predicted)
 
 
-def _sum(scale, predicted, targets, labels):
-    return F.cross_entropy(scale * predicted @ targets.T, labels, reduction="sum")
+def _sum(scale, predicted, targets, labels, pictures):
+    return F.cross_entropy(_logits(scale, predicted, targets, labels, pictures), labels, reduction="sum")
+
+
+def _logits(scale, predicted, targets, labels, pictures):
+    logits = scale * predicted @ targets.T
+    if pictures is None:
+        return logits
+    others = pictures[labels][:, None] == pictures
+    others.scatter_(1, labels[:, None], False)  # the target itself stays
+    return logits.masked_fill(others, -torch.inf)
