@@ -42,16 +42,16 @@ from src.base.distributed import command
 from src.command.run import FINE_TUNING
 from src.models.backbone import ENCODERS, Backbone
 from src.models.facts import told_by_checkpoints
-from src.training.gradient_caching import in_pieces
 from src.training.losses import Bank
 from training import prepare, read_training_data, train_stage
-from utils import caption_tokens, device, element_wise_sum, to_device
+from utils import OneEncoder, caption_tokens, device, element_wise_sum
 
 
 class FineTuning(nn.Module):
     """Stage 1 as a module: CLIP, of which one or both encoders learn, and the element-wise sum."""
 
     names = FINE_TUNING
+    frozen_epochs = 0
     combining_function = staticmethod(element_wise_sum)
 
     def __init__(
@@ -72,7 +72,7 @@ class FineTuning(nn.Module):
         backbone.let_learn(learning)
         self.backbone, self.clip_model = backbone, backbone.model
         # A plain dict: as submodules they would list CLIP's weights again.
-        self.encoders = {name: _OneEncoder(backbone, name) for name in ENCODERS}
+        self.encoders = {name: OneEncoder(backbone, name) for name in ENCODERS}
         self.picture_features = picture_features
         self.clip_bs = self.given_pieces = clip_bs
 
@@ -97,6 +97,13 @@ class FineTuning(nn.Module):
         self.clip_model.eval()  # while training too: batch-norm statistics stay CLIP's
         return self
 
+    def begin(self, epoch: int) -> None:
+        """Do nothing: every epoch is like the first."""
+
+    def told(self) -> dict:
+        """Return what its weights tell of themselves beside the run's facts: nothing."""
+        return {}
+
     def inputs(self, batch: Batch, texts: list[str]) -> tuple:
         """Return what `forward` takes: images (or None), reference rows, target rows and tokens, on the device."""
         tokens = caption_tokens(texts, self.backbone)
@@ -110,30 +117,7 @@ class FineTuning(nn.Module):
         return predicted, F.normalize(features[targets], dim=-1)
 
     def _features(self, encoder, rows):
-        module = self.encoders[encoder]
-        # Looked up at each call, since `in_pieces` needs the weights that the module has now.
-        return in_pieces(module, rows, self.clip_bs, module.learning())
-
-
-class _OneEncoder(nn.Module):
-    """One of CLIP's encoders as a module of its own, for images from anywhere or tokens on the device."""
-
-    def __init__(self, backbone: Backbone, encoder: str):
-        super().__init__()
-        self.backbone, self.clip_model, self.encoder = backbone, backbone.model, encoder
-
-    def learning(self) -> dict[str, nn.Parameter]:
-        """Return those of its weights that learn, by their names in this module."""
-        return {
-            f"clip_model.{name}": weight
-            for name, weight in self.clip_model.named_parameters()
-            if weight.requires_grad and self.backbone.encoder_of(name) == self.encoder
-        }
-
-    def forward(self, rows: Tensor) -> Tensor:
-        if self.encoder == "image":  # to the device as late as here: a card need not hold a whole batch of them
-            return self.backbone.encode_images(to_device(rows))
-        return self.backbone.encode_tokens(rows)
+        return self.encoders[encoder].in_pieces(rows, self.clip_bs)
 
 
 @command

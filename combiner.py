@@ -13,7 +13,7 @@ from retriever import Retriever, load_retriever
 from src.base.errors import InputError
 from src.command.flags import COMBINING_FUNCTIONS, CombiningOptions, RetrieverOptions
 from src.models.backbone import Backbone
-from src.models.facts import read_facts
+from src.models.facts import holds_its_clip, read_facts
 from src.models.weights import load_weights, read_weights
 from utils import device
 
@@ -96,9 +96,14 @@ def load_combining_function(
 
 
 def load_combined(options: RetrieverOptions, combining: CombiningOptions) -> Retriever:
-    """Load a retriever with its combining function; raises InputError when something cannot be loaded."""
-    retriever = load_retriever(options)
+    """Load a retriever with its combining function; raises InputError when something cannot be loaded.
+
+    A Combiner's checkpoint may hold the CLIP that learned along with it, which is loaded where no other is asked for.
+    """
     name, path, *dimensions = combining
+    if name in (None, "combiner") and options.clip_model_path is None and holds_its_clip(path):
+        options = options._replace(clip_model_path=path)
+    retriever = load_retriever(options)
     return retriever.combining_by(load_combining_function(name, path, retriever.backbone, *dimensions))
 
 
@@ -117,9 +122,10 @@ def load_combiner(
     # Published checkpoints do not tell; any CLIP of the right size must do then.
     trained_on = read_facts(path).get("clip_weights")
     if trained_on not in (None, backbone.digest()):
-        raise InputError(
-            f"{path}: was trained on another CLIP; --clip-model-path has to name the one it was trained on"
-        )
+        named = "the one it was trained on"
+        if holds_its_clip(path):
+            named = "the same file, or nothing: this Combiner and the CLIP beside it learned together"
+        raise InputError(f"{path}: was trained on another CLIP; --clip-model-path has to name {named}")
     combiner = Combiner(*dimensions)
     load_weights(combiner, weights, path)
     return combiner.to(device).eval()

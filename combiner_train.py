@@ -1,11 +1,16 @@
 """Stage 2: train the Combiner on the features of a frozen CLIP, which are extracted once (paper, section 3.3).
 
+With --encoder text CLIP's text encoder learns along, and a checkpoint holds both.
+
     python combiner_train.py --clip-model-path models/.../tuned_clip_arithmetic.pt --save-training --save-best
 
-Options of its own: --combiner-lr, and --clip-bs, the pictures or captions that CLIP encodes at a time.
+Options of its own: --combiner-lr, --clip-bs (the pictures or captions that CLIP encodes at a time), and of --encoder
+text --learning-rate and --frozen-epochs.
 """
 
-from src.base.parser import Parser, count, positive
+from argparse import Namespace
+
+from src.base.parser import Parser, any_case, count, count_or_zero, positive
 from src.command import flags, training_flags
 
 
@@ -14,6 +19,12 @@ def make_parser() -> Parser:
     flags.add_dataset_option(parser, default="CIRR", split="train")
     parser.add_argument("--combiner-lr", type=positive, default=2e-5, help="learning rate of Adam")
     parser.add_argument("--clip-bs", type=count, default=32, help="pictures or captions that CLIP encodes at once")
+    help_text = "text: CLIP's text encoder learns along with the Combiner, pictures stay frozen"
+    parser.add_argument("--encoder", type=any_case("none", "text"), default="none", help=help_text)
+    help_text = "with --encoder text: learning rate of AdamW for CLIP"
+    parser.add_argument("--learning-rate", type=positive, default=2e-6, help=help_text)
+    help_text = "with --encoder text: epochs of the Combiner alone before"
+    parser.add_argument("--frozen-epochs", type=count_or_zero, default=0, metavar="N", help=help_text)
     training_flags.add_training_options(parser, batch_size=1024, validation_frequency=3)
     flags.add_combiner_options(parser, trained=False)
     flags.add_clip_options(parser)
@@ -21,8 +32,18 @@ def make_parser() -> Parser:
     return parser
 
 
+def parse(argv: list[str] | None = None) -> Namespace:
+    """Parse the options; one that has no use ends as a wrong flag does."""
+    parser = make_parser()
+    args = training_flags.parse_training(parser, argv)
+    unused = args.given & {"learning_rate", "frozen_epochs"} if args.encoder == "none" else ()
+    for name in sorted(unused):
+        parser.error(f"--{name.replace('_', '-')} is for --encoder text")
+    return args
+
+
 if __name__ == "__main__":
-    training_flags.parse_training(make_parser())  # --help and a wrong flag are answered here, before torch is imported
+    parse()  # --help and a wrong flag are answered here, before torch is imported
 
 import torch
 import torch.nn.functional as F
@@ -33,25 +54,38 @@ from data_utils import Batch, TripletRows
 from retriever import load_retriever
 from src.base.distributed import command
 from src.command.run import COMBINER_TRAINING
-from src.models.facts import told_by_checkpoints
+from src.models.backbone import ENCODERS
+from src.models.facts import LEARNED_ALONG, told_by_checkpoints
 from src.tasks.triplets import Task
 from src.training.losses import Bank
 from training import prepare, read_training_data, train_stage
-from utils import Encoder, autocast, device
+from utils import Encoder, OneEncoder, autocast, caption_tokens, device
 
 
 class CombinerTraining(nn.Module):
-    """Stage 2 as a module: the Combiner over features of pictures and texts, which do not change."""
+    """Stage 2 as a module: the Combiner over features of pictures, which do not change, and of texts, which may."""
 
     names = COMBINER_TRAINING
 
-    def __init__(self, combiner: Combiner, picture_features: Tensor | Bank, caption_features: Tensor, texts: list[str]):
+    def __init__(
+        self,
+        combiner: Combiner,
+        picture_features: Tensor | Bank,
+        caption_features: Tensor,
+        texts: list[str],
+        text_encoder: OneEncoder | None = None,
+        clip_bs: int | None = None,
+        frozen_epochs: int = 0,
+    ):
         """`picture_features` [pictures, dim]; `caption_features` [texts, dim], a row for each of `texts`.
 
-        A Bank of the pictures is what --negatives bank needs.
+        A Bank of the pictures is what --negatives bank needs. A `text_encoder` learns along, after `frozen_epochs` of
+        the features that it gave before; `clip_bs` is how many captions it encodes at a time.
         """
         super().__init__()
-        self.combiner = combiner
+        self.combiner, self.text_encoder = combiner, text_encoder
+        self.clip_bs, self.frozen_epochs = clip_bs, frozen_epochs
+        self.begin(0)
         self.picture_features = picture_features
         self.caption_features = caption_features
         # By the text itself: triplets share captions, and FashionIQ draws one of four texts anew each epoch.
@@ -59,27 +93,49 @@ class CombinerTraining(nn.Module):
         self.combining_function = combiner.combine_features
 
     given_pieces = None
-    way_out = "; a smaller batch, --projection-dim or --hidden-dim takes less"
+    way_out = "; a smaller batch, --clip-bs, --projection-dim or --hidden-dim takes less"
 
     def smaller_pieces(self, batch_size: int) -> None:
         """Return None: the Combiner takes a batch whole."""
 
     @property
     def trained(self) -> nn.Module:
-        return self.combiner
+        if self.text_encoder is None:
+            return self.combiner
+        return nn.ModuleDict(
+            {type(self.combiner).__name__: self.combiner, self.text_encoder.backbone.key: self.text_encoder.clip_model}
+        )
+
+    def told(self) -> dict:
+        """Return what its weights tell of themselves beside the run's facts: which CLIP goes with the Combiner."""
+        if self.text_encoder is None:
+            return {}
+        return {LEARNED_ALONG: "text", "clip_weights": self.text_encoder.backbone.digest()}
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.text_encoder is not None:
+            self.text_encoder.eval()  # CLIP stays in eval mode, as in stage 1
+        return self
+
+    def begin(self, epoch: int) -> None:
+        """Let the text encoder learn from its epoch on."""
+        self.text_learns = self.text_encoder is not None and epoch >= self.frozen_epochs
 
     def inputs(self, batch: Batch, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `forward` takes: the features [share, dim] of references, targets and texts."""
-        text_rows = torch.tensor([self.text_row[text] for text in texts])
-        return (
-            self.picture_features[batch.references.to(device)],
-            self.picture_features[batch.targets.to(device)],
-            self.caption_features[text_rows.to(device)],
-        )
+        """Return what `forward` takes: features [share, dim] of references and targets, and texts' or tokens."""
+        if self.text_learns:
+            of_texts = caption_tokens(texts, self.text_encoder.backbone)
+        else:
+            of_texts = self.caption_features[torch.tensor([self.text_row[text] for text in texts]).to(device)]
+        references, targets = batch.references.to(device), batch.targets.to(device)
+        return self.picture_features[references], self.picture_features[targets], of_texts
 
     def forward(self, inputs: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return (predicted, target) features [share, dim], normalised."""
         reference_features, target_features, text_features = inputs
+        if self.text_learns:
+            text_features = self.text_encoder.in_pieces(text_features, self.clip_bs)
         predicted = self.combiner.combine_features(reference_features, text_features)
         return predicted, F.normalize(target_features, dim=-1)
 
@@ -93,11 +149,13 @@ def encode_triplets(triplets: TripletRows, task: Task, encoder: Encoder) -> tupl
 
 @command
 def main(argv=None):
-    args = training_flags.parse_training(make_parser(), argv)
+    args = parse(argv)
     vars(args).update(told_by_checkpoints([args.clip_model_path], vars(args), args.given))
     torch.manual_seed(args.seed)
     data = read_training_data(training_flags.run_options(args))
-    retriever = load_retriever(flags.retriever_options(args), batch_size=args.clip_bs)
+    learning = () if args.encoder == "none" else (args.encoder,)
+    frozen = tuple(encoder for encoder in ENCODERS if encoder not in learning)
+    retriever = load_retriever(flags.retriever_options(args), frozen, batch_size=args.clip_bs)
     # Behind CLIP, whose loading draws random numbers too: the order decides the first weights of a seed.
     combiner = Combiner(retriever.backbone.dimension, args.projection_dim, args.hidden_dim, args.dropout).to(device)
     # The rows are in memory, so workers would only copy them from process to process.
@@ -107,8 +165,15 @@ def main(argv=None):
         picture_features, *of_texts = encode_triplets(loader.dataset, data.task, retriever.encoder)
     if args.negatives == "bank":
         picture_features = Bank(picture_features)
-    stage = CombinerTraining(combiner, picture_features, *of_texts)
+    retriever.backbone.let_learn(learning)
+    text_encoder = OneEncoder(retriever.backbone, "text") if learning else None
+    stage = CombinerTraining(combiner, picture_features, *of_texts, text_encoder, args.clip_bs, args.frozen_epochs)
     optimizer = torch.optim.Adam(combiner.parameters(), lr=args.combiner_lr, fused=True)
+    if text_encoder is not None:
+        # Each learns as in its own stage: without weight decay Adam and AdamW are the same.
+        along = {"params": text_encoder.learning().values(), "lr": args.learning_rate, "eps": 1e-7}
+        of_combiner = {"params": combiner.parameters(), "lr": args.combiner_lr, "weight_decay": 0}
+        optimizer = torch.optim.AdamW([of_combiner, along], fused=True)
     facts = {"projection_dim": args.projection_dim, "hidden_dim": args.hidden_dim}
     train_stage(stage, optimizer, loader, validation, data, facts)
 

@@ -50,6 +50,7 @@ from src.command.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
 from src.command.text import text_table
 from src.evaluation import failures
 from src.evaluation.judged import Judged
+from src.models.facts import holds_its_clip
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
 from src.tasks.datasets import find_task
 from src.tasks.own import OwnTriplets
@@ -135,7 +136,7 @@ def validations(
     is_combiner = run.stage is COMBINER_TRAINING
     before = load_retriever(choose(None))
     # Both try the same pictures, so what was left out is counted once.
-    tuned = run.options["clip_model_path"] if is_combiner else run.weights
+    tuned = run.options["clip_model_path"] if is_combiner and not holds_its_clip(run.weights) else run.weights
     after = load_retriever(choose(tuned), skipping=before.skipping)
     if is_combiner:
         after = after.combining_by(load_combiner(run.weights, after.backbone).combine_features)

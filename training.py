@@ -125,7 +125,7 @@ class Training:
     ):
         self.stage, self.loader, self.task, self.plan = stage, loader, task, plan
         # Only calls through it are synchronised, so a step never calls the stage itself.
-        self.module = distributed.synchronised(stage, plan.batch_size)
+        self.module = distributed.synchronised(stage, plan.batch_size, some_wait=stage.frozen_epochs > 0)
         halved = autocast_dtype(plan.precision, training=True) is torch.float16
         # fp16 gradients vanish without it; bf16 has the range of fp32.
         scaler = torch.amp.GradScaler(device.type, enabled=halved)
@@ -187,6 +187,7 @@ class Training:
     def train_epoch(self, epoch: int, log_step: Callable[[int, float], None] | None = None) -> float:
         """Take one pass over the triplets; return its mean loss. Raises InputError when a loss is not finite."""
         results = {"images_in_epoch": 0, "accumulated_train_loss": 0.0}
+        self.stage.begin(epoch)
         self.stage.train()
         with Bar(self.loader) as bar:
             for step, batch in enumerate(bar, start=epoch * len(self.loader)):
@@ -285,7 +286,8 @@ class Training:
         else:
             names = [f"{self.stage.names.weights}_{epoch}"]
         for name in names:
-            save_model(name, epoch, self.stage.trained, keeper.run.folder, keeper.facts | {"metrics": metrics})
+            facts = keeper.facts | self.stage.told() | {"metrics": metrics}
+            save_model(name, epoch, self.stage.trained, keeper.run.folder, facts)
 
 
 def train_stage(

@@ -26,6 +26,7 @@ from src.pictures.opening import require_present
 from src.retrieval.row_store import RowStore, file_key
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Task
+from src.training.gradient_caching import in_pieces
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -223,6 +224,32 @@ class Encoder:
         return self._digests[encoder]
 
 
+class OneEncoder(nn.Module):
+    """One of CLIP's encoders as a module of its own, for images from anywhere or tokens on the device."""
+
+    def __init__(self, backbone: Backbone, encoder: str):
+        super().__init__()
+        self.backbone, self.clip_model, self.encoder = backbone, backbone.model, encoder
+
+    def learning(self) -> dict[str, nn.Parameter]:
+        """Return those of its weights that learn, by their names in this module."""
+        return {
+            f"clip_model.{name}": weight
+            for name, weight in self.clip_model.named_parameters()
+            if weight.requires_grad and self.backbone.encoder_of(name) == self.encoder
+        }
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if self.encoder == "image":  # to the device as late as here: a card need not hold a whole batch of them
+            return self.backbone.encode_images(to_device(rows))
+        return self.backbone.encode_tokens(rows)
+
+    def in_pieces(self, rows: Tensor, size: int | None) -> Tensor:
+        """Return features [rows, dim], with `size` rows in memory at a time; None is all of them."""
+        # `learning` at each call, since it needs the weights that the module has now.
+        return in_pieces(self, rows, size, self.learning())
+
+
 def _current_precision():
     enabled = torch.is_autocast_enabled(device.type)
     # The features of each precision are kept apart.
@@ -300,8 +327,11 @@ def save_model(
 ) -> None:
     """Write {"epoch", <class name>: state dict} to saved_models/<name>.pt of the run folder `training_path`.
 
-    `facts`, plain values, are what the file tells of itself beside these.
+    Of a ModuleDict each module is written under its own key. `facts`, plain values, are what the file tells of itself.
     """
-    content = {"epoch": cur_epoch, type(model_to_save).__name__: model_to_save.state_dict()}
+    models = {type(model_to_save).__name__: model_to_save}
+    if isinstance(model_to_save, nn.ModuleDict):
+        models = model_to_save
+    content = {"epoch": cur_epoch} | {key: model.state_dict() for key, model in models.items()}
     content |= {} if facts is None else {"facts": facts}
     write_checkpoint(Path(training_path) / "saved_models" / f"{name}.pt", content)

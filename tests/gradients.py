@@ -16,6 +16,7 @@ from src.models.openai_clip import OpenAIClip, random_clip
 from src.tasks.registry import TASKS
 from src.training.losses import Bank
 from training import Training
+from utils import OneEncoder
 
 BATCH, PICTURES = 13, 20
 SCALE = 7.0
@@ -28,7 +29,8 @@ TRANSFORMER = (32, 64, 1, 64, 16, 77, WORDS, 64, 1, 1)
 def main(arguments):
     """Write {name: gradient} to a path: of a model, --clip-bs, --precision or fp64, and perhaps of other negatives.
 
-    A model is "combiner", "resnet", "transformer" or, with frozen pictures, "text"; negatives are "bank" or "masked".
+    A model is "combiner", "resnet", "transformer" or, with frozen pictures, "text", alone or "along" with the Combiner;
+    negatives are "bank" or "masked".
     """
     path, model, clip_bs, precision, *negatives = arguments
     clip_bs = None if clip_bs == "None" else int(clip_bs)
@@ -65,11 +67,15 @@ def stage_of(model, clip_bs=None, precision="fp64", negatives="batch"):
     if model == "combiner":
         dropout = 0.5 if negatives == "batch" else 0
         return CombinerTraining(Combiner(32, 24, 40, dropout).double(), features, None, [])
-    learning = ("text",) if model == "text" else ENCODERS
-    return clip_stage(model, clip_bs, precision, learning, features)
+    backbone = backbone_of(model, precision)
+    if model == "along":
+        backbone.let_learn(("text",))
+        text_encoder = OneEncoder(backbone, "text")
+        return CombinerTraining(Combiner(32, 24, 40, 0).double(), features, None, [], text_encoder, clip_bs)
+    return FineTuning(backbone, ("text",) if model == "text" else ENCODERS, features, clip_bs)
 
 
-def clip_stage(model, clip_bs, precision, learning, features):
+def backbone_of(model, precision):
     clip_model = random_clip(*(RESNET if model == "resnet" else TRANSFORMER)).eval()
     if precision == "fp64":
         clip_model.double()
@@ -77,7 +83,7 @@ def clip_stage(model, clip_bs, precision, learning, features):
     for name, weights in clip_model.named_parameters():
         if name.endswith("bn3.weight"):  # zeros would leave a block without gradients
             nn.init.ones_(weights)
-    return FineTuning(OpenAIClip(clip_model), learning, features, clip_bs)
+    return OpenAIClip(clip_model)
 
 
 def share_of_batch(model):
@@ -91,6 +97,8 @@ def share_of_batch(model):
     images = torch.randn(PICTURES, 3, 64, 64, generator=draws, dtype=torch.double)
     tokens = torch.randint(1, WORDS - 1, (BATCH, 9), generator=draws)
     tokens[:, -1] = WORDS - 1  # the end of text, which CLIP finds as the highest number
+    if model == "along":
+        return picture_features()[references], picture_features()[targets], tokens[rows]
     return None if model == "text" else images, references, targets, tokens[rows]
 
 

@@ -78,6 +78,7 @@ def test_one_encoder_learns_alike(encoder, forks, alone, world, tmp_path):
         ("clip_fine_tune", ["--encoder", "text", "--negatives", "bank"]),
         ("clip_fine_tune", ["--mask-same-target"]),
         ("combiner_train", ["--negatives", "bank"]),
+        ("combiner_train", ["--encoder", "text", "--learning-rate", "1e-4", "--frozen-epochs", "1"]),
     ],
 )
 def test_other_negatives_train_alike(command, negatives, forks, alone, world, tmp_path):

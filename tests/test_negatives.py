@@ -22,8 +22,9 @@ def plain_loss(model, negatives):
     stage, given = gradients.stage_of(model, negatives=negatives), gradients.share_of_batch(model)
     references, targets = gradients.picture_rows().tolist()
     features = gradients.picture_features()
-    if model == "combiner":
-        predicted = stage.combiner.combine_features(features[references], given[2])
+    if model in ("combiner", "along"):
+        texts = given[2] if model == "combiner" else stage.text_encoder.clip_model.encode_text(given[2])
+        predicted = stage.combiner.combine_features(features[references], texts)
     else:
         features = stage.clip_model.encode_image(given[0]) if model == "transformer" else features
         sums = features[references] + stage.clip_model.encode_text(given[3])
@@ -47,6 +48,7 @@ def plain_loss(model, negatives):
     [
         *(("combiner", negatives, processes, None) for negatives in ("bank", "masked") for processes in (1, 2, 4)),
         *(("text", "bank", processes, clip_bs) for processes, clip_bs in ((1, None), (1, 5), (2, 8), (4, 1))),
+        *(("along", "bank", processes, clip_bs) for processes, clip_bs in ((1, 13), (1, 5), (2, 1), (4, 8))),
         *(("text", "masked", processes, clip_bs) for processes, clip_bs in ((1, 1), (2, None))),
         *(("transformer", "masked", processes, clip_bs) for processes, clip_bs in ((1, 8), (4, None))),
     ],

@@ -235,9 +235,10 @@ class _Gather(torch.autograd.Function):
         return gradient[share(ctx.total)], None
 
 
-def synchronised(module: nn.Module, total: int) -> nn.Module:
+def synchronised(module: nn.Module, total: int, some_wait: bool = False) -> nn.Module:
     """Return `module`, to be called with one's share of a batch of `total` rows, with gradients summed over processes.
 
+    `some_wait` says that some weights learn in later steps alone.
     Its dropout draws what one process would draw for the whole batch, so results do not depend on how many there are.
     """
     if processes() == 1:
@@ -246,7 +247,7 @@ def synchronised(module: nn.Module, total: int) -> nn.Module:
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
                 setattr(parent, name, _ShareOfDropout(child.p, total))
-    wrapped = DistributedDataParallel(module, gradient_as_bucket_view=True)
+    wrapped = DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=some_wait)
     wrapped.register_comm_hook(None, _sum)
     return wrapped
 

@@ -43,7 +43,7 @@ FINE_TUNING = StageNames(
     project="clip fine-tuning",
     weights="tuned_clip",
     only_weights="tuned_clip_best",
-    option="learning_rate",
+    option="image_cache",
 )
 COMBINER_TRAINING = StageNames(
     title="stage 2, Combiner",

@@ -56,7 +56,7 @@ def parse_training(parser: Parser, argv: list[str] | None = None) -> Namespace:
     # Not required by argparse: with --resume the run says it.
     if args.dataset is None:
         parser.error("the following arguments are required: --dataset")
-    if args.negatives == "bank" and getattr(args, "encoder", None) in ("both", "image"):
+    if args.negatives == "bank" and args.encoder in ("both", "image"):
         why = "the bank's features are made once, and a picture encoder that learns would outdate them"
         parser.error(f"--negatives bank: --encoder {args.encoder} cannot use it, --encoder text can: {why}")
     if args.negatives == "bank" and args.mask_same_target:

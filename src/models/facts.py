@@ -13,6 +13,9 @@ from src.pictures.padding import TRANSFORMS
 TOLD = ("clip_model_name", "transform", "target_ratio")
 """Options that whoever uses a checkpoint must give as its training had them."""
 
+LEARNED_ALONG = "learned_along"
+"""The fact of a Combiner's checkpoint that also holds the CLIP whose encoder of this name learned along with it."""
+
 
 def training_facts(options: Mapping) -> dict:
     """Return what the checkpoints of a training command with these options are to tell, in plain values."""
@@ -42,6 +45,11 @@ def require_network(path: Path, network: str) -> None:
         told, own = (in_a_line(some) if some else "OpenAI's" for some in (facts.get("clip_network"), network))
         name = f"--clip-model-name {facts.get('clip_model_name')}"
         raise InputError(f"{path}: was trained with {name}, which is another network ({told}, not {own})")
+
+
+def holds_its_clip(combiner_path: Path | None) -> bool:
+    """Whether a Combiner's checkpoint also holds the CLIP that learned along with it."""
+    return combiner_path is not None and LEARNED_ALONG in read_facts(combiner_path)
 
 
 def told_by_checkpoints(paths: Iterable[Path | None], options: Mapping, given: Collection[str]) -> dict:
