@@ -7,8 +7,11 @@ has in memory at a time; the batch stays one), and --image-cache. --clip-model-p
 With --encoder text the pictures' features never change, so they are extracted once.
 """
 
+from argparse import Namespace
+
 from src.base.parser import Parser, any_case, count, positive
 from src.command import flags, training_flags
+from src.command.recipes import FINE_TUNING_RECIPES
 
 LEARNING = {"both": ("image", "text"), "text": ("text",), "image": ("image",)}
 """{name of --encoder: CLIP's encoders that learn}"""
@@ -22,15 +25,19 @@ def make_parser() -> Parser:
     parser.add_argument("--learning-rate", type=positive, default=2e-6, help="learning rate of AdamW")
     help_text = "pictures or captions of a batch that CLIP has in memory at once (default: the whole batch)"
     parser.add_argument("--clip-bs", type=count, help=help_text)
-    training_flags.add_training_options(parser, batch_size=512, validation_frequency=1)
+    training_flags.add_training_options(parser, FINE_TUNING_RECIPES, batch_size=512, validation_frequency=1)
     flags.add_clip_options(parser)
     flags.add_image_cache_option(parser)
     flags.add_common_options(parser)
     return parser
 
 
+def parse(argv: list[str] | None = None) -> Namespace:
+    return training_flags.parse_training(make_parser(), FINE_TUNING_RECIPES, argv)
+
+
 if __name__ == "__main__":
-    training_flags.parse_training(make_parser())  # --help and a wrong flag are answered here, before torch is imported
+    parse()  # --help and a wrong flag are answered here, before torch is imported
 
 import torch
 import torch.nn.functional as F
@@ -122,7 +129,7 @@ class FineTuning(nn.Module):
 
 @command
 def main(argv=None):
-    args = training_flags.parse_training(make_parser(), argv)
+    args = parse(argv)
     vars(args).update(told_by_checkpoints([args.clip_model_path], vars(args), args.given))
     torch.manual_seed(args.seed)
     data = read_training_data(training_flags.run_options(args))

@@ -12,6 +12,7 @@ from argparse import Namespace
 
 from src.base.parser import Parser, any_case, count, count_or_zero, positive
 from src.command import flags, training_flags
+from src.command.recipes import COMBINER_RECIPES
 
 
 def make_parser() -> Parser:
@@ -25,7 +26,7 @@ def make_parser() -> Parser:
     parser.add_argument("--learning-rate", type=positive, default=2e-6, help=help_text)
     help_text = "with --encoder text: epochs of the Combiner alone before"
     parser.add_argument("--frozen-epochs", type=count_or_zero, default=0, metavar="N", help=help_text)
-    training_flags.add_training_options(parser, batch_size=1024, validation_frequency=3)
+    training_flags.add_training_options(parser, COMBINER_RECIPES, batch_size=1024, validation_frequency=3)
     flags.add_combiner_options(parser, trained=False)
     flags.add_clip_options(parser)
     flags.add_common_options(parser)
@@ -35,7 +36,7 @@ def make_parser() -> Parser:
 def parse(argv: list[str] | None = None) -> Namespace:
     """Parse the options; one that has no use ends as a wrong flag does."""
     parser = make_parser()
-    args = training_flags.parse_training(parser, argv)
+    args = training_flags.parse_training(parser, COMBINER_RECIPES, argv)
     unused = args.given & {"learning_rate", "frozen_epochs"} if args.encoder == "none" else ()
     for name in sorted(unused):
         parser.error(f"--{name.replace('_', '-')} is for --encoder text")

@@ -178,10 +178,11 @@ def draw_curves(runs: list[FinishedRun], headline: Sequence[str]) -> str:
     return curves(panels)
 
 
-def describe(options: dict, judged: Judged) -> str:
+def describe(run: FinishedRun, judged: Judged) -> str:
     """Return what was judged, and how, in a line."""
-    clip = model_label(options["clip_model_name"])
-    return f"{judged.described()}. CLIP {clip}, {options['transform']}."
+    clip = model_label(run.options["clip_model_name"])
+    recipe = run.stage.recipe(run.options)
+    return f"{judged.described()}. CLIP {clip}, {run.options['transform']}." + (f" Recipe {recipe}." if recipe else "")
 
 
 def not_comparable(runs: list[FinishedRun], skipping: Skipping) -> str:
@@ -245,7 +246,7 @@ def main(argv=None):
     ]
     # A page that is open in a browser is replaced whole.
     with replacing(output) as unfinished:
-        introduction = " ".join([describe(options, judged), *warning.splitlines()])
+        introduction = " ".join([describe(last, judged), *warning.splitlines()])
         unfinished.write_text(page(args.run_folder.name, introduction, sections), encoding="utf-8")
     print(output)
 

@@ -328,6 +328,9 @@ def train_stage(
         run = open_run(folder, state and state["run"], *told)
         if training.state.next_epoch == plan.num_epochs and training.state.judged:
             print(f"{folder}: all {plan.num_epochs} epochs are done; --num-epochs takes more", file=sys.stderr)
+        recipe = names.recipe(options.hyper_parameters)
+        # Told, but not compared: a run that goes on for more epochs is still the same.
+        facts |= {"recipe": recipe} if recipe else {}
         keeper = Keeper(training.state, run, triplets, facts, plan.save_training)
         training.train(keeper, validation, names.best(task) if plan.save_best else {})
         print(folder)

@@ -11,6 +11,7 @@ import pandas as pd
 from src.base import distributed
 from src.base.files import remove_unfinished, replacing, time_stamp, write_json
 from src.command.comet import CometOptions, start_experiment
+from src.command.recipes import COMBINER_RECIPES, FINE_TUNING_RECIPES, Recipe
 from src.tasks.triplets import Task
 
 TABLES = ("train_metrics", "validation_metrics")
@@ -31,10 +32,19 @@ class StageNames(NamedTuple):
     """The name of its weights where a data set keeps one best alone."""
     option: str
     """An option that only its runs have."""
+    recipes: dict[str, Recipe]
 
     def best(self, task: Task) -> dict[str, str]:
         """Return {name of weights: metric that picks them} for --save-best."""
         return {f"{self.weights}{end}" if end else self.only_weights: metric for end, metric in task.best.items()}
+
+    def recipe(self, options: dict) -> str | None:
+        """Return which recipe a run with these options followed, and what it changed of it; None for none."""
+        name = options.get("recipe")  # older runs have no such option
+        if name is None:
+            return None
+        changed = self.recipes[name].changed(options)
+        return f"{name}, but {changed}" if changed else name
 
 
 FINE_TUNING = StageNames(
@@ -44,6 +54,7 @@ FINE_TUNING = StageNames(
     weights="tuned_clip",
     only_weights="tuned_clip_best",
     option="image_cache",
+    recipes=FINE_TUNING_RECIPES,
 )
 COMBINER_TRAINING = StageNames(
     title="stage 2, Combiner",
@@ -52,6 +63,7 @@ COMBINER_TRAINING = StageNames(
     weights="combiner",
     only_weights="combiner",
     option="combiner_lr",
+    recipes=COMBINER_RECIPES,
 )
 STAGES = FINE_TUNING, COMBINER_TRAINING
 

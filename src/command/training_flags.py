@@ -9,14 +9,19 @@ from src.base.files import read_json
 from src.base.parser import Parser, count, existing_file, file_path, hyper_parameters, plain, positive
 from src.command.comet import CometOptions
 from src.command.flags import comet_options
+from src.command.recipes import Recipe
 from src.tasks.registry import TASKS
 
 NEGATIVES = ("batch", "bank")
 
 
-def add_training_options(parser: Parser, batch_size: int, validation_frequency: int) -> None:
+def add_training_options(
+    parser: Parser, recipes: dict[str, Recipe], batch_size: int, validation_frequency: int
+) -> None:
     """Add what both stages take, with the published defaults of the stage."""
     group = parser.add_argument_group("training")
+    help_text = "set the options of a published way to train; a flag given beside it wins"
+    group.add_argument("--recipe", choices=tuple(recipes), help=help_text)
     group.add_argument("--num-epochs", type=count, default=300, help="passes over the triplets")
     group.add_argument("--batch-size", type=count, default=batch_size, help="triplets a step")
     help_text = "what cosine similarities are multiplied by in the loss"
@@ -45,14 +50,20 @@ MAY_CHANGE = {
 """Options that do not decide a run's results: --resume takes other ones."""
 
 
-def parse_training(parser: Parser, argv: list[str] | None = None) -> Namespace:
-    """Parse the options of a training command, with --resume those of that run; a fault ends as a wrong flag does."""
+def parse_training(parser: Parser, recipes: dict[str, Recipe], argv: list[str] | None = None) -> Namespace:
+    """Parse the options of a training command, with those of its recipe or, with --resume, of that run.
+
+    A fault ends as a wrong flag does.
+    """
     args = parser.parse_args(argv)
     if args.resume is not None:
         try:
             _take_over(args, parser)
         except InputError as error:
             parser.error(str(error))
+    elif args.recipe is not None:
+        options = recipes[args.recipe].options
+        vars(args).update({name: value for name, value in options.items() if name not in args.given})
     # Not required by argparse: with --resume the run says it.
     if args.dataset is None:
         parser.error("the following arguments are required: --dataset")
