@@ -22,7 +22,9 @@ from src.base.signals import Stopping
 from src.command.run import new_run_folder, open_run
 from src.command.training_flags import RunOptions, TrainingPlan
 from src.models.facts import training_facts
+from src.pictures.opening import require_present
 from src.tasks.datasets import find_task
+from src.tasks.own import read_extra
 from src.tasks.triplets import Split, Task
 from src.training.losses import contrastive_loss
 from src.training.state import STATE_FILE, Keeper, TrainingState, read_state, require_same_run
@@ -68,7 +70,7 @@ class TrainingData(NamedTuple):
     options: RunOptions
     task: Task
     train: dict[str, Split]
-    """{category: Split}"""
+    """{category: Split}, behind them {path: Split} of extra triplets"""
     val: dict[str, Split]
 
 
@@ -80,9 +82,13 @@ def read_training_data(options: RunOptions) -> TrainingData:
     """
     task = find_task(options.dataset)
     data = read_data(task, options.data_path, "train", "val", skip_missing=options.skip_missing)
-    require_full_batch(options.plan.batch_size, sum(len(split.triplets) for split in data["train"].values()))
+    extra = read_extra(options.extra_triplets)
+    if not options.skip_missing:
+        require_present(path for split in extra.values() for path in split.pictures.values())
+    train = data["train"] | extra
+    require_full_batch(options.plan.batch_size, sum(len(split.triplets) for split in train.values()))
     require_writable(options.output_path)
-    return TrainingData(options, task, data["train"], data["val"])
+    return TrainingData(options, task, train, data["val"])
 
 
 def require_full_batch(batch_size: int, triplets: int) -> None:

@@ -15,7 +15,8 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
 
-_NOT_GIVEN = object()
+_NOT_GIVEN = []
+"""Known by its identity; a list, since argparse appends to a copy of what an option has that may be repeated."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -184,4 +185,6 @@ def hyper_parameters(args: argparse.Namespace) -> dict:
 
 def plain(value):
     """Return an option's value as JSON takes it."""
+    if isinstance(value, list):
+        return [plain(part) for part in value]
     return str(value) if isinstance(value, Path) else value

@@ -19,6 +19,8 @@ def add_training_options(
     parser: Parser, recipes: dict[str, Recipe], batch_size: int, validation_frequency: int
 ) -> None:
     """Add what both stages take, with the published defaults of the stage."""
+    help_text = "table of more triplets to train on, as own triplets have it; may be given several times"
+    parser.add_argument("--extra-triplets", action="append", type=existing_file, metavar="FILE", help=help_text)
     group = parser.add_argument_group("training")
     help_text = "set the options of a published way to train; a flag given beside it wins"
     group.add_argument("--recipe", choices=tuple(recipes), help=help_text)
@@ -42,7 +44,7 @@ def add_training_options(
 
 
 MAY_CHANGE = {
-    *("num_epochs", "clip_bs", "num_workers", "data_path"),
+    *("num_epochs", "clip_bs", "num_workers", "data_path", "extra_triplets"),
     *("feature_cache", "no_feature_cache", "image_cache"),
     *("clip_model_name", "clip_model_path"),  # the weights themselves are compared
     *("api_key", "workspace", "experiment_name", "comet_offline", "resume"),
@@ -104,9 +106,14 @@ def _take_over(args: Namespace, parser: Parser) -> None:
         )
     paths = {action.dest for action in parser._actions if action.type in (file_path, existing_file)}
     for name in options.keys() - args.given:
-        value = options[name]
-        # JSON keeps paths as text.
-        setattr(args, name, Path(value) if name in paths and value is not None else value)
+        setattr(args, name, _as_path(options[name]) if name in paths else options[name])
+
+
+def _as_path(value: str | list | None) -> Path | list | None:
+    """Return the path, or the paths, that JSON keeps as text."""
+    if isinstance(value, list):
+        return [Path(part) for part in value]
+    return None if value is None else Path(value)
 
 
 class TrainingPlan(NamedTuple):
@@ -143,6 +150,7 @@ class RunOptions(NamedTuple):
     dataset: str
     plan: TrainingPlan
     data_path: Path
+    extra_triplets: list[Path]
     skip_missing: bool
     output_path: Path
     resume: Path | None
@@ -153,5 +161,5 @@ class RunOptions(NamedTuple):
 
 def run_options(args: Namespace) -> RunOptions:
     """Return the part of a training command's options that its run takes."""
-    paths = args.data_path, args.skip_missing, args.output_path, args.resume
+    paths = args.data_path, args.extra_triplets or [], args.skip_missing, args.output_path, args.resume
     return RunOptions(args.dataset, training_plan(args), *paths, comet_options(args), hyper_parameters(args))

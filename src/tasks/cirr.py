@@ -6,6 +6,7 @@ from statistics import geometric_mean, harmonic_mean, mean
 
 from src.base.errors import repeated, require_one_of
 from src.base.files import read_json
+from src.tasks.fashioniq import drawn_texts
 from src.tasks.triplets import (
     Protocol,
     Split,
@@ -51,7 +52,7 @@ class CIRR(Task):
         is_test = split == "test1"
         fields = {"reference": str, "caption": str} | ({"pairid": int} if is_test else {"target_hard": str})
         entries = read_entries(path, fields)
-        _require_groups(path, entries)
+        _require_groups(path, entries, are_needed=split != "train")
         faulty = entries_that(entries, lambda entry: not _are_grades(entry.get("target_soft", {})))
         refuse(path, faulty, len(entries), "entries whose target_soft is not {name: number}")
         triplets = [_triplet(entry, is_test) for entry in entries]
@@ -63,7 +64,7 @@ class CIRR(Task):
         return Split(split, path, triplets, pictures)
 
     def training_texts(self, captions: Sequence[str]) -> tuple[str, ...]:
-        return tuple(captions)
+        return drawn_texts(captions)
 
     def columns(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
         (named,) = recalls.values()
@@ -99,7 +100,7 @@ def _triplet(entry: dict, is_test: bool) -> Triplet:
         reference=entry["reference"],
         captions=(entry["caption"],),
         targets=() if is_test else (entry["target_hard"],),
-        group=tuple(entry["img_set"]["members"]),
+        group=tuple(entry["img_set"]["members"]) if entry.get("img_set") else (),
         id=str(pair_id) if type(pair_id) is int else "",
         graded=tuple(entry.get("target_soft", {}).items()),
     )
@@ -109,11 +110,13 @@ def _are_grades(value) -> bool:
     return isinstance(value, dict) and all(type(grade) in (int, float) and -1 <= grade <= 1 for grade in value.values())
 
 
-def _require_groups(path: Path, entries: list[dict]) -> None:
-    """Raise InputError unless each entry has six different names in img_set.members."""
+def _require_groups(path: Path, entries: list[dict], are_needed: bool) -> None:
+    """Raise InputError unless each entry has six different names in img_set.members, or no img_set and needs none."""
 
     def has_no_group(entry):
         group = entry.get("img_set")
+        if group is None and not are_needed:
+            return False  # training looks at no group, and extended training files have none
         members = group.get("members") if isinstance(group, dict) else None
         return not is_list_of_text(members, GROUP_SIZE) or len(set(members)) < GROUP_SIZE
 
@@ -122,12 +125,13 @@ def _require_groups(path: Path, entries: list[dict]) -> None:
 
 
 def _require_members(path: Path, triplets: list[Triplet]) -> None:
-    """Raise InputError unless reference and target are two of their group."""
+    """Raise InputError unless reference and target are two of their group, where there is one."""
     # The reference leaves the ranking, so such a target could never be found.
     same = [triplet.reference for triplet in triplets if triplet.reference in triplet.targets]
     refuse(path, same, len(triplets), "triplets whose target is their reference")
+    grouped = [triplet for triplet in triplets if triplet.group]
     for role, outside in (
-        ("reference", [triplet.reference for triplet in triplets if triplet.reference not in triplet.group]),
-        ("target", [name for triplet in triplets for name in triplet.targets if name not in triplet.group]),
+        ("reference", [triplet.reference for triplet in grouped if triplet.reference not in triplet.group]),
+        ("target", [name for triplet in grouped for name in triplet.targets if name not in triplet.group]),
     ):
         refuse(path, outside, len(triplets), f"triplets with a {role} outside their group")

@@ -80,7 +80,7 @@ class FashionIQ(Task):
         return Split(split, path, triplets, pictures)
 
     def training_texts(self, captions: Sequence[str]) -> tuple[str, ...]:
-        return four_texts(captions)
+        return drawn_texts(captions)
 
     def printed(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
         named = {
@@ -93,8 +93,13 @@ class FashionIQ(Task):
         return named | {f"average recall{k}": measures[f"average_recall_at{k}"] for k in (10, 50)}
 
 
-def four_texts(captions: Sequence[str]) -> tuple[str, ...]:
-    """Return what training draws from for two captions: both in either order, and each alone (paper, section 4.1)."""
+def drawn_texts(captions: Sequence[str]) -> tuple[str, ...]:
+    """Return what training draws from for a caption, which is that, or for two (paper, section 4.1).
+
+    Of two these are both in either order, and each alone.
+    """
+    if len(captions) == 1:
+        return tuple(captions)
     first, second = map(cleaned_caption, captions)
     # The published draw has these four in this order: below .25 the first, and so on.
     return joined_captions(first, second), joined_captions(second, first), first.capitalize(), second.capitalize()

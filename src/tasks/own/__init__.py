@@ -5,13 +5,13 @@ that is not every picture below it, gallery.<split>.txt or gallery.<split>.<cate
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from src.base.errors import InputError, first_ten, repeated, require_one_of
 from src.base.files import read_text
 from src.base.folders import pictures_below
-from src.tasks.fashioniq import FashionIQ, four_texts
+from src.tasks.fashioniq import FashionIQ, drawn_texts
 from src.tasks.own.rows import SUFFIXES, Row, read_rows
 from src.tasks.triplets import Protocol, Split, Task, Triplet, is_name, refuse, require_any, stays_inside
 
@@ -128,12 +128,11 @@ class OwnTriplets(Task):
             # Training has no gallery. A named picture that is not there is found where pictures are looked at.
             pictures = named if split == "train" else pictures_below(root) | named
         if split == "train":
-            # A step takes one target, so several are as many triplets.
-            triplets = [triplet._replace(targets=(name,)) for triplet in triplets for name in triplet.targets]
+            triplets = _with_one_target(triplets)
         return Split(split, path, triplets, pictures)
 
     def training_texts(self, captions: Sequence[str]) -> tuple[str, ...]:
-        return four_texts(captions) if len(captions) == 2 else tuple(captions)
+        return drawn_texts(captions)
 
     def _by_category(self, root: Path, split: str) -> dict[str, list[Row]]:
         rows = {}
@@ -156,6 +155,38 @@ class OwnTriplets(Task):
         if len(there) > 1:
             raise InputError(f"{there[0]}: {there[1].name} lies beside it, and one of them is too much")
         return there[0] if there else paths[0]
+
+
+def read_extra(paths: Sequence[Path]) -> dict[str, Split]:
+    """Read tables of triplets that are to join those of a training: {path: Split}. Paths in one start at its folder.
+
+    Pictures are called by their whole paths, which no data set's names equal. Raises InputError for a faulty table, and
+    for one that is named twice.
+    """
+    for path in repeated(paths):
+        raise InputError(f"{path}: is named twice as extra triplets")
+    return {str(path): _read_extra(path) for path in paths}
+
+
+def _read_extra(path: Path) -> Split:
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: a table of triplets is a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    rows = [_below(row, path.parent) for row in read_rows(path)]
+    _check(path, rows, is_test=False)
+
+    def whole(name):
+        return str(path.parent / name)
+
+    triplets = [
+        triplet._replace(reference=whole(triplet.reference), targets=(whole(triplet.targets[0]),), group=())
+        for triplet in _with_one_target(map(_triplet, rows))
+    ]
+    return Split("train", path, triplets, {name: Path(name) for triplet in triplets for name in _names(triplet)})
+
+
+def _with_one_target(triplets: Iterable[Triplet]) -> list[Triplet]:
+    """Return triplets as training takes them: a step takes one target, so several are as many triplets."""
+    return [triplet._replace(targets=(name,)) for triplet in triplets for name in triplet.targets]
 
 
 ROLES = {
