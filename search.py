@@ -73,7 +73,7 @@ if __name__ == "__main__":
 import csv
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -88,7 +88,7 @@ from src.command.page import captioned, page, picture, wall_row
 from src.command.text import text_table
 from src.models.facts import told_by_checkpoints
 from src.retrieval.collection import Collection, Searchable
-from src.retrieval.index import open_index, write_index
+from src.retrieval.index import open_index, require_own, write_index
 from src.retrieval.qdrant import QdrantCollection, open_client, upload
 from src.tasks.own.rows import read_rows
 from utils import autocast
@@ -114,6 +114,18 @@ def read_questions(args: Namespace) -> dict[str, Question]:
     return questions
 
 
+def require_references(questions: dict[str, Question], folder: Path, known: Container[str] = ()) -> None:
+    """Raise InputError for references that are neither files, in `folder` or from here, nor `known` names."""
+    wrong = [
+        f"{name}: {question.reference}" if name else f"--reference {question.reference}"
+        for name, question in questions.items()
+        if question.reference is not None and question.reference not in known
+        if not any(path.is_file() for path in (Path(question.reference), folder / question.reference))
+    ]
+    if wrong:
+        raise InputError(f"{first_ten(wrong)}: neither a file nor a picture of {folder}")
+
+
 @contextmanager
 def opened(args: Namespace, retriever: Retriever) -> Iterator[Searchable | None]:
     """Give what is searched while it is open; an index and Qdrant are brought up to date where there are pictures."""
@@ -137,6 +149,8 @@ def read_collection(args: Namespace, retriever: Retriever) -> Collection | None:
         return None
     if args.pictures is None:
         return open_index(args.index, depends_on(retriever))
+    if args.index is not None:
+        require_own(args.index, depends_on(retriever))  # before the hours that encoding may take
     collection, lost = collect(retriever, args.pictures)
     if lost:
         said = f"{len(lost)} of {len(lost) + len(collection)} pictures cannot be read and are left out"
@@ -202,7 +216,7 @@ def write_page(path: Path, answered: Answered, searcher: Searcher) -> None:
         reference = "" if question.reference is None else picture(searcher.path_of(question.reference))
         answers = [captioned(picture(answer.path), f"{answer.score:.3f} {answer.name}") for answer in found]
         remark = " ".join(filter(None, [name, f"without “{question.without}”" if question.without else ""]))
-        rows.append(wall_row(reference, question.caption, remark, answers))
+        rows.append(wall_row(reference, question.caption or "pictures like it", remark, answers))
     questions = f"{len(answered):,} question{'s' * (len(answered) > 1)}"
     introduction = f"{questions} to {len(searcher.collection):,} pictures of {searcher.collection.folder}."
     with replacing(path) as unfinished:
@@ -230,10 +244,13 @@ def main(argv=None):
     questions = read_questions(args)
     if questions and args.qdrant is not None and processes() > 1:
         raise InputError("--qdrant under torchrun encodes and uploads; ask its questions in a command of one process")
+    if args.pictures is not None:
+        require_references(questions, args.pictures)  # before the hours that encoding may take
     retriever = load_combined(retriever_options(args), combining_options(args))
     with autocast(args.precision), Stopping(lambda: WHAT_IS_KEPT), opened(args, retriever) as collection:
         if not questions:
             return
+        require_references(questions, collection.folder, collection)
         searcher = Searcher(retriever, collection)
         say_what_is_missing(list(questions.values()))
         found = searcher.ask_all(list(questions.values()), args.k, args.min_score)
@@ -250,7 +267,8 @@ def main(argv=None):
         write_csv(args.csv, answered)
     if args.page:
         write_page(args.page, answered, searcher)
-        print(args.page)
+    for path in filter(None, (args.json, args.csv, args.page)):
+        print(f"wrote {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def collect(retriever: Retriever, folder: Path | str) -> tuple[Collection, list[
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+        raise InputError(f"{folder}: {'is a file, and no folder' if folder.is_file() else 'no such folder'}")
     paths = pictures_below(folder)
     if not paths:
         raise InputError(f"{folder}: holds no pictures, at no depth")
@@ -70,7 +70,7 @@ def collect(retriever: Retriever, folder: Path | str) -> tuple[Collection, list[
         lost = _unreadable(retriever, paths)
     try:
         return _collection(retriever, paths, lost, folder), lost
-    except InputError:
+    except (InputError, FileNotFoundError):
         # What was encoded before is kept. Where one picture is broken there may be more.
         lost = _unreadable(retriever, paths)
         if not lost:
@@ -88,9 +88,11 @@ def _collection(retriever, paths, lost, folder) -> Collection:
 
 def _unreadable(retriever, paths) -> list[str]:
     """Try every picture whose features are not kept; return the names of those that cannot be read."""
-    missing = retriever.encoder.missing(retriever.pictures(paths))
+    gone = {name for name, path in paths.items() if not path.exists()}  # such as links to nowhere
+    there = {name: path for name, path in paths.items() if name not in gone}
+    missing = retriever.encoder.missing(retriever.pictures(there)) if there else []
     broken = set(unusable([paths[name] for name in missing], retriever.preprocess, retriever.encoder.num_workers))
-    return [name for name in missing if paths[name] in broken]
+    return [name for name in paths if name in gone or paths[name] in broken]
 
 
 def depends_on(retriever: Retriever) -> dict:
@@ -138,7 +140,7 @@ class Searcher:
     def path_of(self, reference: str | Path) -> Path:
         """Return the file of a reference, which is a name in the collection or a path."""
         name = self._name(reference)
-        return Path(reference) if name is None else self.collection.folder / name
+        return self._file(reference) if name is None else self.collection.folder / name
 
     def _found(self, scored, min_score) -> list[Found]:
         return [
@@ -170,7 +172,7 @@ class Searcher:
         outside = [reference for reference, name in names.items() if name is None]
         encoded = {}
         if outside:
-            pictures = self.retriever.pictures({str(reference): Path(reference) for reference in outside})
+            pictures = self.retriever.pictures({str(reference): self._file(reference) for reference in outside})
             encoded = dict(zip(outside, self.retriever.encoder.pictures(pictures).split(1), strict=True))
         return [
             None
@@ -190,11 +192,16 @@ class Searcher:
         """Return the collection's name of a reference, given by its name or by its path; None for another picture."""
         if isinstance(reference, str) and reference in self.collection:
             return reference
-        path, folder = Path(reference).absolute(), self.collection.folder.absolute()
-        if not path.is_file():
-            raise InputError(f"{reference}: no such picture")
+        path, folder = self._file(reference).absolute(), self.collection.folder.absolute()
         name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None
         return name if name is not None and name in self.collection else None
+
+    def _file(self, reference: str | Path) -> Path:
+        """Return the file of a reference, which may lie in the collection's folder and be none of its pictures."""
+        for path in (Path(reference), self.collection.folder / reference):
+            if path.is_file():
+                return path
+        raise InputError(f"{reference}: neither a file nor a picture of {self.collection.folder}")
 
     def _left_out(self, reference: str | Path | None) -> LeftOut | None:
         return None if reference is None else LeftOut(self._name(reference), self.path_of(reference))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 
@@ -120,6 +121,16 @@ def test_names_that_some_programs_end_a_line_in(folder, asked, tmp_path):
     assert "a\u2028b.png" in names(alone["answers"])
 
 
+def test_a_name_that_is_no_text(folder, asked, tmp_path, capsys):
+    Image.new("RGB", (40, 50), "red").save(os.fsdecode(os.fsencode(folder) + b"/a\xff.png"))
+    (of,) = asked("--caption", "red", "-k", "50", folder=folder)
+    assert "a\udcff.png" in names(of["answers"])
+    with pytest.raises(SystemExit):
+        asked("--caption", "red", "--index", tmp_path / "index", folder=folder)
+    assert "its name is not UTF-8" in capsys.readouterr().err
+    assert not (tmp_path / "index").exists()
+
+
 def test_only_what_is_new_is_encoded(folder, asked, monkeypatch, world):
     clip_class, counts = type(load_clip(str(world / "small_clip.pt")).model), []
     encode = clip_class.encode_image
@@ -162,10 +173,11 @@ def test_weights_move_from_the_picture_to_the_caption(folder, asked):
 def test_broken_pictures_are_listed_and_left_out(folder, asked, capsys, tmp_path):
     (folder / "broken.jpg").write_bytes(b"no picture")
     (folder / "empty.png").write_bytes(b"")
+    (folder / "link.png").symlink_to(folder / "nowhere.png")
     asked("--caption", "red", "--page", tmp_path / "a.html", "--csv", tmp_path / "a.csv", folder=folder)
     said = capsys.readouterr()
-    assert "2 of" in said.err
-    assert "cannot be read and are left out: broken.jpg, empty.png" in said.err
+    assert "3 of" in said.err
+    assert "cannot be read and are left out: broken.jpg, empty.png, link.png" in said.err
     assert (tmp_path / "a.html").read_text().count("<figure>") == 10
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 11
 
@@ -194,6 +206,7 @@ def test_the_first_are_those_of_a_plain_sort(dtype, queries):
 def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
     (tmp_path / "none").mkdir()
     (tmp_path / "no.jpg").write_text("no picture")
+    (tmp_path / "q.csv").write_text("reference,caption\n,red\nx.png,\ny.png,red\n")
     asked("--caption", "red", "--index", tmp_path / "index", folder=folder)
     shutil.copytree(tmp_path / "index", tmp_path / "torn")
     (tmp_path / "torn" / "items.jsonl").write_text("{}\n")
@@ -214,13 +227,17 @@ def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
         (["--pictures", folder, "--caption", "red", "--caption-weight", "2"], "is not a number from 0 to 1"),
         (["--pictures", tmp_path / "nowhere", "--caption", "red"], "nowhere: no such folder"),
         (["--pictures", tmp_path / "none", "--caption", "red"], "none: holds no pictures"),
-        (["--pictures", folder, "--reference", "gone.jpg"], "gone.jpg: no such picture"),
+        (["--pictures", folder, "--reference", "gone.jpg"], "--reference gone.jpg: neither a file nor a picture of"),
+        (["--index", tmp_path / "index", "--reference", "gone.jpg"], "gone.jpg: neither a file nor a picture of"),
+        (["--pictures", folder, "--queries", tmp_path / "q.csv"], "row 3: x.png, row 4: y.png: neither a file nor"),
+        (["--pictures", tmp_path / "no.jpg", "--caption", "red"], "no.jpg: is a file, and no folder"),
+        (["--pictures", folder, "--index", tmp_path / "other"], "an index of another CLIP or transform (weights: 000"),
         (["--pictures", folder, "--reference", tmp_path / "no.jpg"], "no.jpg: cannot be read as a picture"),
-        (["--index", tmp_path / "none", "--caption", "red"], "meta.json: no such file"),
+        (["--index", tmp_path / "none", "--caption", "red"], "none: is no index"),
         (["--index", tmp_path / "torn", "--caption", "red"], "its files do not belong together"),
         (
             ["--index", tmp_path / "other", "--caption", "red"],
-            "an index of another CLIP or transform (its weights is 0",
+            "an index of another CLIP or transform (weights: 000",
         ),
     ]:
         assert status_of(search.main, [*arguments, *clip]) == 2, arguments

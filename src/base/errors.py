@@ -34,7 +34,9 @@ def in_a_line(said: object, file: object = "") -> str:
     An exception without words gives its type's name; so does a missing key, which alone is no sentence. `file`, where
     `said` names it, becomes "the file", since the line names it already.
     """
-    text = str(said).replace(str(file), "the file") if file else str(said)
+    text = str(said)
+    for name in (repr(str(file)), str(file)) if file else ():
+        text = text.replace(name, "the file")
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     if isinstance(said, KeyError) or (isinstance(said, Exception) and not any(map(str.isalpha, text))):
         text = f"{type(said).__name__}: {text}" if text else type(said).__name__

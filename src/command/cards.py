@@ -107,7 +107,8 @@ def _card(key: str | int, content: str, title: str, attributes: str = "") -> str
 
 
 def _name(name: str) -> str:
-    return f'<span class="name">{escape(name)}</span>'
+    # Without its folders: the end of a name is what differs.
+    return f'<span class="name">{escape(Path(name).name)}</span>'
 
 
 def gallery(names: Iterable[str], path: Callable[[str], Path]) -> str:

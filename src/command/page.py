@@ -22,6 +22,7 @@ svg { max-width: 100%; height: auto }
 img { width: 104px; height: 104px; object-fit: contain; background: #f1f2f4; border: 4px solid #f1f2f4 }
 figure { margin: 0; width: 112px; font-size: .8rem; color: #666; overflow-wrap: anywhere }
 img.target { border-color: #1a8a3c }
+@media (max-width: 700px) { .query { grid-template-columns: 112px 1fr } .query .answers { grid-column: 1 / -1 } }
 .beside { display: flex; flex-wrap: wrap; gap: 1.5rem 3.5rem; align-items: flex-start }
 .bars td:last-child { width: 14rem; padding-right: 0 } .bars i { display: block; height: .8rem; background: #4878b0 }
 #filters { display: flex; flex-wrap: wrap; gap: .5rem 1.4rem; align-items: center }
@@ -92,10 +93,17 @@ def captioned(image: str, text: str) -> str:
     return f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>"
 
 
+EMPTY = "<span></span>"
+
+
 def wall_row(reference: str, caption: str, remark: str, answers: Sequence[str], missed: str = "") -> str:
-    """Return a query, its answers, and a target that is not among these: all but caption and remark are <img>s."""
+    """Return a query, its answers, and a target that is not among these: all but caption and remark are <img>s.
+
+    A query without a reference keeps its place empty.
+    """
     return (
-        f'<div class="query">{reference}<div><q>{escape(caption)}</q><span class="rank">{escape(remark)}</span></div>'
+        f'<div class="query">{reference or EMPTY}'
+        f'<div><q>{escape(caption)}</q><span class="rank">{escape(remark)}</span></div>'
         f'<div class="answers">{"".join(answers)}<div class="missed">{missed}</div></div></div>\n'
     )
 

@@ -26,8 +26,10 @@ def write_index(folder: Path, collection: Collection, depends_on: dict, half: bo
     """Write a collection whose pictures are at hand; `depends_on` are plain values that tell its features from others.
 
     Files of an older index are replaced one by one, and meta.json, which describes the others, last. What another
-    program had open stays what it was.
+    program had open stays what it was. Raises InputError for an index of other features, and for a name that no other
+    tool could read.
     """
+    require_own(folder, depends_on)
     known = _items_of(folder)
     items = [
         item_of(name, collection.folder / name, float(length), known)
@@ -42,7 +44,12 @@ def write_index(folder: Path, collection: Collection, depends_on: dict, half: bo
     lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
     with replacing(folder / ITEMS) as unfinished:
         unfinished.write_text(lines, encoding="utf-8")
-    meta = {"format": FORMAT, "pictures": len(items), "folder": str(collection.folder), "depends_on": depends_on}
+    meta = {
+        "format": FORMAT,
+        "pictures": len(items),
+        "folder": str(collection.folder.absolute()),
+        "depends_on": depends_on,
+    }
     write_json(folder / META, meta | {"items_sha256": _digest(lines)}, indent=1)
 
 
@@ -52,11 +59,10 @@ def open_index(folder: Path, depends_on: dict) -> Collection:
     Raises InputError when there is none, when it is torn, and when its features are not those that `depends_on` tells.
     """
     folder = Path(folder)
-    meta = read_json(folder / META, dict)
+    if not (folder / META).is_file():
+        raise InputError(f"{folder}: is no index; --pictures FOLDER --index FOLDER writes one")
+    meta = _meta_of(folder, depends_on)
     text = read_text(folder / ITEMS)
-    if meta.get("format") != FORMAT or not isinstance(meta.get("depends_on"), dict):
-        raise InputError(f"{folder / META}: is of no index that this version reads")
-    require_same(meta["depends_on"], depends_on, f"{folder}: an index", "--pictures makes it anew")
     try:
         array = np.load(folder / FEATURES, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -72,11 +78,28 @@ def open_index(folder: Path, depends_on: dict) -> Collection:
     return collection
 
 
+def require_own(folder: Path, depends_on: dict) -> None:
+    """Raise InputError when a folder holds an index whose features are not those that `depends_on` tells."""
+    if (folder / META).is_file():
+        _meta_of(folder, depends_on)
+
+
+def _meta_of(folder, depends_on) -> dict:
+    meta = read_json(folder / META, dict)
+    if meta.get("format") != FORMAT or not isinstance(meta.get("depends_on"), dict):
+        raise InputError(f"{folder / META}: is of no index that this version reads")
+    require_same(meta["depends_on"], depends_on, f"{folder}: an index", "name its own CLIP, or another --index")
+    return meta
+
+
 def require_same(theirs: dict, ours: dict, what: str, remedy: str) -> None:
     """Raise InputError, which begins with `what` and ends with `remedy`, unless features depend on `ours`."""
     for name, value in ours.items():
         if theirs.get(name) != value:
-            said = f"its {name.replace('_', ' ')} is {shown(str(theirs.get(name)))}, this command's {shown(str(value))}"
+            has, wanted = (shown(str(some)) for some in (theirs.get(name), value))
+            if isinstance(value, str):
+                has, wanted = has[:12], wanted[:12]  # of a digest the beginning tells enough
+            said = f"{name}: {has}, and not {wanted}"
             raise InputError(f"{what} of another CLIP or transform ({said}); {remedy}")
 
 
@@ -101,7 +124,14 @@ def _lines(text: str) -> list[dict]:
 
 
 def item_of(name: str, path: Path, length: float, known: dict[str, dict]) -> dict:
-    """Return what is kept of a picture's file; its digest is the one in `known` {name: item} where nothing changed."""
+    """Return what is kept of a picture's file; its digest is the one in `known` {name: item} where nothing changed.
+
+    Raises InputError for a name that JSON cannot hold.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{ascii(name)}: its name is not UTF-8, so no index can hold it; rename the file") from None
     status = path.stat()
     stamp = {"size": status.st_size, "modified_ns": status.st_mtime_ns}
     before = known.get(name, {})

@@ -183,7 +183,7 @@ def upload(
         _require_features(meta, depends_on, dim, what)
         # Copies of a reference are looked for by it.
         client.create_payload_index(name, "sha256", models.PayloadSchemaType.KEYWORD)
-        about = {"format": FORMAT, "folder": str(collection.folder), "depends_on": json.dumps(depends_on)}
+        about = {"format": FORMAT, "folder": str(collection.folder.absolute()), "depends_on": json.dumps(depends_on)}
         _describe(client, name, about | {"is_whole": meta.get("is_whole", False)})
         batches = Bar(pieces(len(collection), POINTS_AT_ONCE), desc=f"uploading to {name}", leave=False, delay=1)
         sent = sum(_send(client, name, collection, rows) for rows in batches)

@@ -76,7 +76,9 @@ def _header(path: Path, titles: list[str]) -> list[str]:
     lacking = [column for column in ("reference", "caption") if column not in known]
     if lacking:
         found = ", ".join(map(shown, titles))
-        raise InputError(f"{path}: has no column {lacking[0]}, only {found} (python -m src.tasks.own renames columns)")
+        raise InputError(
+            f"{path}: has no column {lacking[0]}, only {found}; rename one (python -m src.tasks.own does, for triplets)"
+        )
     if repeated(known):
         raise InputError(f"{path}: has two columns {repeated(known)[0]}")
     return columns
