@@ -1,8 +1,10 @@
 """Time and memory of ways to do one thing, taken in turn so that their ratio holds while the machine's speed drifts."""
 
 import contextlib
+import ctypes
 import gc
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,6 +100,9 @@ def held_memory() -> int | None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
+    if sys.platform == "linux":
+        # What was freed but is kept for later would serve again, and so not count. Not every C library can.
+        getattr(ctypes.CDLL(None), "malloc_trim", bool)(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")  # 5 sets VmHWM back to what is held now
     except OSError:
@@ -109,6 +114,28 @@ def peak_memory() -> int | None:
     """Return the most memory held since the last peak began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
+    lines = _lines(Path("/proc/self/status"))
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)
+
+
+def available_memory(on: torch.device = device) -> int | None:
+    """Return the bytes that can be had on a device before it is full; None where the system does not say."""
+    if on.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(on)
+        return free + torch.cuda.memory_reserved(on) - torch.cuda.memory_allocated(on)
+    rooms = [1024 * int(line.split()[1]) for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable")]
+    return min([*rooms, *_rooms_of_groups()], default=None)
+
+
+def _rooms_of_groups():
+    """Yield what containers and batch systems leave of the memory that they allow a process, in each of its groups."""
+    own = next((line.partition("::/")[2] for line in _lines(Path("/proc/self/cgroup")) if line.startswith("0::/")), "")
+    root = Path("/sys/fs/cgroup")
+    for group in (root / own, *(root / own).parents):
+        limits, facts = _lines(group / "memory.max"), dict(line.split() for line in _lines(group / "memory.stat"))
+        if limits and limits[0].isdecimal():
+            yield int(limits[0]) - int(facts.get("anon", 0))  # what is not anonymous can be given back
+
+
+def _lines(path):
+    return path.read_text().splitlines() if path.is_file() else []

@@ -26,6 +26,7 @@ def parse_arguments(argv=None) -> Namespace:
 if __name__ == "__main__":
     parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
 
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from statistics import median
@@ -41,7 +42,7 @@ from clip_fine_tune import FineTuning
 from data_utils import Batch
 from src.base.errors import one_line_errors, require_one_of
 from src.base.files import write_json
-from src.models.backbone import ENCODERS
+from src.models.backbone import ENCODERS, Backbone
 from src.models.openai_clip import OpenAIClip
 from src.models.weights import size_of
 
@@ -60,25 +61,45 @@ class Step(NamedTuple):
     """The peak of the whole process."""
 
 
+class Steps:
+    """Steps of stage 1 with a CLIP, on random pictures and captions of ordinary length."""
+
+    def __init__(self, backbone: Backbone):
+        self.backbone = backbone
+        weights = FineTuning(backbone, ENCODERS).parameters()
+        self.learning = [weight for weight in weights if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.learning, lr=2e-6, eps=1e-7, fused=True)
+        for weight in self.learning:
+            weight.grad = torch.zeros_like(weight)
+        self.optimizer.step()  # a step of nothing, so that the optimizer's state is there and does not count
+        self.optimizer.zero_grad()
+
+    def prepare(self, batch_size: int, clip_bs: int | None = None, precision: str = "auto") -> Callable[[], int | None]:
+        """Make the pictures of a step; return the function that takes it, and gives the --clip-bs that it fitted with.
+
+        That is None where the batch fitted at once.
+        """
+        stage = FineTuning(self.backbone, ENCODERS, None, clip_bs)
+        images = torch.randn(2 * batch_size, 3, *[self.backbone.resolution] * 2)
+        rows, texts = torch.arange(2 * batch_size).view(2, batch_size), [CAPTION] * batch_size
+        inputs = stage.inputs(Batch(*rows, texts, images), texts)
+        training = training_of(stage, self.optimizer, batch_size, precision=precision)
+
+        def step():
+            training.train_step(inputs)
+            return stage.clip_bs
+
+        return step
+
+
 def measured(model: str, batch_size: int, clip_bs: int | None) -> Step:
-    """Take a step in this process, which must do nothing else, on random pictures and captions of ordinary length."""
+    """Take a step in this process, which must do nothing else."""
     clip_model = clip_of_size(model)
     before = held_memory()
-    stage = FineTuning(OpenAIClip(clip_model), ENCODERS, None, clip_bs)
-    learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=2e-6, eps=1e-7, fused=True)
-    for parameter in learning:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # a step of nothing, so that the optimizer's state is there and does not count
-    optimizer.zero_grad()
-
-    images = torch.randn(2 * batch_size, 3, *[clip_model.visual.input_resolution] * 2)
-    rows, texts = torch.arange(2 * batch_size).view(2, batch_size), [CAPTION] * batch_size
-    inputs = stage.inputs(Batch(*rows, texts, images), texts)
-    training = training_of(stage, optimizer, batch_size)
-    seconds, _ = timed(lambda: training.train_step(inputs))
+    steps = Steps(OpenAIClip(clip_model))
+    seconds, _ = timed(steps.prepare(batch_size, clip_bs))
     peak = peak_memory()
-    return Step(batch_size, seconds, peak - before - 2 * sum(map(size_of, learning)), peak)
+    return Step(batch_size, seconds, peak - before - 2 * sum(map(size_of, steps.learning)), peak)
 
 
 def in_a_process_of_its_own(*arguments) -> Step:

@@ -9,15 +9,21 @@ from torch import nn
 
 from src.base.bars import Bar
 from src.base.files import read_json, write_json
-from src.models.openai_clip import random_clip
-from utils import device
+from src.models.backbone import Backbone
+from src.models.openai_clip import OpenAIClip, random_clip
+from utils import device, load_clip
 
 # embed_dim, image_resolution, vision layers, width and patch size, context, vocabulary, text width, heads and layers
 SIZES = {
     "ViT-B/32": (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12),
+    "ViT-B/16": (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12),
     "ViT-L/14": (768, 224, 24, 1024, 14, 77, 49408, 768, 12, 12),
+    "ViT-L/14@336px": (768, 336, 24, 1024, 14, 77, 49408, 768, 12, 12),
     "RN50": (1024, 224, (3, 4, 6, 3), 64, None, 77, 49408, 512, 8, 12),
+    "RN101": (512, 224, (3, 4, 23, 3), 64, None, 77, 49408, 512, 8, 12),
     "RN50x4": (640, 288, (4, 6, 10, 6), 80, None, 77, 49408, 640, 10, 12),
+    "RN50x16": (768, 384, (6, 8, 18, 8), 96, None, 77, 49408, 768, 12, 12),
+    "RN50x64": (1024, 448, (3, 15, 36, 10), 128, None, 77, 49408, 1024, 16, 12),
 }
 
 
@@ -25,6 +31,20 @@ def clip_of_size(name: str) -> nn.Module:
     """Make a CLIP of a published size on the device, in fp32 and eval mode, always with the same random weights."""
     torch.manual_seed(0)
     return random_clip(*SIZES[name]).to(device).eval()
+
+
+def clip_named(name: str) -> Backbone:
+    """Load the CLIP that --clip-model-name says; those of SIZES with random weights, which are as fast."""
+    return OpenAIClip(clip_of_size(name)).to(device) if name in SIZES else load_clip(name)
+
+
+def write_photographs(folder: Path, number: int) -> list[Path]:
+    """Write so many PNGs of about 500 pixels to `folder`; return their paths."""
+    rng = np.random.default_rng(0)
+    paths = [folder / f"{picture}.png" for picture in range(number)]
+    for path in paths:
+        _photograph(rng).save(path)
+    return paths
 
 
 def write_large_pictures(folder: Path, world: Path, triplets: int) -> None:
