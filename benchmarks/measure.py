@@ -123,16 +123,15 @@ def available_memory(on: torch.device = device) -> int | None:
     if on.type == "cuda":
         free, _ = torch.cuda.mem_get_info(on)
         return free + torch.cuda.memory_reserved(on) - torch.cuda.memory_allocated(on)
-    rooms = [1024 * int(line.split()[1]) for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable")]
-    return min([*rooms, *_rooms_of_groups()], default=None)
-
-
-def _rooms_of_groups():
-    """Yield what containers and batch systems leave of the memory that they allow a process, in each of its groups."""
     own = next((line.partition("::/")[2] for line in _lines(Path("/proc/self/cgroup")) if line.startswith("0::/")), "")
-    root = Path("/sys/fs/cgroup")
-    for group in (root / own, *(root / own).parents):
-        limits, facts = _lines(group / "memory.max"), dict(line.split() for line in _lines(group / "memory.stat"))
+    rooms = [1024 * int(line.split()[1]) for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable")]
+    return min([*rooms, *rooms_of_groups(Path("/sys/fs/cgroup") / own)], default=None)
+
+
+def rooms_of_groups(group: Path) -> Iterator[int]:
+    """Yield the bytes that containers and batch systems leave a process, in its control `group` and those around it."""
+    for folder in (group, *group.parents):
+        limits, facts = _lines(folder / "memory.max"), dict(line.split() for line in _lines(folder / "memory.stat"))
         if limits and limits[0].isdecimal():
             yield int(limits[0]) - int(facts.get("anon", 0))  # what is not anonymous can be given back
 

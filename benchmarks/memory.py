@@ -26,7 +26,7 @@ def parse_arguments(argv=None) -> Namespace:
 if __name__ == "__main__":
     parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from statistics import median
@@ -36,7 +36,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from benchmarks.cases import training_of
-from benchmarks.measure import held_memory, machine, peak_memory, timed
+from benchmarks.measure import available_memory, held_memory, machine, peak_memory, timed
 from benchmarks.worlds import SIZES, clip_of_size
 from clip_fine_tune import FineTuning
 from data_utils import Batch
@@ -45,7 +45,12 @@ from src.base.files import write_json
 from src.models.backbone import ENCODERS, Backbone
 from src.models.openai_clip import OpenAIClip
 from src.models.weights import size_of
+from utils import device
 
+LARGEST = 4096
+"""Triplets above which a card is not tried."""
+USABLE = 0.8
+"""The part of the free memory that is planned for: two small steps do not tell a large one exactly."""
 CAPTION = "is the same kind of dress but shorter, in a darker colour and without the sleeves"
 
 
@@ -90,6 +95,44 @@ class Steps:
             return stage.clip_bs
 
         return step
+
+
+class Fit(NamedTuple):
+    """The largest batches that fit, in triplets."""
+
+    at_once: int
+    pieces: int
+    """A --clip-bs that fits whatever the batch, a power of two."""
+    in_pieces: int
+    """With this --clip-bs."""
+
+
+def fitting(steps: Steps, triplets: int, precision: str, peaks: Sequence[int | None], waiting: int) -> Fit | None:
+    """Find Fit, of whose triplets `waiting` bytes lie in the host's memory; None where the system tells no memory.
+
+    `peaks` are the bytes of steps with `triplets`, twice as many, and twice as many in pieces of `triplets`. A card is
+    tried until it is full. A processor's memory must not be: there, small steps say what a triplet takes.
+    """
+    room = available_memory(torch.device("cpu"))
+    if None in (room, *peaks):
+        return None
+    room, (small, large, in_parts) = USABLE * room, peaks
+    each = max(0, large - small) / triplets
+    if device.type == "cuda":
+        at_once = largest_that_fits(lambda size: steps.prepare(size, precision=precision)() is None, 2 * triplets)
+    else:
+        at_once = max(2 * triplets, int((room - large + 2 * triplets * each) / (each + waiting)))
+    pieces = 2 ** (min(at_once, 128).bit_length() - 1)
+    # A piece is of pictures, of which a triplet has two. Those of a card lie in another memory than what waits.
+    held = 0 if device.type == "cuda" else in_parts + max(0, pieces - triplets) * each / 2
+    return Fit(at_once, pieces, max(0, int((room - held) / waiting)))
+
+
+def largest_that_fits(fits: Callable[[int], bool], batch_size: int) -> int:
+    """Return the largest of `batch_size`, twice as much and so on up to LARGEST that fits; the first one does."""
+    while batch_size < LARGEST and fits(2 * batch_size):
+        batch_size *= 2
+    return batch_size
 
 
 def measured(model: str, batch_size: int, clip_bs: int | None) -> Step:

@@ -173,7 +173,7 @@ def broadcast(value):
 
 def summed(value: Tensor) -> Tensor:
     """Return the sum of a tensor over all processes."""
-    if processes() == 1:
+    if not dist.is_initialized():
         return value
     value = value.clone()
     dist.all_reduce(value)
@@ -214,7 +214,7 @@ def _everyones(rows: Tensor) -> list[Tensor]:
 
 def gathered(rows: Tensor, total: int) -> Tensor:
     """Return all processes' `rows` [`total`, dim], of which this one gives its `share`, with gradients."""
-    return rows if processes() == 1 else _Gather.apply(rows, total)
+    return _Gather.apply(rows, total) if dist.is_initialized() else rows
 
 
 class _Gather(torch.autograd.Function):
@@ -241,7 +241,8 @@ def synchronised(module: nn.Module, total: int, some_wait: bool = False) -> nn.M
     `some_wait` says that some weights learn in later steps alone.
     Its dropout draws what one process would draw for the whole batch, so results do not depend on how many there are.
     """
-    if processes() == 1:
+    # One process of torchrun's goes this way too: so a machine with one card can show that the way is right.
+    if not dist.is_initialized():
         return module
     for parent in list(module.modules()):
         for name, child in parent.named_children():

@@ -1,0 +1,205 @@
+"""Whether this device computes what a processor does, in numbers with limits: what no card was there to be tested on.
+
+Whole commands run on a toy world, with a small ResNet and transformer of random weights: in this process, in one that
+sees no card, and in one that torchrun starts, which exchanges through NCCL on a card. Without a card they compare the
+processor with itself.
+"""
+
+import contextlib
+import io
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+import clip_fine_tune
+import combiner_train
+from src.base.errors import InputError
+from src.base.files import PROJECT_ROOT
+from src.models.backbone import Backbone
+from src.models.openai_clip import random_clip
+from src.toy import write_world
+from src.training.state import read_state
+from utils import device
+
+CPU = torch.device("cpu")
+CLIP = "small_resnet.pt"
+RATE = "2e-4"
+"""Learning rate of stage 1: enough for five steps to show a wrong gradient."""
+STEPS, MOST_SKIPPED = 5, 10
+"""Steps that count, and how many more GradScaler may skip before it has found its scale."""
+TRIPLETS = 24
+"""Of the toy world: an epoch is one step, so the mean loss of an epoch is a step's."""
+
+
+class Check(NamedTuple):
+    """How much two ways to one result differ, and how much they may."""
+
+    what: str
+    difference: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        return self.difference <= self.limit  # not so where it is no number
+
+    def __str__(self):
+        verdict = "holds" if self.holds else "FAILS"
+        return f"check: {self.what} differ by {self.difference:.2g}, limit {self.limit:g}: {verdict}"
+
+
+def checks(backbone: Backbone, folder: Path) -> Iterator[Check]:
+    """Yield every Check of this device, with `backbone` for features, and in `folder` whatever has to be written."""
+    yield from features(backbone, device, CPU)
+    yield from runs(folder)
+
+
+def features(backbone: Backbone, one: torch.device, other: torch.device) -> Iterator[Check]:
+    """Yield how features of random pictures and of captions differ between two devices; `backbone` ends on `one`."""
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, *[backbone.resolution] * 2, generator=draws)
+    tokens = backbone.trimmed(backbone.tokenize(["a red dress", "the same, but shorter and without the belt"]))
+    found = []
+    with torch.inference_mode():
+        for place in (other, one):
+            backbone.to(place)
+            found.append((backbone.encode_images(images.to(place)), backbone.encode_tokens(tokens.to(place))))
+    for what, theirs, ours in zip(("image features", "text features"), *found, strict=True):
+        yield Check(f"{what}, {one.type} and {other.type},", relative(ours, theirs), 1e-4)
+
+
+def runs(folder: Path) -> Iterator[Check]:
+    """Yield how trainings differ that have to be alike."""
+    write_world(folder, (TRIPLETS, 12, 12), (TRIPLETS, 8, 8))
+    write_resnet(folder / CLIP)
+    first = ["--learning-rate", RATE, "--precision", "fp32"]
+    started = [
+        start(first, folder, "alone", hidden_card=True),
+        start(first, folder, "joined", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"),
+    ]
+    whole = run(clip_fine_tune.main, first, folder, "whole")
+    halved = run(clip_fine_tune.main, [*first[:-1], "fp16"], folder, "halved", epochs=STEPS + MOST_SKIPPED)
+    alone, joined = map(finished, started)
+
+    yield Check(
+        f"losses of {STEPS} steps in fp32, {device.type} and cpu,", relative(losses(whole), losses(alone)), 1e-3
+    )
+    under = moved(losses(halved))[:STEPS]
+    yield Check(f"losses of {STEPS} steps under fp16 autocast, and cpu in fp32,", relative(under, losses(alone)), 2e-2)
+    again = run(clip_fine_tune.main, first, folder, "again")
+    yield Check("weights of stage 1 and of the same once more", largest(again, whole), 0)
+    resumed = run_in_two(clip_fine_tune.main, first, folder, "resumed")
+    yield Check("weights of stage 1 and of the same resumed", largest(resumed, whole), 0)
+    second = ["--combiner-lr", "1e-3", "--projection-dim", "64", "--hidden-dim", "64"]
+    whole_second = run(combiner_train.main, second, folder, "second")
+    resumed = run_in_two(combiner_train.main, second, folder, "second resumed")
+    yield Check("weights of stage 2 and of the same resumed", largest(resumed, whole_second), 0)
+    engine = "NCCL" if device.type == "cuda" else "gloo"
+    yield Check(f"weights of stage 1 by one process, alone and under {engine},", largest(joined, whole), 1e-6)
+
+
+def write_resnet(path: Path) -> None:
+    """Write the random weights of a small CLIP whose visual tower is a ResNet."""
+    torch.manual_seed(0)
+    model = random_clip(64, 64, (1, 1, 1, 1), 16, None, 77, 49408, 64, 1, 1)
+    for name, weights in model.named_parameters():
+        if name.endswith("bn3.weight"):  # zeros would leave a block without gradients
+            nn.init.ones_(weights)
+    torch.save(model.state_dict(), path)
+
+
+# ---- running commands ----
+
+
+def options(world: Path, name: str, epochs: int = STEPS) -> list[str]:
+    """Return what every run takes: CIRR's triplets of the toy world in one batch, and a folder for itself."""
+    paths = ["--data-path", str(world), "--output-path", str(world / name), "--clip-model-name", str(world / CLIP)]
+    steps = ["--batch-size", str(TRIPLETS), "--num-epochs", str(epochs), "--validation-frequency", str(STEPS)]
+    return ["--dataset", "CIRR", *paths, *steps, "--num-workers", "0", "--no-feature-cache", "--save-training"]
+
+
+def run(main: Callable, more: list[str], world: Path, name: str, epochs: int = STEPS) -> Path:
+    """Run a training in this process; return its run folder."""
+    call(main, [*options(world, name, epochs), *more])
+    (folder,) = (world / name / "models").iterdir()
+    return folder
+
+
+def run_in_two(main: Callable, more: list[str], world: Path, name: str) -> Path:
+    """Run a training that stops behind its third epoch and is resumed; return its run folder."""
+    folder = run(main, more, world, name, epochs=3)
+    call(main, ["--resume", str(folder), "--num-epochs", str(STEPS)])
+    return folder
+
+
+def call(main: Callable, argv: list[str]) -> None:
+    """Run a command in silence; raises InputError with its last line when it fails."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            main(argv)
+    except SystemExit:
+        raise InputError(last_line(said.getvalue())) from None
+
+
+class Started(NamedTuple):
+    """A training in a process of its own."""
+
+    process: subprocess.Popen
+    output: Path
+
+
+def start(more: list[str], world: Path, name: str, *launcher: str, hidden_card: bool = False) -> Started:
+    """Start stage 1 in a process of its own, by a launcher where there is one; it may see no card."""
+    command = [sys.executable, *launcher, "clip_fine_tune.py", *options(world, name), *more]
+    env = os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if hidden_card else {})
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return Started(subprocess.Popen(command, cwd=PROJECT_ROOT, env=env, **streams), world / name)
+
+
+def finished(started: Started) -> Path:
+    """Wait for a training; return its run folder. Raises InputError with its last line when it failed."""
+    _, said = started.process.communicate()
+    if started.process.returncode:
+        raise InputError(last_line(said))
+    (folder,) = (started.output / "models").iterdir()
+    return folder
+
+
+def last_line(said: str) -> str:
+    """Return the line that says why a command failed: its last, or torchrun's own report would hide it."""
+    lines = [line.split("\r")[-1].strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["a command of the checks failed without a word"])[-1].removeprefix("error: ")
+
+
+# ---- comparing ----
+
+
+def losses(folder: Path) -> Tensor:
+    """Return the mean losses [epochs] of a run."""
+    return torch.tensor(pd.read_csv(folder / "train_metrics.csv")["train_epoch_loss"].to_numpy())
+
+
+def moved(losses: Tensor) -> Tensor:
+    """Return losses without those that repeat the one before, as behind a step that GradScaler skipped."""
+    return losses[losses.diff(prepend=torch.zeros(1)).abs() > 1e-4 * losses]
+
+
+def relative(ours: Tensor, theirs: Tensor) -> float:
+    """Return the norm of a difference by that of `theirs`; not a number where shapes differ."""
+    ours, theirs = (tensor.detach().to(CPU, torch.float64) for tensor in (ours, theirs))
+    return ((ours - theirs).norm() / theirs.norm()).item() if ours.shape == theirs.shape else math.nan
+
+
+def largest(one: Path, other: Path) -> float:
+    """Return the largest difference of a weight between two runs."""
+    ours, theirs = (read_state(folder)["weights"] for folder in (one, other))
+    return max((ours[name].double() - theirs[name].double()).abs().max().item() for name in theirs)
