@@ -7,7 +7,7 @@ import torch
 
 import clip_fine_tune
 from benchmarks import machine
-from benchmarks.checks import Check, features, moved, relative
+from benchmarks.checks import RATE, Check, features, losses, moved, relative, run, write_toy
 from benchmarks.machine import Amounts, Computing, hours
 from benchmarks.measure import rooms_of_groups
 from benchmarks.memory import LARGEST, Steps, fitting, largest_that_fits
@@ -82,8 +82,19 @@ def test_features_that_differ_are_caught():
     assert text.holds
 
 
+def test_losses_of_a_step_that_is_a_little_wrong_are_caught(tmp_path):
+    """Steps of 1.05 times the size are the mistake."""
+    write_toy(tmp_path)
+    right, wrong = (
+        losses(run(clip_fine_tune.main, ["--learning-rate", rate], tmp_path, rate)) for rate in (RATE, "1.05e-3")
+    )
+    assert right[-1] < 0.9 * right[0]
+    assert relative(wrong, right) > 1e-3
+
+
 def test_a_failed_check_ends_with_status_1(arguments, monkeypatch, capsys):
     monkeypatch.setattr(machine, "checks", lambda *_: [Check("planted results", 1.0, 0.1)])
+    monkeypatch.setattr(machine, "said", lambda *_: [])  # speeds
     assert status_of(machine.main, [*arguments, "--check"]) == 1
     assert "check: planted results differ by 1, limit 0.1: FAILS" in capsys.readouterr().out
 
