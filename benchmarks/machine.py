@@ -42,8 +42,8 @@ from torch.utils.data import Subset
 
 from benchmarks.cases import training_of
 from benchmarks.checks import checks
-from benchmarks.measure import Measured, alternate, has_fast_bf16, machine, timed
-from benchmarks.memory import CAPTION, LARGEST, Fit, Steps, fitting
+from benchmarks.measure import Measured, alternate, available_memory, has_fast_bf16, machine, timed
+from benchmarks.memory import CAPTION, LARGEST, Fit, Steps, fit_on_card, fit_on_processor
 from benchmarks.worlds import SIZES, clip_named, write_photographs
 from combiner import Combiner
 from combiner_train import CombinerTraining
@@ -185,6 +185,26 @@ def computing(backbone: Backbone, steps: Steps, triplets: int) -> Computing:
     return Computing(*rates, precisions, best if pays else usual)
 
 
+# ---- what fits ----
+
+
+def held(steps: Steps, precision: str, triplets: int) -> tuple[int, int] | None:
+    """Measure the bytes that forward passes of `triplets` and of twice as many hold; None where no system tells."""
+    ways = {size: steps.forward(size, precision) for size in (triplets, 2 * triplets)}
+    small, large = (measured.peak_bytes for measured in alternate(ways, 1, warm_up=True).values())
+    return None if small is None else (small, large)
+
+
+def fitting(steps: Steps, precision: str, triplets: int, peaks: tuple[int, int], workers: int) -> Fit:
+    """Find what fits on this device, with so many `workers` that load pictures."""
+    # Of fp32 pictures, two for each triplet, a batch is in the step and two wait for each worker.
+    waiting = (1 + 2 * workers) * 2 * 3 * steps.backbone.resolution**2 * 4
+    room = available_memory(torch.device("cpu"))
+    if device.type == "cuda":
+        return fit_on_card(steps, triplets, precision, room, waiting)
+    return fit_on_processor(room, sum(map(size_of, steps.learning)), triplets, peaks, waiting)
+
+
 # ---- hours ----
 
 
@@ -247,40 +267,26 @@ def said(name: str, backbone: Backbone, paths: Sequence[Path], triplets: int) ->
     rates = f"{figure(computed.pictures)} pictures and {figure(computed.captions)} captions a second"
     yield f"through CLIP: {rates}, in fp32"
 
-    smaller = computed.precisions[computed.precision]
-    take = partial(steps.prepare, 2 * triplets, precision=computed.precision)
-    larger, parts = alternate({"whole": take(), "parts": take(clip_bs=triplets)}, 1).values()
-    triplet = min(smaller.seconds / triplets, larger.seconds / (2 * triplets))
+    triplet = computed.precisions[computed.precision].seconds / triplets
     read = reading(paths, backbone, max(computed.pictures, 2 / triplet))
     rates = f"{figure(read.decoded)} pictures a second decoded, {figure(read.transformed)} behind the transform"
     yield f"from disk: {rates}, by one process"
     takes = f"training takes {figure(2 / triplet)}, encoding {figure(computed.pictures)}"
     yield f"workers: {read.workers}, which load {figure(read.loaded)} pictures a second; {takes}"
 
-    # A batch for the step, and two that wait for each worker.
-    waiting = (1 + 2 * read.workers) * 2 * 3 * backbone.resolution**2 * 4
-    peaks = [step.peak_bytes for step in (smaller, larger, parts)]
-    fit = fitting(steps, triplets, computed.precision, peaks, waiting)
-    yield f"fits: {what_fits(fit)}a step of {2 * triplets} takes {in_gigabytes(larger.peak_bytes)} beyond its weights"
+    peaks, fit = held(steps, computed.precision, triplets), None
+    if peaks is not None:
+        gradients = sum(map(size_of, steps.learning))
+        fit = fitting(steps, computed.precision, triplets, peaks, read.workers)
+        taken = f"a step of {2 * triplets} takes {(peaks[1] + gradients) / 1e9:.2f} GB beyond weights and optimizer"
+        more = " or more" if fit.at_once == LARGEST else ""
+        yield f"fits: {fit.at_once:,} triplets at once{more}, {fit.in_pieces:,} with --clip-bs {fit.pieces}; {taken}"
 
     combiner = combiner_step(backbone.dimension, triplets)
     for dataset, amounts in AMOUNTS.items():
         first, second = map(figure, hours(amounts, triplet, computed, read.loaded, combiner))
         yield f"hours on {dataset}: {first} for stage 1 (100 epochs), {second} for stage 2 (300 epochs)"
     yield flags(name, computed, read, fit, waits=read.loaded < 2 / triplet)
-
-
-def what_fits(fit: Fit | None) -> str:
-    """Return the largest batches as the beginning of a line; nothing where the system tells no memory."""
-    if fit is None:
-        return ""
-    more = " or more" if fit.at_once == LARGEST else ""
-    return f"{fit.at_once:,} triplets at once{more}, {fit.in_pieces:,} with --clip-bs {fit.pieces}; "
-
-
-def in_gigabytes(size: int | None) -> str:
-    """Return a size in bytes as one reads it."""
-    return "a number of bytes that the system does not tell" if size is None else f"{size / 1e9:.2f} GB"
 
 
 def figure(number: float) -> str:

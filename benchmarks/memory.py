@@ -26,7 +26,7 @@ def parse_arguments(argv=None) -> Namespace:
 if __name__ == "__main__":
     parse_arguments()  # --help and a wrong flag are answered here, before torch is imported
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from statistics import median
@@ -36,7 +36,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from benchmarks.cases import training_of
-from benchmarks.measure import available_memory, held_memory, machine, peak_memory, timed
+from benchmarks.measure import held_memory, machine, peak_memory, timed
 from benchmarks.worlds import SIZES, clip_of_size
 from clip_fine_tune import FineTuning
 from data_utils import Batch
@@ -45,7 +45,8 @@ from src.base.files import write_json
 from src.models.backbone import ENCODERS, Backbone
 from src.models.openai_clip import OpenAIClip
 from src.models.weights import size_of
-from utils import device
+from src.training.losses import contrastive_loss
+from utils import autocast
 
 LARGEST = 4096
 """Triplets above which a card is not tried."""
@@ -85,9 +86,7 @@ class Steps:
         That is None where the batch fitted at once.
         """
         stage = FineTuning(self.backbone, ENCODERS, None, clip_bs)
-        images = torch.randn(2 * batch_size, 3, *[self.backbone.resolution] * 2)
-        rows, texts = torch.arange(2 * batch_size).view(2, batch_size), [CAPTION] * batch_size
-        inputs = stage.inputs(Batch(*rows, texts, images), texts)
+        inputs = self._inputs(stage, batch_size)
         training = training_of(stage, self.optimizer, batch_size, precision=precision)
 
         def step():
@@ -95,6 +94,23 @@ class Steps:
             return stage.clip_bs
 
         return step
+
+    def forward(self, batch_size: int, precision: str) -> Callable[[], None]:
+        """Make the pictures of a step; return the function that holds all that the backward pass would need of them."""
+        stage = FineTuning(self.backbone, ENCODERS)
+        inputs = self._inputs(stage, batch_size)
+
+        def forward():
+            self.optimizer.zero_grad()
+            with autocast(precision, training=True):
+                contrastive_loss(*stage(inputs))
+
+        return forward
+
+    def _inputs(self, stage, batch_size):
+        images = torch.randn(2 * batch_size, 3, *[self.backbone.resolution] * 2)
+        rows, texts = torch.arange(2 * batch_size).view(2, batch_size), [CAPTION] * batch_size
+        return stage.inputs(Batch(*rows, texts, images), texts)
 
 
 class Fit(NamedTuple):
@@ -107,25 +123,31 @@ class Fit(NamedTuple):
     """With this --clip-bs."""
 
 
-def fitting(steps: Steps, triplets: int, precision: str, peaks: Sequence[int | None], waiting: int) -> Fit | None:
-    """Find Fit, of whose triplets `waiting` bytes lie in the host's memory; None where the system tells no memory.
+def fit_on_processor(room: int, gradients: int, triplets: int, peaks: tuple[int, int], waiting: int) -> Fit:
+    """Compute Fit from `room` bytes of memory, which must not be tried: the system would end this process.
 
-    `peaks` are the bytes of steps with `triplets`, twice as many, and twice as many in pieces of `triplets`. A card is
-    tried until it is full. A processor's memory must not be: there, small steps say what a triplet takes.
+    `gradients` bytes come with the backward pass. `peaks` are what forward passes of `triplets` and of twice as many
+    hold, and `waiting` what lies in memory of each triplet's pictures.
     """
-    room = available_memory(torch.device("cpu"))
-    if None in (room, *peaks):
-        return None
-    room, (small, large, in_parts) = USABLE * room, peaks
+    small, large = peaks
     each = max(0, large - small) / triplets
-    if device.type == "cuda":
-        at_once = largest_that_fits(lambda size: steps.prepare(size, precision=precision)() is None, 2 * triplets)
-    else:
-        at_once = max(2 * triplets, int((room - large + 2 * triplets * each) / (each + waiting)))
-    pieces = 2 ** (min(at_once, 128).bit_length() - 1)
-    # A piece is of pictures, of which a triplet has two. Those of a card lie in another memory than what waits.
-    held = 0 if device.type == "cuda" else in_parts + max(0, pieces - triplets) * each / 2
-    return Fit(at_once, pieces, max(0, int((room - held) / waiting)))
+    fixed = gradients + max(0, small - triplets * each)
+    at_once = max(0, int((USABLE * room - fixed) / (each + waiting)))
+    pieces = _power_of_two(at_once)
+    # A piece is of pictures, of which a triplet has two; its gradients grow beside those of the batch.
+    held = fixed + gradients + pieces * each / 2
+    return Fit(at_once, pieces, max(0, int((USABLE * room - held) / waiting)))
+
+
+def fit_on_card(steps: Steps, triplets: int, precision: str, host: int, waiting: int) -> Fit:
+    """Find Fit by taking ever larger steps until a card is full; `host` bytes of memory hold the pictures that wait."""
+    at_once = largest_that_fits(lambda size: steps.prepare(size, precision=precision)() is None, triplets)
+    return Fit(at_once, _power_of_two(at_once), int(USABLE * host / waiting))
+
+
+def _power_of_two(at_once):
+    """Return a --clip-bs that takes no more than a batch of `at_once` triplets, and no more than it is worth."""
+    return 2 ** (max(1, min(at_once, 128)).bit_length() - 1)
 
 
 def largest_that_fits(fits: Callable[[int], bool], batch_size: int) -> int:
