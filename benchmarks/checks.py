@@ -158,7 +158,9 @@ class Started(NamedTuple):
 def start(more: list[str], world: Path, name: str, *launcher: str, hidden_card: bool = False) -> Started:
     """Start stage 1 in a process of its own, by a launcher where there is one; it may see no card."""
     command = [sys.executable, *launcher, "clip_fine_tune.py", *options(world, name), *more]
-    env = os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if hidden_card else {})
+    # As many threads as here: sums that are cut otherwise are rounded otherwise, and Adam makes much of little.
+    env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    env |= {"CUDA_VISIBLE_DEVICES": ""} if hidden_card else {}
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     return Started(subprocess.Popen(command, cwd=PROJECT_ROOT, env=env, **streams), world / name)
 
