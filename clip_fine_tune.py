@@ -51,7 +51,7 @@ from src.models.backbone import ENCODERS, Backbone
 from src.models.facts import told_by_checkpoints
 from src.training.losses import Bank
 from training import prepare, read_training_data, train_stage
-from utils import OneEncoder, caption_tokens, device, element_wise_sum
+from utils import OneEncoder, caption_tokens, device, element_wise_sum, say_device
 
 
 class FineTuning(nn.Module):
@@ -112,14 +112,14 @@ class FineTuning(nn.Module):
         return {}
 
     def inputs(self, batch: Batch, texts: list[str]) -> tuple:
-        """Return what `forward` takes: images (or None), reference rows, target rows and tokens, on the device."""
-        tokens = caption_tokens(texts, self.backbone)
-        return batch.images, batch.references.to(device), batch.targets.to(device), tokens
+        """Return what `forward` takes: pixels (or None), reference rows, target rows and tokens, on the device."""
+        tensors = batch.pixels, batch.references, batch.targets, caption_tokens(texts, self.backbone)
+        return tuple(None if some is None else some.to(device, non_blocking=True) for some in tensors)
 
     def forward(self, inputs: tuple) -> tuple[Tensor, Tensor]:
         """Return (predicted, target) features [share, dim], normalised."""
-        images, references, targets, tokens = inputs
-        features = self.picture_features if images is None else self._features("image", images)
+        pixels, references, targets, tokens = inputs
+        features = self.picture_features if pixels is None else self._features("image", pixels)
         predicted = self.combining_function(features[references], self._features("text", tokens))
         return predicted, F.normalize(features[targets], dim=-1)
 
@@ -136,10 +136,11 @@ def main(argv=None):
     learning = LEARNING[args.encoder]
     frozen = tuple(encoder for encoder in ENCODERS if encoder not in learning)
     retriever = load_retriever(flags.retriever_options(args), frozen)
+    say_device(args.precision, training=True)
     batches = TripletRows if "image" in frozen else TripletImages
     loader, validation = prepare(data, retriever, batches, args.num_workers)
 
-    pictures = loader.dataset.pictures
+    pictures = loader.triplets.pictures
     # Before anything is encoded, so that a full disk is found first.
     retriever.keep_decoded([pictures, *validation.pictures.values()])
     picture_features = retriever.encoder.pictures(pictures) if "image" in frozen else None

@@ -60,7 +60,7 @@ from src.models.facts import LEARNED_ALONG, told_by_checkpoints
 from src.tasks.triplets import Task
 from src.training.losses import Bank
 from training import prepare, read_training_data, train_stage
-from utils import Encoder, OneEncoder, autocast, caption_tokens, device
+from utils import Encoder, OneEncoder, autocast, caption_tokens, device, say_device
 
 
 class CombinerTraining(nn.Module):
@@ -128,8 +128,9 @@ class CombinerTraining(nn.Module):
         if self.text_learns:
             of_texts = caption_tokens(texts, self.text_encoder.backbone)
         else:
-            of_texts = self.caption_features[torch.tensor([self.text_row[text] for text in texts]).to(device)]
-        references, targets = batch.references.to(device), batch.targets.to(device)
+            rows = torch.tensor([self.text_row[text] for text in texts])
+            of_texts = self.caption_features[rows.to(device, non_blocking=True)]
+        references, targets = (rows.to(device, non_blocking=True) for rows in (batch.references, batch.targets))
         return self.picture_features[references], self.picture_features[targets], of_texts
 
     def forward(self, inputs: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -157,13 +158,14 @@ def main(argv=None):
     learning = () if args.encoder == "none" else (args.encoder,)
     frozen = tuple(encoder for encoder in ENCODERS if encoder not in learning)
     retriever = load_retriever(flags.retriever_options(args), frozen, batch_size=args.clip_bs)
+    say_device(args.precision, training=True)
     # Behind CLIP, whose loading draws random numbers too: the order decides the first weights of a seed.
     combiner = Combiner(retriever.backbone.dimension, args.projection_dim, args.hidden_dim, args.dropout).to(device)
     # The rows are in memory, so workers would only copy them from process to process.
     loader, validation = prepare(data, retriever, TripletRows, num_workers=0)
 
     with autocast(args.precision):
-        picture_features, *of_texts = encode_triplets(loader.dataset, data.task, retriever.encoder)
+        picture_features, *of_texts = encode_triplets(loader.triplets, data.task, retriever.encoder)
     if args.negatives == "bank":
         picture_features = Bank(picture_features)
     retriever.backbone.let_learn(learning)

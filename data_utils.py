@@ -1,21 +1,23 @@
 """Pictures and triplets as torch takes them: the transforms, the published datasets, and the batches of training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torchvision.transforms.functional as TF
-from torch.utils.data import Dataset
+from torch.utils.data import BatchSampler, Dataset, RandomSampler
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 from src.base import distributed
+from src.base.device import device
 from src.base.errors import require_one_of
 from src.base.files import PROJECT_ROOT, originals
-from src.models.backbone import OPENAI_NORMALISATION, Normalisation
+from src.base.loading import Loader
+from src.models.backbone import OPENAI_NORMALISATION, Normalisation, normalised
 from src.pictures.cache import ImageCache
-from src.pictures.opening import opened, require_affordable, require_present
+from src.pictures.opening import Each, opened, require_affordable, require_present
 from src.pictures.padding import TRANSFORMS
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Triplet
@@ -104,18 +106,6 @@ class Preprocess(Compose):
             image = transform(image)
         return np.array(image)
 
-    def tensors(self, pixels: np.ndarray) -> torch.Tensor:
-        """Do the second half for many at once: bytes [pictures, dim, dim, 3] to tensors [pictures, 3, dim, dim].
-
-        Every value goes through the same operations as in ToTensor and Normalize, so the bits are the same. In memory
-        channels come last.
-        """
-        pictures, height, width, _ = pixels.shape
-        lines = torch.from_numpy(pixels).reshape(pictures * height, -1).to(torch.float32).div_(255)
-        mean, std = (torch.tensor(channels) for channels in self.normalisation)
-        lines.sub_(mean.repeat(width)).div_(std.repeat(width))
-        return lines.view(pixels.shape).permute(0, 3, 1, 2)
-
 
 def make_transform(
     name: str, target_ratio: float | None, dim: int, normalisation: Normalisation = OPENAI_NORMALISATION
@@ -154,10 +144,19 @@ class Pictures(Dataset):
 
     def images(self, numbers: Sequence[int]) -> torch.Tensor:
         """Return pictures [numbers, 3, dim, dim] by their numbers in `names`."""
-        paths = [self.paths[self.names[number]] for number in numbers]
         if self.cache is not None:
-            return self.preprocess.tensors(self.cache.pixels(paths))
-        return torch.stack([opened(path, self.preprocess) for path in paths])
+            return normalised(self.pixels(numbers), self.preprocess.normalisation)
+        return torch.stack([opened(self._path(number), self.preprocess) for number in numbers])
+
+    def pixels(self, numbers: Sequence[int]) -> torch.Tensor:
+        """Return the bytes [numbers, dim, dim, 3] of pictures before they are normalised."""
+        if self.cache is not None:
+            return torch.from_numpy(self.cache.pixels(list(map(self._path, numbers))))
+        pixels = [opened(self._path(number), self.preprocess.pixels) for number in numbers]
+        return torch.from_numpy(np.stack(pixels))
+
+    def _path(self, number):
+        return self.paths[self.names[number]]
 
 
 # ---- the published datasets ----
@@ -245,13 +244,13 @@ class Batch(NamedTuple):
     """A batch of training triplets, of which this process computes a share."""
 
     references: torch.Tensor
-    """Rows [share] of the references, in `images` or, without these, in all pictures that the triplets name."""
+    """Rows [share] of the references, in `pixels` or, without these, in all pictures that the triplets name."""
     targets: torch.Tensor
     """Rows [share] of the targets, likewise."""
     captions: list[tuple[str, ...]]
     """The captions of all triplets of the batch, not of the share alone, since all of them draw."""
-    images: torch.Tensor | None = None
-    """The share's pictures [pictures, 3, dim, dim]."""
+    pixels: torch.Tensor | None = None
+    """Bytes [pictures, dim, dim, 3] of the share's pictures: a quarter of what they are when they are normalised."""
     all_targets: torch.Tensor | None = None
     """Rows [batch] of the targets of the whole batch, in all pictures that the triplets name."""
 
@@ -299,8 +298,52 @@ class TripletImages(TripletRows):
     """The same with the pictures opened, each once even when many triplets of the batch share it."""
 
     def __getitem__(self, numbers: list[int]) -> Batch:
+        batch, needed = self.planned(numbers)
+        return batch._replace(pixels=self.pictures.pixels(needed))
+
+    def planned(self, numbers: list[int]) -> tuple[Batch, list[int]]:
+        """Return the batch without its pictures, and their numbers in `pictures`, in the order of its rows."""
         batch = super().__getitem__(numbers)
         # Half of a batch's pictures may be another triplet's too: each goes through CLIP once.
         distinct, (references, targets) = torch.stack((batch.references, batch.targets)).unique(return_inverse=True)
-        images = self.pictures.images(distinct.tolist())
-        return batch._replace(references=references, targets=targets, images=images)
+        return batch._replace(references=references, targets=targets), distinct.tolist()
+
+
+class TripletLoader:
+    """Shuffled full batches of triplets, in an order that follows from `seed` alone.
+
+    Each of `num_workers` processes opens a part of each batch, and two parts of each may wait: two batches, however
+    many workers there are. So the first batch of an epoch comes as early as all of them can open it.
+    """
+
+    def __init__(self, triplets: TripletRows, batch_size: int, num_workers: int, seed: int):
+        self.triplets, self.num_workers = triplets, num_workers
+        # Its own generator: the order must not depend on what else draws, and --resume puts it back.
+        self.draws = torch.Generator().manual_seed(seed)
+        self.batches = BatchSampler(RandomSampler(triplets, generator=self.draws), batch_size, drop_last=True)
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not isinstance(self.triplets, TripletImages):
+            yield from map(self.triplets.__getitem__, self.batches)
+            return
+        planned = [self.triplets.planned(numbers) for numbers in self.batches]
+        parts = [part for _, needed in planned for part in self._parts(needed)]
+        loaded = iter(Loader(Each(self.triplets.pictures.pixels, parts), self.num_workers, batch_size=None))
+        for batch, needed in planned:
+            yield batch._replace(pixels=_joined([next(loaded) for _ in self._parts(needed)]))
+
+    def _parts(self, needed: list[int]) -> list[list[int]]:
+        size = -(-len(needed) // max(1, self.num_workers))
+        return [needed[start : start + size] for start in range(0, len(needed), size)]
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Return parts of a batch as a whole; for a card in memory that it can read while it computes."""
+    pinned = device.type == "cuda"
+    if len(parts) == 1 and not pinned:
+        return parts[0]
+    whole = torch.empty(sum(map(len, parts)), *parts[0].shape[1:], dtype=parts[0].dtype, pin_memory=pinned)
+    return torch.cat(parts, out=whole)

@@ -55,7 +55,7 @@ from src.command.walk import Query
 from src.models.backbone import Backbone
 from src.models.facts import told_by_checkpoints
 from src.retrieval.collection import Collection
-from utils import autocast
+from utils import autocast, say_device
 
 Functions = dict[str, Callable[[Tensor, Tensor], Tensor]]
 
@@ -115,6 +115,7 @@ def load_engine(args: Namespace) -> Engine:
     """Load CLIP and all functions; raises InputError when something cannot be loaded."""
     vars(args).update(told_by_checkpoints((args.clip_model_path, args.combiner_path), vars(args), args.given))
     retriever = load_retriever(retriever_options(args))
+    say_device(args.precision)
     functions = load_functions(combining_options(args), retriever.backbone)
     first = Query(function=args.combining_function or next(iter(functions)), k=args.k)
     return Engine(retriever, functions, args.pictures, first, args.precision)

@@ -56,7 +56,7 @@ from src.tasks.datasets import find_task
 from src.tasks.own import OwnTriplets
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Task
-from utils import model_label, read_data
+from utils import model_label, read_data, say_device
 from validate import Validation
 
 # Caption alone and picture alone come first: a sum that barely beats them has learned a shortcut.
@@ -231,6 +231,7 @@ def main(argv=None):
 
     data = read_data(task, args.data_path or Path(options["data_path"]), "val", skip_missing=args.skip_missing)
     before, after = validations(last, task, data["val"], choose)
+    say_device("auto")
     judged = after.judge(after.protocol)
     warning = not_comparable(runs, after.retriever.skipping)
 

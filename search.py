@@ -91,7 +91,7 @@ from src.retrieval.collection import Collection, Searchable
 from src.retrieval.index import open_index, require_own, write_index
 from src.retrieval.qdrant import QdrantCollection, open_client, upload
 from src.tasks.own.rows import read_rows
-from utils import autocast
+from utils import autocast, say_device
 
 WHAT_IS_KEPT = "the same command goes on where it was"
 Answered = list[tuple[str, Question, list[Found]]]
@@ -247,6 +247,7 @@ def main(argv=None):
     if args.pictures is not None:
         require_references(questions, args.pictures)  # before the hours that encoding may take
     retriever = load_combined(retriever_options(args), combining_options(args))
+    say_device(args.precision)
     with autocast(args.precision), Stopping(lambda: WHAT_IS_KEPT), opened(args, retriever) as collection:
         if not questions:
             return

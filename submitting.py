@@ -16,7 +16,7 @@ from src.evaluation.submission import FAULT, SubmissionFile
 from src.models.facts import told_by_checkpoints
 from src.retrieval.answers import Answers, answer, predict_queries
 from src.tasks.triplets import Protocol, Split, Task
-from utils import autocast, read_data
+from utils import autocast, read_data, say_device
 
 ANSWERS = 50
 """What both servers want of each query."""
@@ -49,6 +49,7 @@ def submit(args: Namespace, task: Task, write: Callable, check: Callable) -> Non
     split = read_test_split(task, args.data_path, args.skip_missing)
     require_writable(args.output_path)
     retriever = load_combined(retriever_options(args), combining_options(args))
+    say_device(args.precision)
     experiment = start_experiment(f"{task.name} test submission", comet_options(args), args.output_path / "comet")
     with autocast(args.precision):
         written = write(retriever, split, args.submission_name or time_stamp())

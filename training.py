@@ -2,26 +2,25 @@
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from data_utils import TripletRows
+from data_utils import Batch, TripletLoader, TripletRows
 from retriever import Retriever
 from src.base import distributed
 from src.base.bars import Bar
 from src.base.errors import InputError, fault_of_machine, in_a_line, is_out_of_memory, one_line
 from src.base.files import owning, require_writable
-from src.base.loading import Loader
 from src.base.memory import free_cached
 from src.base.signals import Stopping
 from src.command.run import new_run_folder, open_run
 from src.command.training_flags import RunOptions, TrainingPlan
 from src.models.facts import training_facts
+from src.models.weights import size_of
 from src.pictures.opening import require_present
 from src.tasks.datasets import find_task
 from src.tasks.own import read_extra
@@ -31,37 +30,16 @@ from src.training.state import STATE_FILE, Keeper, TrainingState, read_state, re
 from utils import (
     autocast,
     autocast_dtype,
+    checkpoint_content,
     device,
     mean_train_loss,
     model_label,
     read_data,
-    save_model,
+    resolved,
     set_train_bar_description,
     update_train_running_results,
 )
 from validate import Validation
-
-
-def training_loader(triplets: TripletRows, batch_size: int, num_workers: int, seed: int) -> DataLoader:
-    """Return shuffled full batches of `triplets`; their order follows from `seed` alone.
-
-    Raises InputError when the triplets do not fill a batch.
-    """
-    require_full_batch(batch_size, len(triplets))
-    # Its own generator: the order must not depend on what else draws, and --resume puts it back.
-    order = RandomSampler(triplets, generator=torch.Generator().manual_seed(seed))
-    return Loader(
-        triplets,
-        num_workers,
-        batch_size=None,  # the sampler gives the batches, and the triplets one item for each
-        sampler=BatchSampler(order, batch_size, drop_last=True),
-        pin_memory=device.type == "cuda",
-        collate_fn=_as_it_is,
-    )
-
-
-def _as_it_is(batch):
-    return batch
 
 
 class TrainingData(NamedTuple):
@@ -104,13 +82,14 @@ def require_full_batch(batch_size: int, triplets: int) -> None:
 
 def prepare(
     data: TrainingData, retriever: Retriever, batches: type[TripletRows], num_workers: int
-) -> tuple[DataLoader, Validation]:
-    """Make a loader, whose dataset is a `batches`, and a Validation; raises InputError when too little is left."""
+) -> tuple[TripletLoader, Validation]:
+    """Make a loader of `batches` and a Validation; raises InputError when too little is left."""
     plan = data.options.plan
     splits = [retriever.usable(split) for split in data.train.values()]
     share = distributed.share(plan.batch_size)
     triplets = batches(splits, retriever.preprocess, retriever.image_cache, share, plan.distinct_pictures)
-    loader = training_loader(triplets, plan.batch_size, num_workers, plan.seed)
+    require_full_batch(plan.batch_size, len(triplets))  # --skip-missing may have left too few
+    loader = TripletLoader(triplets, plan.batch_size, num_workers, plan.seed)
     return loader, Validation(data.task, data.val, retriever)
 
 
@@ -125,7 +104,7 @@ class Training:
         self,
         stage: nn.Module,
         optimizer: torch.optim.Optimizer,
-        loader: DataLoader | None,
+        loader: TripletLoader | None,
         task: Task,
         plan: TrainingPlan,
     ):
@@ -135,7 +114,7 @@ class Training:
         halved = autocast_dtype(plan.precision, training=True) is torch.float16
         # fp16 gradients vanish without it; bf16 has the range of fp32.
         scaler = torch.amp.GradScaler(device.type, enabled=halved)
-        order = None if loader is None else loader.sampler.sampler.generator
+        order = None if loader is None else loader.draws
         self.state = TrainingState(stage.trained, optimizer, scaler, order, plan.seed)
         self._stepped = False
 
@@ -154,7 +133,7 @@ class Training:
         try:
             # Not an attribute, which would be a cycle of references: the loader's workers would end seconds late.
             with Stopping(keeper.last_words) as stopping, distributed.naming_lost_processes(keeper.last_words):
-                save = partial(self._save_state, keeper, stopping) if saves else lambda: None
+                save = partial(self._save_state, keeper, stopping) if saves else lambda at_once=False: None
                 self._judge_if_due(keeper, validation, best, save)  # of a run that ended before it could
                 for epoch in range(self.state.next_epoch, self.plan.num_epochs):
                     keeper.run.log_training(epoch, self.train_epoch(epoch, keeper.run.log_step))
@@ -164,6 +143,7 @@ class Training:
                     # Before the validation, so that no fault behind it can cost an epoch of training.
                     save()
                     self._judge_if_due(keeper, validation, best, save)
+                save(at_once=True)
         except InputError as error:
             raise InputError(f"{one_line(error)}; {keeper.last_words()}") from None
         except (MemoryError, RuntimeError) as error:
@@ -172,18 +152,25 @@ class Training:
                 raise
             raise InputError(f"{fault}; {keeper.last_words()}") from None
         finally:
-            keeper.run.end()
+            try:
+                keeper.finish()
+            finally:
+                keeper.run.end()
 
     @staticmethod
-    def _save_state(keeper, stopping):
+    def _save_state(keeper, stopping, at_once=False):
         with stopping.finishing():
-            keeper.save_state()
+            keeper.save_state(at_once)
 
     def _judge_if_due(self, keeper, validation, best, save):
         if self.state.judged:
             return
         epoch = self.state.next_epoch - 1
-        metrics = self.validate(validation)
+        try:
+            metrics = self.validate(validation)
+        except BaseException:
+            save(at_once=True)  # the weights are still those of the epoch's end
+            raise
         keeper.run.log_validation(epoch, metrics)
         if keeper.saves and distributed.is_first():
             self._save_weights(epoch, metrics, keeper, best)
@@ -196,16 +183,29 @@ class Training:
         self.stage.begin(epoch)
         self.stage.train()
         with Bar(self.loader) as bar:
-            for step, batch in enumerate(bar, start=epoch * len(self.loader)):
-                texts = self._texts(batch.captions)[distributed.share(self.plan.batch_size)]
-                loss = self.train_step(self.stage.inputs(batch, texts), batch.all_targets.to(device))
+            for step, loss in enumerate(self._losses(bar), start=epoch * len(self.loader)):
                 if not loss.isfinite():
                     raise InputError(f"epoch {epoch}, step {step}: the loss is {loss.item()}")
-                update_train_running_results(results, loss, len(batch.captions))
+                update_train_running_results(results, loss, self.plan.batch_size)
                 set_train_bar_description(bar, epoch, self.plan.num_epochs, results)
                 if log_step is not None:
                     log_step(step, loss.item())
         return mean_train_loss(results)
+
+    def _losses(self, batches: Iterable[Batch]) -> Iterator[Tensor]:
+        """Take a step with each of `batches`; yield their losses on the CPU, each when the next step is under way.
+
+        So a card computes while captions are tokenised. Reading the loss is all that a step waits for.
+        """
+        last = None
+        for batch in batches:
+            texts = self._texts(batch.captions)[distributed.share(self.plan.batch_size)]
+            inputs = self.stage.inputs(batch, texts)
+            loss = self.train_step(inputs, batch.all_targets.to(device, non_blocking=True))
+            if last is not None:
+                yield last.cpu()
+            last = loss
+        yield last.cpu()
 
     def _texts(self, captions: list[tuple[str, ...]]) -> list[str]:
         """Draw a text for each triplet of a whole batch, so that no process draws another than its share's."""
@@ -224,6 +224,8 @@ class Training:
         that were given by hand are too large.
         """
         fitting = None
+        self.state.optimizer.zero_grad()  # before the forward pass, which needs their memory
+        reserved = self._room_for_optimizer()
         while True:
             try:
                 loss = self._backward(inputs, all_targets)
@@ -235,6 +237,7 @@ class Training:
             self.state.optimizer.zero_grad()
             free_cached()
             fitting = self._smaller_pieces(fault)
+        del reserved
         if fitting is not None:
             self._say_what_fits(fitting)
         self.state.scaler.step(self.state.optimizer)
@@ -246,9 +249,16 @@ class Training:
         # The backward pass stays outside of autocast, as torch wants it.
         with autocast(self.plan.precision, training=True):
             loss = self._loss(*self.module(inputs), all_targets)
-        self.state.optimizer.zero_grad()
         self.state.scaler.scale(loss).backward()
         return loss.detach()
+
+    def _room_for_optimizer(self) -> Tensor | None:
+        """Allocate what the optimizer will take at its first step, so that pieces fit beside it; None later."""
+        optimizer = self.state.optimizer
+        if optimizer.state:
+            return None
+        learning = sum(size_of(weight) for group in optimizer.param_groups for weight in group["params"])
+        return torch.empty(2 * learning, dtype=torch.uint8, device=device)  # Adam's two numbers for each weight
 
     def _smaller_pieces(self, fault):
         """Let the stage take half as much at once, and return how much; raises InputError where that is no way out."""
@@ -293,13 +303,13 @@ class Training:
             names = [f"{self.stage.names.weights}_{epoch}"]
         for name in names:
             facts = keeper.facts | self.stage.told() | {"metrics": metrics}
-            save_model(name, epoch, self.stage.trained, keeper.run.folder, facts)
+            keeper.save_weights(name, checkpoint_content(epoch, self.stage.trained, facts))
 
 
 def train_stage(
     stage: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loader: DataLoader,
+    loader: TripletLoader,
     validation: Validation,
     data: TrainingData,
     facts: dict | None = None,
@@ -315,8 +325,9 @@ def train_stage(
     backbone = validation.retriever.backbone
     clip = {"clip_weights": backbone.digest()} | ({"clip_network": backbone.network} if backbone.network else {})
     facts = training_facts(options.hyper_parameters) | (facts or {}) | clip | remarks
+    facts |= {"precision": resolved(plan.precision, training=True)}
     told = f"{task.name} {names.project}", options.comet, options.hyper_parameters, remarks
-    triplets = len(loader.dataset)
+    triplets = len(loader.triplets)
     if not plan.save_training:
         best = "--save-best: saves nothing without --save-training"
         print(best if plan.save_best else "without --save-training no weights are saved", file=sys.stderr)

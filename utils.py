@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -16,19 +17,18 @@ from torch.utils.data import Dataset, Subset, default_collate
 from data_utils import Pictures
 from src.base import distributed
 from src.base.bars import Bar
+from src.base.device import device, device_line
 from src.base.loading import Loader
 from src.base.memory import halving
 from src.command.flags import PRECISIONS
-from src.models.backbone import Backbone
+from src.models.backbone import Backbone, normalised
 from src.models.registry import backbone_of, load_backbone
-from src.models.weights import write_checkpoint
+from src.models.weights import checkpoint_path, write_checkpoint
 from src.pictures.opening import require_present
 from src.retrieval.row_store import RowStore, file_key
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Task
 from src.training.gradient_caching import in_pieces
-
-device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 SECONDS_AT_ONCE = 2
 """How long pictures are encoded before their features are kept."""
@@ -42,9 +42,19 @@ def autocast(precision: str, training: bool = False) -> torch.autocast:
 
 def autocast_dtype(precision: str, training: bool = False) -> torch.dtype:
     """Return the type that a --precision computes in."""
-    if precision == "auto":
-        return torch.float16 if training and device.type == "cuda" else torch.float32
-    return getattr(torch, PRECISIONS[precision])
+    return getattr(torch, PRECISIONS[resolved(precision, training)])
+
+
+def resolved(precision: str, training: bool = False) -> str:
+    """Return the --precision that "auto" stands for on this device; every other one is itself."""
+    if precision != "auto":
+        return precision
+    return "fp16" if training and device.type == "cuda" else "fp32"
+
+
+def say_device(precision: str, training: bool = False) -> None:
+    """Print to stderr where a command computes, in which precision, and with how many processes, in a line."""
+    print(device_line(resolved(precision, training), distributed.processes()), file=sys.stderr, flush=True)
 
 
 def to_device(images: Tensor) -> Tensor:
@@ -78,7 +88,7 @@ def generate_randomized_fiq_caption(flattened_captions: Sequence[str], draws=ran
 
 def caption_tokens(captions: Sequence[str], backbone: Backbone) -> Tensor:
     """Return tokens [captions, length of the longest] on the device, cut to CLIP's context."""
-    return backbone.trimmed(backbone.tokenize(captions)).to(device)
+    return backbone.trimmed(backbone.tokenize(captions)).to(device, non_blocking=True)
 
 
 @torch.inference_mode()
@@ -225,7 +235,7 @@ class Encoder:
 
 
 class OneEncoder(nn.Module):
-    """One of CLIP's encoders as a module of its own, for images from anywhere or tokens on the device."""
+    """One of CLIP's encoders as a module of its own, for pixels [rows, dim, dim, 3] or tokens [rows, context]."""
 
     def __init__(self, backbone: Backbone, encoder: str):
         super().__init__()
@@ -240,8 +250,8 @@ class OneEncoder(nn.Module):
         }
 
     def forward(self, rows: Tensor) -> Tensor:
-        if self.encoder == "image":  # to the device as late as here: a card need not hold a whole batch of them
-            return self.backbone.encode_images(to_device(rows))
+        if self.encoder == "image":  # normalised as late as here: a card need not hold a whole batch in fp32
+            return self.backbone.encode_images(normalised(rows, self.backbone.normalisation))
         return self.backbone.encode_tokens(rows)
 
     def in_pieces(self, rows: Tensor, size: int | None) -> Tensor:
@@ -325,13 +335,15 @@ def set_train_bar_description(train_bar, epoch: int, num_epochs: int, train_runn
 def save_model(
     name: str, cur_epoch: int, model_to_save: nn.Module, training_path: Path, facts: dict | None = None
 ) -> None:
-    """Write {"epoch", <class name>: state dict} to saved_models/<name>.pt of the run folder `training_path`.
+    """Write `checkpoint_content` to saved_models/<name>.pt of the run folder `training_path`."""
+    write_checkpoint(checkpoint_path(training_path, name), checkpoint_content(cur_epoch, model_to_save, facts))
 
-    Of a ModuleDict each module is written under its own key. `facts`, plain values, are what the file tells of itself.
+
+def checkpoint_content(epoch: int, model: nn.Module, facts: dict | None = None) -> dict:
+    """Return {"epoch", <class name>: state dict}, and of a ModuleDict each module under its own key.
+
+    `facts`, plain values, are what a checkpoint tells of itself.
     """
-    models = {type(model_to_save).__name__: model_to_save}
-    if isinstance(model_to_save, nn.ModuleDict):
-        models = model_to_save
-    content = {"epoch": cur_epoch} | {key: model.state_dict() for key, model in models.items()}
-    content |= {} if facts is None else {"facts": facts}
-    write_checkpoint(Path(training_path) / "saved_models" / f"{name}.pt", content)
+    models = model if isinstance(model, nn.ModuleDict) else {type(model).__name__: model}
+    content = {"epoch": epoch} | {key: part.state_dict() for key, part in models.items()}
+    return content if facts is None else content | {"facts": facts}

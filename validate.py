@@ -53,7 +53,7 @@ from src.retrieval.ranking import Predicted
 from src.tasks.datasets import find_task
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Protocol, Query, Split, Task, Triplet
-from utils import autocast, element_wise_sum, extract_caption_features, read_data
+from utils import autocast, element_wise_sum, extract_caption_features, read_data, say_device
 
 # ---- for other code ----
 
@@ -306,6 +306,7 @@ def main(argv=None):
     require_writable(args.output_path)
     require_writable_files(*files)
     retriever = load_combined(retriever_options(args), combining_options(args))
+    say_device(args.precision)
     validation = Validation(task, data["val"], retriever)
 
     experiment = start_experiment(f"{task.name} validation", comet_options(args), args.output_path / "comet")

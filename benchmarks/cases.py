@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from benchmarks import plain
 from benchmarks.measure import Measured, alternate, has_fast_bf16
@@ -17,16 +16,16 @@ from benchmarks.worlds import clip_of_size
 from clip_fine_tune import FineTuning
 from combiner import Combiner
 from combiner_train import CombinerTraining, encode_triplets
-from data_utils import Batch, CIRRDataset, Pictures, TripletRows, make_transform
+from data_utils import Batch, CIRRDataset, Pictures, TripletLoader, TripletRows, make_transform
 from src.base.parser import usable_cores
 from src.command.training_flags import TrainingPlan
-from src.models.backbone import ENCODERS, Backbone
+from src.models.backbone import ENCODERS, OPENAI_NORMALISATION, Backbone, normalised
 from src.models.openai_clip import OpenAIClip
 from src.pictures.cache import ImageCache
 from src.retrieval.ranking import rank_targets
 from src.tasks.registry import TASKS
 from src.training.losses import contrastive_loss
-from training import Training, training_loader
+from training import Training
 from utils import Encoder, autocast, device, extract_caption_features, extract_index_features
 from validate import compute_cirr_val_metrics
 
@@ -77,7 +76,7 @@ def training_of(
     stage: nn.Module,
     optimizer: torch.optim.Optimizer,
     batch_size: int,
-    loader: DataLoader | None = None,
+    loader: TripletLoader | None = None,
     precision: str = "auto",
 ) -> Training:
     """Return the training loop of a stage, of which epochs or steps are measured."""
@@ -119,7 +118,7 @@ class _EpochsOf:
         rows = TripletRows([split], preprocess)
         encoder = Encoder(self.backbone, ENCODERS, num_workers=world.workers)
         self.stage = CombinerTraining(self.combiner, *encode_triplets(rows, CIRR, encoder))
-        loader = training_loader(rows, self.batch_size, num_workers=0, seed=0)
+        loader = TripletLoader(rows, self.batch_size, num_workers=0, seed=0)
         fused = torch.optim.Adam(self.combiner.parameters(), lr=2e-5, fused=True)
         self.training = training_of(self.stage, fused, self.batch_size, loader)
         self.batches = [self.stage.inputs(batch, [text for (text,) in batch.captions]) for batch in loader]
@@ -270,7 +269,8 @@ def fine_tuning_steps(world: World) -> Iterator[Row]:
     for name in ("ViT-B/32", "RN50"):
         precisions = ("fp32", "bf16") if has_fast_bf16() or world.quick else ("fp32",)
         clip_model = world.model(name)
-        references, targets = torch.randn(2, batch, 3, *[clip_model.visual.input_resolution] * 2)
+        pixels = torch.randint(256, (2 * batch, *[clip_model.visual.input_resolution] * 2, 3), dtype=torch.uint8)
+        references, targets = normalised(pixels, OPENAI_NORMALISATION).contiguous().split(batch)
         captions = world.captions[:batch]
         stage = FineTuning(OpenAIClip(clip_model), ENCODERS)
         learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
@@ -282,12 +282,11 @@ def fine_tuning_steps(world: World) -> Iterator[Row]:
             references, targets, captions = inputs
             plain.fine_tuning_step(references.to(device), targets.to(device), captions, clip_model, optimizer)
 
-        def ours(precision, stage=stage, optimizer=optimizers[1], inputs=(references, targets, rows, captions)):
+        def ours(precision, stage=stage, optimizer=optimizers[1], inputs=(pixels, rows, captions)):
             stage.clip_model.to(memory_format=torch.channels_last)
-            references, targets, rows, captions = inputs
-            batch = Batch(*rows, captions, torch.cat((references, targets)))
+            pixels, rows, captions = inputs
             step = training_of(stage, optimizer, len(captions), precision=precision)
-            step.train_step(stage.inputs(batch, captions))
+            step.train_step(stage.inputs(Batch(*rows, captions, pixels), captions))
 
         ways = {"plain": published} | {precision: partial(ours, precision) for precision in precisions}
         measured = alternate(ways, world.size(2, 1))

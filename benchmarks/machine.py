@@ -167,22 +167,27 @@ class Computing(NamedTuple):
 
 def computing(backbone: Backbone, steps: Steps, triplets: int) -> Computing:
     """Measure Computing on random pictures, four times as many as `triplets`."""
-    images = to_device(torch.randn(4 * triplets, 3, *[backbone.resolution] * 2))
-    captions = [CAPTION] * (16 * triplets)
-    with torch.inference_mode():
-        encode = {
-            "pictures": lambda: backbone.encode_images(images),
-            "captions": lambda: extract_caption_features(captions, backbone),
-        }
-        found = alternate(encode, 3)
+    rates = encoding(backbone, 4 * triplets)
     names = ("fp16", "bf16", "fp32") if device.type == "cuda" else ("fp32", "bf16")
     names = [name for name in names if name != "bf16" or has_fast_bf16()]
     ways = {name: steps.prepare(triplets, precision=name) for name in names}
     precisions = alternate(ways, 3)  # of which the first, slow one is no median
     usual, best = names[0], min(names, key=lambda name: precisions[name].seconds)
     pays = precisions[best].seconds < 0.9 * precisions[usual].seconds
-    rates = len(images) / found["pictures"].seconds, len(captions) / found["captions"].seconds
     return Computing(*rates, precisions, best if pays else usual)
+
+
+def encoding(backbone: Backbone, batch_size: int) -> tuple[float, float]:
+    """Measure the random pictures encoded a second, and the captions, of which there are four times as many."""
+    images = to_device(torch.randn(batch_size, 3, *[backbone.resolution] * 2))
+    captions = [CAPTION] * (4 * batch_size)
+    with torch.inference_mode():
+        encode = {
+            "pictures": lambda: backbone.encode_images(images),
+            "captions": lambda: extract_caption_features(captions, backbone),
+        }
+        found = alternate(encode, 3)
+    return len(images) / found["pictures"].seconds, len(captions) / found["captions"].seconds
 
 
 # ---- what fits ----
@@ -195,10 +200,10 @@ def held(steps: Steps, precision: str, triplets: int) -> tuple[int, int] | None:
     return None if small is None else (small, large)
 
 
-def fitting(steps: Steps, precision: str, triplets: int, peaks: tuple[int, int], workers: int) -> Fit:
-    """Find what fits on this device, with so many `workers` that load pictures."""
-    # Of fp32 pictures, two for each triplet, a batch is in the step and two wait for each worker.
-    waiting = (1 + 2 * workers) * 2 * 3 * steps.backbone.resolution**2 * 4
+def fitting(steps: Steps, precision: str, triplets: int, peaks: tuple[int, int]) -> Fit:
+    """Find what fits on this device."""
+    # Of pictures in bytes, two for each triplet: a batch in the step, the next, and two that workers have ready.
+    waiting = 4 * 2 * 3 * steps.backbone.resolution**2
     room = available_memory(torch.device("cpu"))
     if device.type == "cuda":
         return fit_on_card(steps, triplets, precision, room, waiting)
@@ -277,7 +282,7 @@ def said(name: str, backbone: Backbone, paths: Sequence[Path], triplets: int) ->
     peaks, fit = held(steps, computed.precision, triplets), None
     if peaks is not None:
         gradients = sum(map(size_of, steps.learning))
-        fit = fitting(steps, computed.precision, triplets, peaks, read.workers)
+        fit = fitting(steps, computed.precision, triplets, peaks)
         taken = f"a step of {2 * triplets} takes {(peaks[1] + gradients) / 1e9:.2f} GB beyond weights and optimizer"
         more = " or more" if fit.at_once == LARGEST else ""
         yield f"fits: {fit.at_once:,} triplets at once{more}, {fit.in_pieces:,} with --clip-bs {fit.pieces}; {taken}"

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import torch
 
+from src.base.device import device, emulates_bf16
 from src.base.parser import usable_cores
-from utils import device
 
 
 class Measured(NamedTuple):
@@ -73,7 +73,7 @@ def machine() -> str:
 def has_fast_bf16() -> bool:
     """Whether this device multiplies bf16 matrices in hardware."""
     if device.type == "cuda":
-        return torch.cuda.get_device_capability()[0] >= 8
+        return not emulates_bf16()
     cpu = Path("/proc/cpuinfo")
     return not cpu.is_file() or any(flag in cpu.read_text() for flag in ("avx512_bf16", "amx_bf16", " bf16 "))
 

@@ -108,9 +108,9 @@ class Steps:
         return forward
 
     def _inputs(self, stage, batch_size):
-        images = torch.randn(2 * batch_size, 3, *[self.backbone.resolution] * 2)
+        pixels = torch.randint(256, (2 * batch_size, *[self.backbone.resolution] * 2, 3), dtype=torch.uint8)
         rows, texts = torch.arange(2 * batch_size).view(2, batch_size), [CAPTION] * batch_size
-        return stage.inputs(Batch(*rows, texts, images), texts)
+        return stage.inputs(Batch(*rows, texts, pixels), texts)
 
 
 class Fit(NamedTuple):

@@ -83,7 +83,14 @@ def backbone_of(model, precision):
     for name, weights in clip_model.named_parameters():
         if name.endswith("bn3.weight"):  # zeros would leave a block without gradients
             nn.init.ones_(weights)
-    return OpenAIClip(clip_model)
+    return (InDouble if precision == "fp64" else OpenAIClip)(clip_model)
+
+
+class InDouble(OpenAIClip):
+    """A CLIP of OpenAI's that computes in fp64."""
+
+    def encode_images(self, images):
+        return super().encode_images(images.double())
 
 
 def share_of_batch(model):
@@ -94,12 +101,12 @@ def share_of_batch(model):
     if model == "combiner":
         features = torch.randn(BATCH, 32, generator=draws, dtype=torch.double)[rows]
         return picture_features()[references], picture_features()[targets], features
-    images = torch.randn(PICTURES, 3, 64, 64, generator=draws, dtype=torch.double)
+    pixels = torch.randint(256, (PICTURES, 64, 64, 3), generator=draws, dtype=torch.uint8)
     tokens = torch.randint(1, WORDS - 1, (BATCH, 9), generator=draws)
     tokens[:, -1] = WORDS - 1  # the end of text, which CLIP finds as the highest number
     if model == "along":
         return picture_features()[references], picture_features()[targets], tokens[rows]
-    return None if model == "text" else images, references, targets, tokens[rows]
+    return None if model == "text" else pixels, references, targets, tokens[rows]
 
 
 def picture_rows():

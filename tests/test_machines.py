@@ -189,7 +189,7 @@ def test_what_workers_are_sent_is_small(world, tmp_path):
     plain, cached = TripletImages(splits, preprocess), TripletImages(splits, preprocess, cache)
     sent = pickle.dumps(cached)
     assert len(sent) < len(pickle.dumps(plain)) + 50_000  # forty pictures have ten megabytes
-    assert torch.equal(pickle.loads(sent)[[3, 5]].images, plain[[3, 5]].images)
+    assert torch.equal(pickle.loads(sent)[[3, 5]].pixels, plain[[3, 5]].pixels)
 
 
 # ---- an epoch is never lost ----

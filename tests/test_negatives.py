@@ -10,6 +10,7 @@ import clip_fine_tune
 import combiner_train
 from data_utils import TripletImages, TripletRows, make_transform
 from src.base.files import read_json
+from src.models.backbone import OPENAI_NORMALISATION, normalised
 from src.tasks.registry import TASKS
 from src.training import losses
 from src.training.losses import Bank, contrastive_loss
@@ -26,7 +27,8 @@ def plain_loss(model, negatives):
         texts = given[2] if model == "combiner" else stage.text_encoder.clip_model.encode_text(given[2])
         predicted = stage.combiner.combine_features(features[references], texts)
     else:
-        features = stage.clip_model.encode_image(given[0]) if model == "transformer" else features
+        if model == "transformer":
+            features = stage.clip_model.encode_image(normalised(given[0], OPENAI_NORMALISATION).double())
         sums = features[references] + stage.clip_model.encode_text(given[3])
         predicted = sums / sums.norm(dim=1, keepdim=True)
     unit = features / features.norm(dim=1, keepdim=True)
@@ -106,8 +108,8 @@ def test_pictures_with_the_same_bytes_are_one(batches, broken_world):
     assert names == [original if target == copy else target for _, target in ends]
     if batches is TripletImages:
         whole = all_of_them[numbers]
-        assert len(batch.images) == len(whole.images) - 1
-        assert torch.equal(batch.images[batch.references], whole.images[whole.references])
+        assert len(batch.pixels) == len(whole.pixels) - 1
+        assert torch.equal(batch.pixels[batch.references], whole.pixels[whole.references])
 
 
 @pytest.mark.parametrize("encoder", ["both", "image"])

@@ -9,7 +9,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Norma
 
 from data_utils import CIRRDataset, SquarePad, TargetPad, make_transform
 from src.base.errors import InputError
-from src.models.backbone import OPENAI_NORMALISATION
+from src.models.backbone import OPENAI_NORMALISATION, normalised
 from src.pictures.opening import opened
 from tests.odd_pictures import PALETTE, REFUSED, RGB, TAKEN, black_png, write, write_taken
 
@@ -38,7 +38,7 @@ def test_taken_as_the_published_code_takes_it(case, transform, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert torch.equal(tensor, plainly(path, transform))
-    assert torch.equal(preprocess.tensors(pixels[None].numpy())[0], tensor)
+    assert torch.equal(normalised(pixels[None], preprocess.normalisation)[0], tensor)
 
 
 def test_what_is_said_of_odd_pictures(tmp_path):

@@ -17,11 +17,22 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.base.errors import InputError, Stopped, one_line_errors
+from src.base.errors import InputError, Stopped, in_a_line, one_line_errors
 from src.base.workers import end_with_parent
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for one that decodes or downloads for all. A dead process is noticed at once."""
+OF_CARDS = timedelta(minutes=10)
+"""How long cards wait for each other. NCCL does not notice a dead process."""
+BROKEN = (
+    *("closed by peer", "reset by peer", "broken pipe", "likely closed", "failed to recv, got 0 bytes"),
+    *("ncclremoteerror", "remote process exited"),
+)
+"""What gloo, NCCL and their store say, in lower case, when a process at the other end is gone."""
+
+
+_patient = None
+"""The group in which processes wait for PATIENCE; None is the one of all, where no cards are."""
 
 
 def processes() -> int:
@@ -95,7 +106,9 @@ def _join() -> None:
     if number >= cards:
         raise InputError(f"--nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}: this machine has {cards} GPUs")
     torch.cuda.set_device(number)
-    dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl", timeout=OF_CARDS)
+    global _patient  # noqa: PLW0603
+    _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
 @contextlib.contextmanager
@@ -118,14 +131,20 @@ def _is_first_to_fail() -> bool:
 
 @contextlib.contextmanager
 def naming_lost_processes(last_words: Callable[[], str] | None = None) -> Iterator[None]:
-    """Turn torch's error about a connection to a dead process into an InputError, with `last_words()` behind it."""
+    """Turn torch's error about an exchange between processes into an InputError, with `last_words()` behind it.
+
+    A broken connection means that another process has ended. Everything else keeps its own words.
+    """
     try:
         yield
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "third_party/gloo" in str(error)):
             raise
+        own = in_a_line(error, longest=500)
+        is_broken = any(words in own.lower() for words in BROKEN)
+        fault = "another process of this job has ended, killed or by an error of its own"
         more = "" if last_words is None else f"; {last_words()}"
-        raise InputError(f"another process of this job has ended, killed or by an error of its own{more}") from None
+        raise InputError(f"{fault if is_broken else f'the processes cannot exchange: {own}'}{more}") from None
 
 
 @contextlib.contextmanager
@@ -146,7 +165,7 @@ def in_turn() -> Iterator[None]:
 
 
 def _wait() -> None:
-    dist.all_reduce(torch.zeros(1))  # on the CPU, since waiting keeps a card busy
+    dist.all_reduce(torch.zeros(1), group=_patient)  # on the CPU, since waiting keeps a card busy
 
 
 # ---- what is shared ----
@@ -167,7 +186,7 @@ def broadcast(value):
     if processes() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    dist.broadcast_object_list(values, src=0, group=_patient, device=torch.device("cpu"))
     return values[0]
 
 
@@ -208,7 +227,7 @@ def in_dealt_order(rows: Tensor) -> Tensor:
 def _everyones(rows: Tensor) -> list[Tensor]:
     """Return every process's `rows`, which must be alike in shape."""
     everyones = [torch.empty_like(rows) for _ in range(processes())]
-    dist.all_gather(everyones, rows)
+    dist.all_gather(everyones, rows, group=_patient if rows.device.type == "cpu" else None)
     return everyones
 
 
@@ -248,7 +267,9 @@ def synchronised(module: nn.Module, total: int, some_wait: bool = False) -> nn.M
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
                 setattr(parent, name, _ShareOfDropout(child.p, total))
-    wrapped = DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=some_wait)
+    # Buffers never change: batch norms are frozen, and masks are constant.
+    options = {"broadcast_buffers": False, "find_unused_parameters": some_wait}
+    wrapped = DistributedDataParallel(module, gradient_as_bucket_view=True, **options)
     wrapped.register_comm_hook(None, _sum)
     return wrapped
 
@@ -269,4 +290,5 @@ class _ShareOfDropout(nn.Dropout):
     def forward(self, rows):
         if not self.training or self.p == 0:
             return rows
-        return rows * super().forward(rows.new_ones(self.total, *rows.shape[1:]))[share(self.total)]
+        drawn = super().forward(rows.new_ones(self.total, *rows.shape[1:]))
+        return rows * drawn[share(self.total)].clone()  # a view would keep the whole batch's until the backward pass

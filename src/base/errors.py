@@ -28,8 +28,8 @@ def shown(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def in_a_line(said: object, file: object = "") -> str:
-    """Return what an exception or a text says as a part of a line, without what a terminal cannot show.
+def in_a_line(said: object, file: object = "", longest: int = 120) -> str:
+    """Return what an exception or a text says as a part of a line, cut to `longest`, as a terminal can show it.
 
     An exception without words gives its type's name; so does a missing key, which alone is no sentence. `file`, where
     `said` names it, becomes "the file", since the line names it already.
@@ -40,7 +40,7 @@ def in_a_line(said: object, file: object = "") -> str:
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     if isinstance(said, KeyError) or (isinstance(said, Exception) and not any(map(str.isalpha, text))):
         text = f"{type(said).__name__}: {text}" if text else type(said).__name__
-    return _cut(text, 120)
+    return _cut(text, longest)
 
 
 def _cut(text: str, length: int) -> str:

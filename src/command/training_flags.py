@@ -45,6 +45,7 @@ def add_training_options(
 
 MAY_CHANGE = {
     *("num_epochs", "clip_bs", "num_workers", "data_path", "extra_triplets"),
+    "precision",  # what it stands for is compared
     *("feature_cache", "no_feature_cache", "image_cache"),
     *("clip_model_name", "clip_model_path"),  # the weights themselves are compared
     *("api_key", "workspace", "experiment_name", "comet_offline", "resume"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import packaging.version
+import torch
 from torch import Tensor, nn
 
 from src.base.errors import InputError, in_a_line
@@ -80,7 +81,16 @@ class OpenAIClip(Backbone):
         return self.model.encode_image(images)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        return self.model.encode_text(tokens)
+        # clip makes the numbers of the captions on the CPU; a card would wait for them.
+        with contextlib.nullcontext() if tokens.device.type == "cpu" else tokens.device:
+            return self.model.encode_text(tokens)
+
+    def to(self, device: torch.device) -> "OpenAIClip":
+        super().to(device)
+        # Plain tensors, which no module moves; clip would copy them in each layer of each pass.
+        for block in self.model.transformer.resblocks:
+            block.attn_mask = block.attn_mask.to(device)
+        return self
 
     def encoder_of(self, weight: str) -> str | None:
         if weight == "logit_scale":  # no part of a feature, nor of the loss

@@ -1,5 +1,6 @@
 """Weights in files: plain state dicts, checkpoints that hold one under a name, and TorchScript archives."""
 
+import copy
 import errno
 import hashlib
 import re
@@ -156,6 +157,11 @@ def _said_by_reader(error: Exception) -> str:
     return in_a_line(error)
 
 
+def checkpoint_path(run_folder: Path | str, name: str) -> Path:
+    """Return where a run keeps the weights called `name`."""
+    return Path(run_folder) / "saved_models" / f"{name}.pt"
+
+
 def write_checkpoint(path: Path, content: dict) -> None:
     """Write `content`, of tensors and plain values, to `path`; a full disk raises OSError with the size needed."""
     with replacing(path) as unfinished:
@@ -164,6 +170,17 @@ def write_checkpoint(path: Path, content: dict) -> None:
         except RuntimeError as error:  # what torch's writer makes of a failed write
             needed = f"cannot be written, it needs {size_of(content) / 1e9:.3f} GB ({in_a_line(error)})"
             raise OSError(errno.ENOSPC, needed, str(path)) from None
+
+
+def snapshot(content):
+    """Return a copy of nested dicts, lists and tuples, with copies of their tensors on the CPU."""
+    if isinstance(content, torch.Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, dict):
+        copied = copy.copy(content)  # a state dict also has attributes
+        copied.update((key, snapshot(value)) for key, value in content.items())
+        return copied
+    return type(content)(map(snapshot, content)) if isinstance(content, (list, tuple)) else content
 
 
 def size_of(content) -> int:

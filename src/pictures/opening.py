@@ -138,10 +138,10 @@ def each_in_workers(function: Callable, items: Sequence, num_workers: int, descr
 
     Worker processes call it, this one where there are none; what it raises, it raises here.
     """
-    yield from Bar(Loader(_Each(function, items), num_workers, batch_size=32), desc=description, leave=False)
+    yield from Bar(Loader(Each(function, items), num_workers, batch_size=32), desc=description, leave=False)
 
 
-class _Each(Dataset):
+class Each(Dataset):
     """A dataset whose items are what `function` gives for each of `items`."""
 
     def __init__(self, function, items):

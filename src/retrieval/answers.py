@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from src.base.errors import InputError
 from src.retrieval.ranking import (
@@ -34,10 +33,14 @@ class Gallery:
 
     def rows(self, names: Sequence[str]) -> Tensor:
         """Return the rows [names] of `names`; raises InputError with the first name that is not in the gallery."""
+        return torch.tensor(self.row_numbers(names), device=self.features.device)
+
+    def row_numbers(self, names: Sequence[str]) -> list[int]:
+        """Return what `rows` returns, as plain numbers."""
         absent = [name for name in names if name not in self._row]
         if absent:
             raise InputError(f"{absent[0]}: not among the {len(self.names)} pictures of the gallery")
-        return torch.tensor([self._row[name] for name in names], device=self.features.device)
+        return [self._row[name] for name in names]
 
     def row(self, name: str) -> int | None:
         """Return the row of `name`; None where the gallery does not hold it."""
@@ -274,6 +277,7 @@ def _other_members(triplets: Sequence[Triplet], gallery: Gallery) -> Tensor:
             raise InputError(f"{triplet.reference}: not a member of its own group of {len(triplet.group)}")
         # In every group's own order; ties rank by row, whatever that order.
         others.append([member for member in triplet.group if member != triplet.reference])
-    # One tensor for all: one for each query would take ten times as long.
-    rows = gallery.rows([member for members in others for member in members])
-    return pad_sequence(rows.split([len(members) for members in others]), batch_first=True, padding_value=-1)
+    # One tensor for all: a card would be sent thousands one by one.
+    longest = max(map(len, others), default=0)
+    padded = [gallery.row_numbers(members) + [-1] * (longest - len(members)) for members in others]
+    return torch.tensor(padded, device=gallery.features.device)

@@ -165,8 +165,8 @@ def _ahead_in_gallery(scores, target_rows) -> Tensor:
         ahead += (scores[:, rows] > target_scores).sum(dim=1, dtype=torch.int32)
         tied += (scores[:, rows] == target_scores).sum(dim=1, dtype=torch.int32)
     # Ties are rare. Comparing row numbers for every score would double the time.
-    for query in (tied > 1).nonzero().flatten():  # one is the target itself
-        target = target_rows[query, 0]
+    rivals = (tied > 1).nonzero().flatten()  # one is the target itself
+    for query, target in zip(rivals.tolist(), target_rows[rivals, 0].tolist(), strict=True):
         ahead[query] += (scores[query, :target] == target_scores[query]).sum()
     return ahead
 

@@ -1,18 +1,25 @@
 """What a run needs to go on as if it had never stopped, and what it keeps of its weights (--save-training)."""
 
+import math
 import random
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from src.base import distributed
+from src.base.background import Background
 from src.base.errors import InputError
 from src.base.files import require_space
 from src.command.run import Run
-from src.models.weights import load_weights, read_content, size_of, write_checkpoint
+from src.models.weights import checkpoint_path, load_weights, read_content, size_of, snapshot, write_checkpoint
 
 STATE_FILE = "training_state.pt"
+SHARE = 0.2
+"""The part of the time that states may take to be written."""
 KEYS = "next_epoch", "triplets", "weights", "optimizer", "scaler", "random", "order", "draws", "facts", "run"
 
 
@@ -91,32 +98,70 @@ def require_same_run(content: dict, path: Path, triplets: int, facts: dict, num_
         # A run that keeps a digest of its CLIP may find it under another name; older ones of stage 1 keep a name alone.
         if name == ("clip_model_name" if "clip_weights" in kept else "clip_weights"):
             continue
+        if name == "precision" and name not in kept:  # of an older run
+            continue
         if kept.get(name) != fact:
-            raise InputError(f"{path}: the run has {name} {kept.get(name)}, not {fact}")
+            # What "auto" is depends on the device, on which the run may not have begun.
+            way_out = f"; --precision {kept[name]} goes on with it" if name == "precision" else ""
+            raise InputError(f"{path}: the run has {name} {kept.get(name)}, not {fact}{way_out}")
     if num_epochs < content["next_epoch"]:
         raise InputError(f"--num-epochs {num_epochs}: the run has finished {content['next_epoch']} already")
 
 
 class Keeper:
-    """What keeps a run's weights and state in its folder, and says how to go on from there."""
+    """What keeps a run's weights and state in its folder, and says how to go on from there.
+
+    Files are written in the background, in their order: a state stands on weights that are there already.
+    """
 
     def __init__(self, state: TrainingState, run: Run, triplets: int, facts: dict, saves: bool):
         """`facts` are plain values that checkpoints tell of themselves; nothing is written unless `saves`."""
         self.state, self.run, self.triplets, self.facts, self.saves = state, run, triplets, facts, saves
+        self._background = Background()
+        self._kept = self._now()
+        self._next_save = -math.inf
+        """When a state may be written again, by the monotonic clock; infinite while one is."""
 
-    def save_state(self) -> None:
-        """Write all that --resume needs; the old file stays until the new one is whole."""
-        content = self.state.content(self.triplets, self.facts, self.run.state())
+    def save_state(self, at_once: bool = False) -> None:
+        """Let all that --resume needs be written, `at_once` or if it is time again.
+
+        Of short epochs not each is kept: states take SHARE of the time at most. The old file stays until the new one is
+        whole.
+        """
+        began = time.monotonic()
+        if self._kept == self._now() or not (at_once or began >= self._next_save):
+            return
+        content = snapshot(self.state.content(self.triplets, self.facts, self.run.state()))
+        self._next_save = math.inf
+        self._background.give(partial(self._write_state, content, began))
+        self._kept = self._now()
+
+    def _write_state(self, content, began):
         write_checkpoint(self.run.folder / STATE_FILE, content)
+        self._next_save = began + (time.monotonic() - began) / SHARE
+
+    def save_weights(self, name: str, content: dict) -> None:
+        """Let the `content` of a checkpoint be written to saved_models/<name>.pt."""
+        path = checkpoint_path(self.run.folder, name)
+        self._background.give(partial(write_checkpoint, path, snapshot(content)))
+
+    def finish(self) -> None:
+        """Wait until everything is written; raises OSError where something cannot be."""
+        self._background.finish()
+
+    def _now(self):
+        return self.state.next_epoch, self.state.judged
 
     def last_words(self) -> str:
         """Return how to go on with this run once it has stopped."""
         if not self.saves:
             return "without --save-training nothing was kept to go on from"
+        if not distributed.is_first():  # which alone knows what it has saved
+            return f"--resume {self.run.folder} goes on from its last state"
         # In whole epochs: a stopped one begins anew, which its random states make the same.
-        done = self.state.next_epoch
+        done, judged = self._kept
         epochs = "no finished epoch" if done == 0 else "1 finished epoch" if done == 1 else f"{done} finished epochs"
-        validation = "" if self.state.judged else ", with the validation of the last"
+        validation = "" if judged else ", with the validation of the last"
         return f"--resume {self.run.folder} goes on from {epochs}{validation}"
 
     def require_space(self, files: int) -> None:
