@@ -18,6 +18,12 @@ GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).absolute().parents[2] / "shared"
 
 
+def pytest_runtest_setup(item):
+    """Skip what needs a card where there is none."""
+    if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+        pytest.skip("needs a card, and torch sees none")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Compute in one thread: on tensors this small two wait for each other, the longer the busier the machine is."""
