@@ -52,8 +52,8 @@ class PretendedCard:
     def inserted(self, monkeypatch):
         """Pretend while the context is open. A command's modules have to be imported before, to be given the device."""
         with monkeypatch.context() as patches:
-            cpu, modules = utils.device, list(sys.modules.values())
-            for module in modules:
+            cpu = utils.device
+            for module in filter(None, list(sys.modules.values())):
                 if vars(module).get("device") is cpu:
                     patches.setattr(module, "device", torch.device("cuda"))
             _patch_tensors(patches, self)
@@ -104,16 +104,16 @@ class PretendedCard:
     def _copy(self, to, of, non_blocking=False):
         if _on_card(to) == _on_card(of):
             return
-        passing = [tensor for tensor in (to, of) if self._is_passing(tensor)]
-        if passing:
-            _put(*passing)
+        of_cpu = of if _on_card(to) else to
+        if self._is_passing(of_cpu):
+            _put(of_cpu)
         elif not non_blocking:
             self.wait(UP if _on_card(to) else DOWN)
 
     def _look_for_waits(self, func, args, kwargs):
         name = func.overloadpacket
         if name in ANSWERING and kwargs.get("output_size") is None:
-            self.wait(str(name).removeprefix("aten."))
+            self.wait(f"answer of {name}")
         if name in INDEXING and _on_card(args[0]):
             indices = _tensors(args[1])
             masks = [index for index in indices if index.dtype in (torch.bool, torch.uint8)]
@@ -229,7 +229,7 @@ def _patch_tensors(patches, card: PretendedCard) -> None:
     patches.setattr(Tensor, "cuda", lambda tensor, device=CARD, **options: moved(tensor, device, **options))
     patches.setattr(Tensor, "numpy", as_numpy)
     patches.setattr(Tensor, "tolist", lambda tensor: tolist(moved(tensor, CPU)))
-    patches.setattr(Tensor, "pin_memory", Tensor.clone)
+    patches.setattr(Tensor, "pin_memory", lambda tensor, *_: tensor.clone())
 
 
 def _patch_torch(patches, card: PretendedCard) -> None:
@@ -246,9 +246,11 @@ def _patch_torch(patches, card: PretendedCard) -> None:
 
     patches.setattr(torch.autograd, "_engine_run_backward", backward)
     patches.setattr(torch.optim.Optimizer, "_group_tensors_by_device_and_dtype", staticmethod(grouped))
-    patches.setattr(torch.accelerator, "is_available", lambda: True)  # a DataLoader pins then
-    patches.setattr(torch.accelerator, "current_stream", lambda: SimpleNamespace(is_capturing=lambda: False))
+    if hasattr(torch, "accelerator"):  # torch 2.6
+        patches.setattr(torch.accelerator, "is_available", lambda: True)  # a DataLoader pins then
+        patches.setattr(torch.accelerator, "current_stream", lambda: SimpleNamespace(is_capturing=lambda: False))
     patches.setattr(torch.cuda, "is_available", lambda: True)
+    patches.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     patches.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     patches.setattr(torch.cuda, "_lazy_init", lambda: None)
     patches.setattr(torch.cuda, "get_rng_state", torch.get_rng_state)
