@@ -143,7 +143,7 @@ class _Calls(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         self.card.call += 1
-        kwargs = kwargs or {}
+        kwargs = {name: value for name, value in (kwargs or {}).items() if name != "pin_memory"}
         device = kwargs.get("device")
         if device is None:
             if func is Tensor.__setitem__ and not isinstance(args[2], Tensor) and _on_card(args[0]):
@@ -252,6 +252,8 @@ def _patch_torch(patches, card: PretendedCard) -> None:
     patches.setattr(torch.cuda, "is_available", lambda: True)
     patches.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     patches.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    patches.setattr(torch.cuda, "get_device_name", lambda: "a pretended card")
+    patches.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     patches.setattr(torch.cuda, "_lazy_init", lambda: None)
     patches.setattr(torch.cuda, "get_rng_state", torch.get_rng_state)
     patches.setattr(torch.cuda, "set_rng_state", torch.set_rng_state)

@@ -207,7 +207,6 @@ def waits_of_a_step(card, monkeypatch, main, arguments):
     return {wait: number / 3 for wait, number in (counted[2] - counted[1]).items()}
 
 
-@pytest.mark.xfail(raises=AssertionError, strict=True, reason="rows, tokens and CLIP's mask are copied blocking")
 @pytest.mark.parametrize("name", TRAININGS)
 def test_the_host_waits_for_the_card_once_a_step(name, world, tmp_path, card, monkeypatch):
     main, arguments = TRAININGS[name]
