@@ -10,9 +10,9 @@ CIRR_RECALLS = [*(f"group_recall_at{k}" for k in (1, 2, 3)), *(f"recall_at{k}" f
 
 
 def toy_options(world, output):
-    """Return the options that every command needs to run on a toy world and write to `output`."""
+    """Return what every command needs to run on a toy world, in fp32 also on a card, and to write to `output`."""
     paths = ["--data-path", str(world), "--output-path", str(output)]
-    return [*paths, "--clip-model-name", str(world / "small_clip.pt"), "--num-workers", "0"]
+    return [*paths, "--clip-model-name", str(world / "small_clip.pt"), "--num-workers", "0", "--precision", "fp32"]
 
 
 def status_of(main, arguments):

@@ -20,7 +20,9 @@ class Forks:
 
     def _serve(self):
         command, pipe = [sys.executable, "-m", "tests.fork_server"], subprocess.PIPE
-        self.server = subprocess.Popen(command, cwd=PROJECT_ROOT, stdin=pipe, stdout=pipe)
+        # A fork of a process that has looked for cards cannot use one.
+        env = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+        self.server = subprocess.Popen(command, cwd=PROJECT_ROOT, env=env, stdin=pipe, stdout=pipe)
         self._unread, self._is_busy = b"", False
 
     def start(self, command, arguments, processes=1, **order):

@@ -127,7 +127,7 @@ def test_a_step_of_stage_1_is_the_plain_one(world, device):
         optimizer = torch.optim.AdamW(learning, lr=1e-3, eps=1e-7, fused=ours)
         if ours:
             clip_model.to(memory_format=torch.channels_last)
-            training = Training(stage, optimizer, None, TASKS["CIRR"], plan_of(len(captions)))
+            training = Training(stage, optimizer, None, TASKS["CIRR"], plan_of(len(captions), "fp32"))
             loss = training.train_step(stage.inputs(batch, captions)).item()
         else:
             loss = plain.fine_tuning_step(

@@ -181,7 +181,7 @@ def test_pieces_have_the_gradients_of_the_whole(name, world, loaded):
         stage = FineTuning(backbone, ENCODERS, clip_bs=clip_bs)
         learning = {name: value for name, value in stage.trained.named_parameters() if value.requires_grad}
         optimizer = torch.optim.SGD(learning.values(), lr=0)
-        training = Training(stage.train(), optimizer, None, TASKS["CIRR"], plan_of(len(texts)))
+        training = Training(stage.train(), optimizer, None, TASKS["CIRR"], plan_of(len(texts), "fp32"))
         training.train_step(stage.inputs(batch, texts))
         assert all(value.grad is not None for value in learning.values())
         found.append({name: value.grad.clone() for name, value in learning.items()})
