@@ -14,7 +14,13 @@ MOST_WORDS = 2600
 
 @pytest.mark.parametrize(
     ("table", "page"),
-    [("table.md", "performance.md"), ("search.md", "performance.md"), ("scaling.md", "many-cards.md")],
+    [
+        ("table.md", "performance.md"),
+        ("search.md", "performance.md"),
+        ("scaling.md", "many-cards.md"),
+        ("bounds.md", "performance.md"),
+        ("backbones.md", "backbones.md"),
+    ],
 )
 def test_a_page_carries_the_measured_table(table, page):
     measured = (PROJECT_ROOT / "benchmarks" / table).read_text(encoding="utf-8").strip()
