@@ -16,6 +16,7 @@ import compare
 import report
 import validate
 from src.base.errors import InputError
+from src.base.files import read_json, write_json
 from src.base.folders import pictures_below
 from src.tasks.own import OwnTriplets
 from src.tasks.own import __main__ as conversion
@@ -162,6 +163,19 @@ def test_losses_are_those_of_the_published_layout(dataset, stage, arguments, con
     assert losses(converted(dataset)) == pytest.approx(losses(dataset), abs=1e-6)
 
 
+def test_cirr_is_converted_without_some_training_groups(broken_world, tmp_path, capsys):
+    path = broken_world / "cirr_dataset" / "cirr" / "captions" / "cap.rc2.train.json"
+    entries = read_json(path, list)
+    for entry in entries[::2]:
+        del entry["img_set"]
+    write_json(path, entries)
+    folder = tmp_path / "own"
+    conversion.main(["--dataset", "CIRR", "--data-path", str(broken_world), "--to", str(folder)])
+    assert f"{folder / 'triplets.train.jsonl'}: {len(entries)} triplets" in capsys.readouterr().out
+    (split,) = OwnTriplets.in_folder(folder).read_all(tmp_path, "train").values()
+    assert [len(triplet.group) for triplet in split.triplets[:4]] == [0, 6, 0, 6]
+
+
 def test_every_command_takes_a_folder(converted, world, tmp_path, capsys):
     folder = converted("CIRR")
     options = toy_options(world, tmp_path)
@@ -298,6 +312,7 @@ def test_faults_of_tables(line, arguments, fault, folder, tmp_path, capsys):
         ("id," + HEADER + "1,a.jpg,b.PNG,red\n,a.jpg,i.jpg,red\n", "1 of 2 rows without id: row 3"),
         ("id," + HEADER + "1,a.jpg,b.PNG,red\n1,a.jpg,i.jpg,red\n", "1 of 2 rows with the id of another: row 3 (1)"),
         ("group," + HEADER + "a.jpg|i.jpg,a.jpg,b.PNG,red\n", "1 of 1 rows with a target outside their group: row 2"),
+        ("group," + HEADER + "b.PNG,a.jpg,b.PNG,red\n,a.jpg,i.jpg,red\n", "1 of 2 rows without group: row 3"),
         (HEADER + "a.jpg,no.jpg,red\n", "no.jpg: no such picture"),
     ],
 )

@@ -10,8 +10,7 @@ import PIL.Image
 
 from src.base.errors import NAMED, repeated, shown
 from src.pictures.kinds import FAULTS, ODDITIES, Look
-from src.tasks.fashioniq import cleaned_caption
-from src.tasks.triplets import Split, Triplet
+from src.tasks.triplets import Split, Triplet, cleaned_caption
 
 LEVELS = FAULT, WARNING, NOTE = "fault", "warning", "note"
 REFUSED = "listed, so a command that needs it refuses"

@@ -6,12 +6,12 @@ from statistics import geometric_mean, harmonic_mean, mean
 
 from src.base.errors import repeated, require_one_of
 from src.base.files import read_json
-from src.tasks.fashioniq import drawn_texts
 from src.tasks.triplets import (
     Protocol,
     Split,
     Task,
     Triplet,
+    drawn_texts,
     entries_that,
     is_list_of_text,
     is_name,

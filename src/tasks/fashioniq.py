@@ -11,9 +11,12 @@ from src.tasks.triplets import (
     Split,
     Task,
     Triplet,
+    cleaned_caption,
+    drawn_texts,
     entries_that,
     is_list_of_text,
     is_name,
+    joined_captions,
     path_parts,
     read_entries,
     refuse,
@@ -93,18 +96,6 @@ class FashionIQ(Task):
         return named | {f"average recall{k}": measures[f"average_recall_at{k}"] for k in (10, 50)}
 
 
-def drawn_texts(captions: Sequence[str]) -> tuple[str, ...]:
-    """Return what training draws from for a caption, which is that, or for two (paper, section 4.1).
-
-    Of two these are both in either order, and each alone.
-    """
-    if len(captions) == 1:
-        return tuple(captions)
-    first, second = map(cleaned_caption, captions)
-    # The published draw has these four in this order: below .25 the first, and so on.
-    return joined_captions(first, second), joined_captions(second, first), first.capitalize(), second.capitalize()
-
-
 def _joined(captions: Sequence[str]) -> str:
     return joined_captions(*map(cleaned_caption, captions))
 
@@ -113,16 +104,6 @@ def _words_alone(caption: str) -> str:
     """Return a caption in lower case, without punctuation."""
     # TG-CIR and DQU-CIR mend the spelling of a few words (2.7 % of captions) as well, by lists of their own.
     return " ".join(re.sub(r"[^\w\s]|_", " ", caption.lower()).split())
-
-
-def cleaned_caption(caption: str) -> str:
-    """Return a caption without the punctuation that annotators put around it."""
-    return caption.strip(".?, ")
-
-
-def joined_captions(first: str, second: str) -> str:
-    """Return two cleaned captions as one sentence: "First and second" (paper, section 4.1)."""
-    return f"{first.capitalize()} and {second}"
 
 
 def _read_listing(listing: Path, folder: Path) -> dict[str, Path]:

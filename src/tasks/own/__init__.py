@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from src.base.errors import InputError, first_ten, repeated, require_one_of
 from src.base.files import read_text
 from src.base.folders import pictures_below
-from src.tasks.fashioniq import FashionIQ, drawn_texts
+from src.tasks.fashioniq import FashionIQ
 from src.tasks.own.rows import SUFFIXES, Row, read_rows
-from src.tasks.triplets import Protocol, Split, Task, Triplet, is_name, refuse, require_any, stays_inside
+from src.tasks.triplets import Protocol, Split, Task, Triplet, drawn_texts, is_name, refuse, require_any, stays_inside
 
 ONLY_CATEGORY = "all"
 PICTURE_COLUMNS = ("reference", "target", "group")
@@ -145,7 +145,7 @@ class OwnTriplets(Task):
         path = self._path(root, split)
         if path not in self._rows:
             rows = [_below(row, root) for row in read_rows(path)]
-            _check(path, rows, is_test=split == "test")
+            _check(path, rows, split)
             self._rows[path] = rows
         return self._rows[path]
 
@@ -172,7 +172,7 @@ def _read_extra(path: Path) -> Split:
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: a table of triplets is a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     rows = [_below(row, path.parent) for row in read_rows(path)]
-    _check(path, rows, is_test=False)
+    _check(path, rows, "train")
 
     def whole(name):
         return str(path.parent / name)
@@ -223,15 +223,16 @@ def _names(triplet: Triplet) -> Collection[str]:
     return dict.fromkeys(name for names_of in ROLES.values() for name in names_of(triplet))
 
 
-def _check(path: Path, rows: list[Row], is_test: bool) -> None:
-    """Raise InputError for the first kind of fault that rows have, with their numbers."""
-    needed = ("reference", "caption") if is_test else ("reference", "target", "caption")
+def _check(path: Path, rows: list[Row], split: str) -> None:
+    """Raise InputError for the first kind of fault that the rows of a split have, with their numbers."""
+    needed = ("reference", "caption") if split == "test" else ("reference", "target", "caption")
 
     def require_none(faulty, fault):
         refuse(path, [row.place for row in rows if faulty(row)], len(rows), fault)
 
-    # What some rows have, all need.
-    needed += tuple(column for column in ("id", "category", "group") if any(column in row.cells for row in rows))
+    # What some rows have, all need; but training looks at no group.
+    shared = ("id", "category") if split == "train" else ("id", "category", "group")
+    needed += tuple(column for column in shared if any(column in row.cells for row in rows))
     for column in needed:
         require_none(lambda row, column=column: column not in row.cells, f"rows without {column}")
     for column in PICTURE_COLUMNS:
