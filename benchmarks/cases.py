@@ -78,9 +78,10 @@ def training_of(
     batch_size: int,
     loader: TripletLoader | None = None,
     precision: str = "auto",
+    negatives: str = "batch",
 ) -> Training:
     """Return the training loop of a stage, of which epochs or steps are measured."""
-    plan = TrainingPlan(1, batch_size, 1, precision, seed=0, save_training=False, save_best=False)
+    plan = TrainingPlan(1, batch_size, 1, precision, seed=0, save_training=False, save_best=False, negatives=negatives)
     return Training(stage, optimizer, loader, CIRR, plan)
 
 

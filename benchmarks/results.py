@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import NullFormatter
 
 from benchmarks.cases import Curve, Row
+from benchmarks.measure import Measured
 
 HEADER = "| | plain | here | ratio | memory, plain | here |\n|---|---|---|---|---|---|"
 
@@ -45,17 +46,20 @@ def draw_curves(curves: dict[str, Curve], path: Path) -> None:
 
 def _line(row):
     if row.plain is None:
-        return f"| {row.what} | – | {_seconds(row.ours)} | – | – | {_memory(row.ours)} |"
+        return f"| {row.what} | – | {time_cell(row.ours)} | – | – | {memory_cell(row.ours)} |"
     ratio = row.plain.seconds / row.ours.seconds
-    cells = (row.what, _seconds(row.plain), _seconds(row.ours), f"{ratio:.3g} ×", _memory(row.plain), _memory(row.ours))
+    times, memories = ([cell(way) for way in (row.plain, row.ours)] for cell in (time_cell, memory_cell))
+    cells = (row.what, *times, f"{ratio:.3g} ×", *memories)
     return f"| {' | '.join(cells)} |"
 
 
-def _seconds(measured):
+def time_cell(measured: Measured) -> str:
+    """Return the seconds of a way as a cell."""
     return f"{measured.seconds:.3g} s" if measured.seconds >= 0.1 else f"{1000 * measured.seconds:.3g} ms"
 
 
-def _memory(measured):
+def memory_cell(measured: Measured) -> str:
+    """Return the memory of a way as a cell, a dash where the system does not say."""
     if measured.peak_bytes is None:
         return "–"
     gigabytes = measured.peak_bytes / 1e9

@@ -145,7 +145,7 @@ def test_a_step_of_stage_1_is_the_plain_one(world, device):
     [
         *("clip_fine_tune", "combiner_train", "validate", "cirr_test_submission", "report"),
         *("benchmarks.__main__", "benchmarks.memory", "benchmarks.scaling", "benchmarks.search"),
-        *("benchmarks.machine", "benchmarks.backbones", "benchmarks.bounds", "benchmarks.recipes"),
+        *("benchmarks.machine", "benchmarks.backbones", "benchmarks.bounds", "benchmarks.recipes", "benchmarks.bank"),
     ],
 )
 @pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--no-such-flag", 2)])
