@@ -46,8 +46,8 @@ DIM = 640
 """Of RN50x4's features."""
 TEXTS = 256
 TRIPLETS = AMOUNTS["CIRR"].triplets
-HEAD = ["pictures", "features", "batch", "a step, batch", "bank", "ratio", "memory, batch", "bank"]
-HEAD += ["an epoch, batch", "bank"]
+HEAD = ["pictures", "features", "batch size", "a step, batch alone", "bank", "ratio", "memory, batch alone", "bank"]
+HEAD += ["an epoch, batch alone", "bank"]
 
 
 class CombinerSteps:

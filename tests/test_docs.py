@@ -15,11 +15,10 @@ MOST_WORDS = 2600
 @pytest.mark.parametrize(
     ("table", "page"),
     [
-        ("table.md", "performance.md"),
-        ("search.md", "performance.md"),
+        *((f"{name}.md", "performance.md") for name in ("table", "search", "bounds", "bank")),
         ("scaling.md", "many-cards.md"),
-        ("bounds.md", "performance.md"),
         ("backbones.md", "backbones.md"),
+        *((f"{name}.md", "recipes.md") for name in ("recipes", "recipes_emoji", "recipes_emoji_36")),
     ],
 )
 def test_a_page_carries_the_measured_table(table, page):
