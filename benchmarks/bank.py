@@ -87,7 +87,7 @@ def line(steps: CombinerSteps, batch_size: int, turns: int) -> str:
     ways = {name: (lambda name=name: steps.step(name, batch_size)) for name in steps.stages}
     measured = alternate(ways, turns, warm_up=True)
     batch, bank = measured["batch"], measured["bank"]
-    # An epoch takes whole batches alone, as training_loader gives them.
+    # An epoch takes whole batches alone, as TripletLoader gives them.
     epochs = [_long(TRIPLETS // batch_size * way.seconds) for way in (batch, bank)]
     cells = [
         *(f"{steps.pictures:,}", f"{steps.feature_bytes / 1e6:,.0f} MB", f"{batch_size:,}"),
