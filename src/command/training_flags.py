@@ -34,7 +34,7 @@ def add_training_options(
     group.add_argument("--mask-same-target", action="store_true", help=help_text)
     help_text = "validate every so many epochs"
     group.add_argument("--validation-frequency", type=count, default=validation_frequency, help=help_text)
-    help_text = "save weights at each validation, and after each epoch what --resume needs"
+    help_text = "save weights at each validation and, as epochs end, what --resume needs"
     group.add_argument("--save-training", action="store_true", help=help_text)
     # Alone it is accepted, as published commands give it, and said to save nothing.
     group.add_argument("--save-best", action="store_true", help="with --save-training: keep only the best weights")
