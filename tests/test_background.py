@@ -129,3 +129,14 @@ def test_a_state_that_cannot_be_written_is_named(keeper):
     keeper.save_state()
     with pytest.raises(OSError, match=STATE_FILE):
         keeper.finish()
+
+
+def test_a_fault_of_a_card_is_no_full_disk(keeper):
+    """A tensor that cannot be copied stands in for a card that has failed."""
+    keeper.state.trained.weight = nn.Parameter(torch.empty(2, 2, device="meta"))
+    keeper.state.next_epoch = 1
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        keeper.save_state()
+    keeper.finish()
+    assert not (keeper.run.folder / STATE_FILE).exists()
+    assert "no finished epoch" in keeper.last_words()
