@@ -20,7 +20,6 @@ from src.base.signals import Stopping
 from src.command.run import new_run_folder, open_run
 from src.command.training_flags import RunOptions, TrainingPlan
 from src.models.facts import training_facts
-from src.models.weights import size_of
 from src.pictures.opening import require_present
 from src.tasks.datasets import find_task
 from src.tasks.own import read_extra
@@ -225,7 +224,7 @@ class Training:
         """
         fitting = None
         self.state.optimizer.zero_grad()  # before the forward pass, which needs their memory
-        reserved = self._room_for_optimizer()
+        reserved = self.state.room_for_optimizer()
         while True:
             try:
                 loss = self._backward(inputs, all_targets)
@@ -251,14 +250,6 @@ class Training:
             loss = self._loss(*self.module(inputs), all_targets)
         self.state.scaler.scale(loss).backward()
         return loss.detach()
-
-    def _room_for_optimizer(self) -> Tensor | None:
-        """Allocate what the optimizer will take at its first step, so that pieces fit beside it; None later."""
-        optimizer = self.state.optimizer
-        if optimizer.state:
-            return None
-        learning = sum(size_of(weight) for group in optimizer.param_groups for weight in group["params"])
-        return torch.empty(2 * learning, dtype=torch.uint8, device=device)  # Adam's two numbers for each weight
 
     def _smaller_pieces(self, fault):
         """Let the stage take half as much at once, and return how much; raises InputError where that is no way out."""

@@ -40,13 +40,13 @@ def test_the_optimizers_state_has_its_room_before_the_first_step_alone():
     learning = [weight for weight in stage.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-6)
     training = Training(stage, optimizer, None, TASKS["CIRR"], plan_of(4, "fp32"))
-    assert training._room_for_optimizer().nbytes == 2 * 4 * sum(weight.numel() for weight in learning)
+    assert training.state.room_for_optimizer().nbytes == 2 * 4 * sum(weight.numel() for weight in learning)
     for weight in learning:
         weight.grad = torch.zeros_like(weight)
     optimizer.step()
     kept = sum(value.nbytes for state in optimizer.state.values() for value in state.values() if value.dim() > 0)
     assert kept == 2 * 4 * sum(weight.numel() for weight in learning)
-    assert training._room_for_optimizer() is None
+    assert training.state.room_for_optimizer() is None
 
 
 def test_a_share_keeps_its_own_part_of_the_dropout_mask(monkeypatch):

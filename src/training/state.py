@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.base import distributed
 from src.base.background import Background
+from src.base.device import device
 from src.base.errors import InputError
 from src.base.files import require_space
 from src.command.run import Run
@@ -41,6 +42,16 @@ class TrainingState:
         self.judged = True
         """Whether the last epoch has had its validation, if it has one."""
         self._random_states = None
+
+    def optimizer_bytes(self) -> int:
+        """Return what the optimizer takes: Adam's two numbers for each weight that learns."""
+        return 2 * sum(size_of(weight) for group in self.optimizer.param_groups for weight in group["params"])
+
+    def room_for_optimizer(self) -> Tensor | None:
+        """Allocate what the optimizer will take at its first step, so that pieces fit beside it; None later."""
+        if self.optimizer.state:
+            return None
+        return torch.empty(self.optimizer_bytes(), dtype=torch.uint8, device=device)
 
     def content(self, triplets: int, facts: dict, run: dict) -> dict:
         """Return all that `restore` needs to go on behind the last epoch, in tensors and plain values."""
@@ -167,9 +178,8 @@ class Keeper:
     def require_space(self, files: int) -> None:
         """Raise InputError unless the disk can hold `files` files of weights, and the state twice."""
         weights = size_of(self.state.trained.state_dict())
-        learning = sum(size_of(weight) for group in self.state.optimizer.param_groups for weight in group["params"])
-        # Adam keeps two numbers for each weight that learns; a new state is written beside the old one.
-        needed = files * weights + 2 * (weights + 2 * learning)
+        # A new state is written beside the old one.
+        needed = files * weights + 2 * (weights + self.state.optimizer_bytes())
         require_space(self.run.folder, needed, f"{self.run.folder}: the weights need {needed / 1e9:.2f} GB")
 
 
