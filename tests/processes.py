@@ -19,6 +19,20 @@ def python(*arguments, check=True, env=os.environ, **options):
     return subprocess.run(command, check=check, env={**env, "OMP_NUM_THREADS": "1"}, **options)
 
 
+def last_line(text):
+    """Return what a terminal shows last of a text."""
+    return text.splitlines()[-1].split("\r")[-1].strip()
+
+
+def assert_one_line(done, *words):
+    """Assert that a process ended as unusable input does, in a line with these words."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    line = last_line(done.stderr)
+    assert "error: " in line
+    assert all(word in line for word in words), line
+
+
 def children_of(pid):
     """Return the processes that a process has started and that are still there."""
     found = subprocess.run(["pgrep", "-P", str(pid)], check=False, capture_output=True, text=True, timeout=PATIENCE)

@@ -16,7 +16,7 @@ from src.training.losses import contrastive_loss
 from src.training.state import STATE_FILE
 from tests.commands import toy_options
 from tests.forks import finished_runs, only_run
-from tests.processes import children_of, wait_for_end, wait_for_workers
+from tests.processes import assert_one_line, children_of, python, wait_for_end, wait_for_workers
 
 # 14 is a multiple of neither 4 processes nor 8 pictures at once: shares and pieces differ in size.
 RECIPE = ["--num-epochs", "5", "--batch-size", "14", "--validation-frequency", "1", "--seed", "2"]
@@ -253,3 +253,20 @@ def test_a_killed_torchrun_takes_its_processes_along(job, forks, tmp_path):
     assert forks.wait() == [-signal.SIGKILL]
     wait_for_end(processes)
     assert f"stopped by SIGTERM: --resume {only_run(tmp_path)} goes on from" in forks.said()
+
+
+# ---- torchrun and batch systems ----
+
+
+def test_half_of_what_torchrun_sets(world, tmp_path):
+    flags = ["validate.py", "--dataset", "CIRR", *toy_options(world, tmp_path)]
+    done = python(*flags, check=False, env=os.environ | {"TORCHELASTIC_RUN_ID": "x", "RANK": "0"})
+    assert_one_line(done, "TORCHELASTIC_RUN_ID is set, but LOCAL_RANK, WORLD_SIZE,", "torchrun")
+
+
+@pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")])
+def test_several_processes_that_torchrun_did_not_start(names, options, monkeypatch, capsys):
+    monkeypatch.setenv(names[0], "0")
+    monkeypatch.setenv(names[1], "4")
+    validate.main(["--dataset", "CIRR", *options])
+    assert f"{names[1]} is 4, but torchrun did not start this process: it works alone" in capsys.readouterr().err

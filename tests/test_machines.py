@@ -2,15 +2,12 @@
 
 import json
 import os
-import pickle
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 from argparse import Namespace
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,178 +15,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.utils.data import Dataset
 
 import clip_fine_tune
 import combiner_train
 import report
 import validate
-from data_utils import TripletImages, make_transform
 from src.base import files
 from src.base.errors import InputError
-from src.base.loading import Loader
-from src.base.memory import _MENTIONED
 from src.models.openai_clip import small_clip as random_clip
-from src.pictures.cache import ImageCache
-from src.retrieval import ranking
 from src.retrieval.row_store import file_key
-from src.tasks.registry import TASKS
 from src.training.state import STATE_FILE
 from tests.commands import COMBINER, status_of, toy_options
 from tests.forks import only_run
-from tests.processes import PATIENCE, descendants_of, python, wait_for_end, wait_for_workers
+from tests.processes import PATIENCE, assert_one_line, last_line, python
 from tests.splits import read_cirr
-from utils import extract_caption_features, extract_index_features, load_clip
-from validate import Validation
+from utils import load_clip
 
 SHORT = ["--dataset", "CIRR", "--batch-size", "16", "--num-epochs", "1", "--learning-rate", "1e-3"]
-
-
-def last_line(text):
-    return text.splitlines()[-1].split("\r")[-1].strip()
-
-
-def assert_one_line(done, *words):
-    """Assert that a process ended as unusable input does, in a line with these words."""
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    line = last_line(done.stderr)
-    assert "error: " in line
-    assert all(word in line for word in words), line
-
-
-# ---- workers ----
-
-
-needs_mounts = pytest.mark.skipif(
-    shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0,
-    reason="needs the right to mount",
-)
-
-
-@needs_mounts
-@pytest.mark.parametrize("command", ["clip_fine_tune", "validate"])
-def test_a_small_shared_memory(command, world, tmp_path):
-    extra = [*SHORT, "--save-training"] if command == "clip_fine_tune" else ["--dataset", "CIRR", "--no-feature-cache"]
-    flags = [*extra, *toy_options(world, tmp_path), "--num-workers", "2"]
-    mounted = f"mount -t tmpfs -o size=512k tmpfs /dev/shm && exec {sys.executable} {command}.py " + " ".join(flags)
-    shell = ["unshare", "-m", "sh", "-c", mounted]
-    options = {"cwd": files.PROJECT_ROOT, "capture_output": True, "text": True, "timeout": PATIENCE}
-    done = subprocess.run(shell, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}, **options)
-    assert_one_line(done, "/dev/shm, is full", "--num-workers 0")
-
-
-@pytest.mark.slow
-@needs_mounts
-def test_a_full_temporary_folder(world, tmp_path):
-    """Only sockets and scratch files go there: a run does without room for any."""
-    flags = " ".join([*SHORT, *toy_options(world, tmp_path), "--num-workers", "1"])
-    (tmp_path / "tmp").mkdir()
-    mounted = f"mount -t tmpfs -o size=4k tmpfs {tmp_path}/tmp && head -c 4096 /dev/zero > {tmp_path}/tmp/full; "
-    run = f"TMPDIR={tmp_path}/tmp exec {sys.executable} clip_fine_tune.py {flags}"
-    options = {"cwd": files.PROJECT_ROOT, "capture_output": True, "text": True, "timeout": PATIENCE}
-    done = subprocess.run(["unshare", "-m", "sh", "-c", mounted + run], check=False, **options)
-    assert "Traceback" not in done.stderr
-    assert done.returncode == 0 or "error: " in last_line(done.stderr)
-
-
-def test_a_temporary_folder_with_a_long_path(world, tmp_path):
-    folder = tmp_path / ("long" * 30)
-    folder.mkdir()
-    flags = [*SHORT, *toy_options(world, tmp_path), "--num-workers", "1"]
-    done = python("clip_fine_tune.py", *flags, check=False, env=os.environ | {"TMPDIR": str(folder)})
-    assert_one_line(done, "temporary folder's path is too long", "TMPDIR")
-
-
-def test_too_few_open_files(world, tmp_path):
-    flags = [*SHORT, *toy_options(world, tmp_path), "--num-workers", "30"]
-    limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (60, 60))
-    done = python("clip_fine_tune.py", *flags, check=False, preexec_fn=limit)
-    assert_one_line(done, "too many open files", "--num-workers")
-
-
-class _Unsendable:
-    def __reduce__(self):
-        raise RuntimeError("no way to send this")
-
-
-class _Things(Dataset):
-    def __init__(self, make):
-        self.make = make
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, number):
-        return self.make()
-
-
-def test_a_batch_that_cannot_be_sent():
-    with pytest.raises(InputError, match="no way to send this; --num-workers 0 does without"):
-        list(Loader(_Things(_Unsendable), 1, batch_size=None))
-
-
-def test_memory_that_ends_in_a_worker():
-    def fail():
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
-
-    with pytest.raises(InputError, match="the memory is full; fewer --num-workers"):
-        list(Loader(_Things(fail), 1, batch_size=None))
-
-
-def test_faults_of_a_dataset_keep_their_kind():
-    def fail():
-        raise RuntimeError("a fault of ours")
-
-    with pytest.raises(RuntimeError, match="a fault of ours"):
-        list(Loader(_Things(fail), 1, batch_size=None))
-
-
-def test_training_and_validation_have_no_workers_at_the_same_time(options, monkeypatch):
-    seen, original = [], Validation.metrics
-    before = set(descendants_of(os.getpid()))
-
-    def looking(*arguments):
-        seen.append(set(descendants_of(os.getpid())) - before)
-        return original(*arguments)
-
-    monkeypatch.setattr(Validation, "metrics", looking)
-    clip_fine_tune.main([*SHORT, "--num-epochs", "2", *options, "--num-workers", "2"])
-    assert seen == [set(), set()]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
-def test_other_ways_of_starting_workers(method, world, tmp_path, options):
-    """Train the same, and leave no worker behind a killed process."""
-    clip_fine_tune.main([*SHORT, *options, "--output-path", str(tmp_path / "fork")])
-    program = (
-        f"import multiprocessing, sys; multiprocessing.set_start_method({method!r})\n"
-        "import clip_fine_tune; clip_fine_tune.main(sys.argv[1:])"
-    )
-    cached = ["--num-workers", "1", "--image-cache", tmp_path / "pixels"]
-    python("-c", program, *SHORT, *toy_options(world, tmp_path / method), *cached)
-    losses = [(only_run(tmp_path / name) / "train_metrics.csv").read_text() for name in ("fork", method)]
-    assert losses[0] == losses[1]
-
-    endless = [*SHORT, *toy_options(world, tmp_path / "endless"), "--num-workers", "1", "--num-epochs", "500"]
-    with subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, endless)], cwd=files.PROJECT_ROOT, stderr=subprocess.DEVNULL
-    ) as job:
-        workers = wait_for_workers(job.pid, 2)
-        job.kill()
-    wait_for_end(workers)
-
-
-def test_what_workers_are_sent_is_small(world, tmp_path):
-    preprocess = make_transform("targetpad", 1.25, 288)
-    splits = list(TASKS["CIRR"].read_all(world, "train").values())
-    cache = ImageCache(tmp_path, preprocess)
-    cache.fill(list(splits[0].pictures.values()), num_workers=0)
-    plain, cached = TripletImages(splits, preprocess), TripletImages(splits, preprocess, cache)
-    sent = pickle.dumps(cached)
-    assert len(sent) < len(pickle.dumps(plain)) + 50_000  # forty pictures have ten megabytes
-    assert torch.equal(pickle.loads(sent)[[3, 5]].pixels, plain[[3, 5]].pixels)
 
 
 # ---- an epoch is never lost ----
@@ -496,127 +338,3 @@ def test_json_may_begin_with_a_mark(broken_world):
     captions = read_cirr(broken_world, "val").path
     captions.write_bytes(b"\xef\xbb\xbf" + captions.read_bytes())
     assert len(read_cirr(broken_world, "val").triplets) == 24
-
-
-# ---- torchrun and batch systems ----
-
-
-def test_half_of_what_torchrun_sets(world, tmp_path):
-    flags = ["validate.py", "--dataset", "CIRR", *toy_options(world, tmp_path)]
-    done = python(*flags, check=False, env=os.environ | {"TORCHELASTIC_RUN_ID": "x", "RANK": "0"})
-    assert_one_line(done, "TORCHELASTIC_RUN_ID is set, but LOCAL_RANK, WORLD_SIZE,", "torchrun")
-
-
-@pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")])
-def test_several_processes_that_torchrun_did_not_start(names, options, monkeypatch, capsys):
-    monkeypatch.setenv(names[0], "0")
-    monkeypatch.setenv(names[1], "4")
-    validate.main(["--dataset", "CIRR", *options])
-    assert f"{names[1]} is 4, but torchrun did not start this process: it works alone" in capsys.readouterr().err
-
-
-# ---- memory ----
-
-
-@pytest.fixture
-def little_memory(small_clip, monkeypatch):
-    """Let CLIP's encoders run out of memory, as torch says it, with more rows than a number that can be set."""
-    clip_class, most = type(small_clip.model), {"encode_image": 1000, "encode_text": 1000}
-
-    def limited(name, encode):
-        def encode_few(self, rows):
-            if len(rows) > most[name]:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
-            return encode(self, rows)
-
-        return encode_few
-
-    for name in most:
-        monkeypatch.setattr(clip_class, name, limited(name, getattr(clip_class, name)))
-    _MENTIONED.clear()
-    return most.update
-
-
-def test_encoding_is_halved(little_memory, small_clip, world, capsys):
-    pictures = [(str(number), torch.randn(3, 64, 64)) for number in range(30)]
-    captions = [f"a {'very ' * number}red dress" for number in range(30)]
-    whole = extract_index_features(pictures, small_clip)[0], extract_caption_features(captions, small_clip)
-    capsys.readouterr()
-    little_memory(encode_image=7, encode_text=7)
-    halved = extract_index_features(pictures, small_clip)[0], extract_caption_features(captions, small_clip)
-    for ours, expected in zip(halved, whole, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
-    said = capsys.readouterr().err
-    assert said.count("the memory is full with 30 pictures at once: they are taken in halves") == 1
-    assert said.count("the memory is full with 30 captions at once") == 1
-    little_memory(encode_image=0)
-    with pytest.raises(InputError, match=r"the memory is full with one of the pictures, \[3, 64, 64\]"):
-        extract_index_features(pictures, small_clip)
-
-
-def test_ranking_is_halved(monkeypatch, capsys):
-    _MENTIONED.clear()
-    gallery, queries = torch.randn(50, 8), torch.randn(40, 8)
-    targets = torch.arange(40)
-    whole = ranking.rank_targets(queries, gallery, targets)
-    new_empty = torch.Tensor.new_empty
-
-    def little(self, *size):
-        if size[0] > 10:
-            raise RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"
-            )
-        return new_empty(self, *size)
-
-    monkeypatch.setattr(torch.Tensor, "new_empty", little)
-    assert torch.equal(ranking.rank_targets(queries, gallery, targets), whole)
-    assert "10 are ranked at once" in capsys.readouterr().err
-
-
-def test_stage_1_finds_the_pieces_that_fit(little_memory, options, tmp_path, capsys):
-    clip_fine_tune.main([*SHORT, *options, "--output-path", str(tmp_path / "whole")])
-    little_memory(encode_image=5, encode_text=5)
-    clip_fine_tune.main([*SHORT, *options, "--output-path", str(tmp_path / "pieces"), "--no-feature-cache"])
-    said = capsys.readouterr().err
-    assert said.count("CLIP takes") == 1
-    assert "--batch-size 16: the memory is full; CLIP takes 4 pictures or captions at once (--clip-bs 4 saves" in said
-    whole, pieces = (
-        pd.read_csv(only_run(tmp_path / name) / "train_metrics.csv")["train_epoch_loss"] for name in ("whole", "pieces")
-    )
-    assert pieces.tolist() == pytest.approx(whole.tolist(), rel=1e-4)
-
-
-def test_pieces_given_by_hand_are_kept(little_memory, options, tmp_path, capsys):
-    little_memory(encode_image=5, encode_text=5)
-    flags = [*SHORT, *options, "--clip-bs", "8", "--save-training"]
-    assert status_of(clip_fine_tune.main, flags) == 2
-    line = last_line(capsys.readouterr().err)
-    assert "--clip-bs 8: the memory is full; --clip-bs 4 fits" in line
-    assert f"--resume {only_run(tmp_path)} goes on from no finished epoch" in line
-
-
-def test_where_nothing_helps(little_memory, options, tmp_path, capsys):
-    little_memory(encode_image=0)
-    assert status_of(clip_fine_tune.main, [*SHORT, *options]) == 2
-    line = last_line(capsys.readouterr().err)
-    assert "--batch-size 16: the memory is full (CUDA out of memory." in line
-    assert "; not even one picture at a time fits; " in line
-
-
-def test_memory_that_ends_later_keeps_the_last_epoch(options, tmp_path, monkeypatch, capsys):
-    steps = []
-    backward = torch.Tensor.backward
-
-    def once(self, *arguments, **more):
-        steps.append(1)
-        if len(steps) == 5:  # in the second epoch of three steps
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
-        return backward(self, *arguments, **more)
-
-    monkeypatch.setattr(torch.Tensor, "backward", once)
-    assert status_of(clip_fine_tune.main, [*SHORT, *options, "--save-training", "--num-epochs", "2"]) == 2
-    line = last_line(capsys.readouterr().err)
-    assert "the memory is full" in line
-    assert f"--resume {only_run(tmp_path)} goes on from 1 finished epoch" in line
-    assert status_of(clip_fine_tune.main, ["--resume", only_run(tmp_path)]) == 0
-    assert len(pd.read_csv(Path(only_run(tmp_path)) / "train_metrics.csv")) == 2
