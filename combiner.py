@@ -88,7 +88,11 @@ def load_combining_function(
     function = pkgutil.resolve_name(COMBINING_FUNCTIONS[name])
     if function is load_combiner:
         return load_combiner(combiner_path, backbone, projection_dim, hidden_dim).combine_features
-    unused = {"--combiner-path": combiner_path, "--projection-dim": projection_dim, "--hidden-dim": hidden_dim}
+    unused = {
+        "the Combiner of --combiner-path": combiner_path,
+        "--projection-dim": projection_dim,
+        "--hidden-dim": hidden_dim,
+    }
     for flag, value in unused.items():
         if value is not None:
             print(f"--combining-function {name}: {flag} {value} is not used", file=sys.stderr)
@@ -96,15 +100,17 @@ def load_combining_function(
 
 
 def load_combined(options: RetrieverOptions, combining: CombiningOptions) -> Retriever:
-    """Load a retriever with its combining function; raises InputError when something cannot be loaded.
-
-    A Combiner's checkpoint may hold the CLIP that learned along with it, which is loaded where no other is asked for.
-    """
+    """Load a retriever with its combining function; raises InputError when something cannot be loaded."""
     name, path, *dimensions = combining
-    if name in (None, "combiner") and options.clip_model_path is None and holds_its_clip(path):
-        options = options._replace(clip_model_path=path)
-    retriever = load_retriever(options)
+    retriever = load_retriever(with_clip_of_pair(options, path))
     return retriever.combining_by(load_combining_function(name, path, retriever.backbone, *dimensions))
+
+
+def with_clip_of_pair(options: RetrieverOptions, combiner_path: Path | None) -> RetrieverOptions:
+    """Return options with the CLIP that a Combiner's checkpoint may hold beside it, where no other is asked for."""
+    # Whatever combines: this CLIP's features mean something else without its weights.
+    is_asked = options.clip_model_path is None and holds_its_clip(combiner_path)
+    return options._replace(clip_model_path=combiner_path) if is_asked else options
 
 
 def load_combiner(

@@ -42,7 +42,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from combiner import load_combining_function
+from combiner import load_combining_function, with_clip_of_pair
 from retriever import Retriever, load_retriever
 from searching import Found, Question, Searcher, collect
 from src.base.errors import InputError, first_ten, in_a_line, one_line_errors
@@ -114,7 +114,7 @@ def load_functions(combining: CombiningOptions, backbone: Backbone) -> Functions
 def load_engine(args: Namespace) -> Engine:
     """Load CLIP and all functions; raises InputError when something cannot be loaded."""
     vars(args).update(told_by_checkpoints((args.clip_model_path, args.combiner_path), vars(args), args.given))
-    retriever = load_retriever(retriever_options(args))
+    retriever = load_retriever(with_clip_of_pair(retriever_options(args), args.combiner_path))
     say_device(args.precision)
     functions = load_functions(combining_options(args), retriever.backbone)
     first = Query(function=args.combining_function or next(iter(functions)), k=args.k)

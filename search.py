@@ -79,7 +79,7 @@ from pathlib import Path
 
 from combiner import load_combined
 from retriever import Retriever
-from searching import Found, Question, Searcher, collect, depends_on
+from searching import Found, Question, Searcher, collect, depends_on, require_folder
 from src.base.distributed import command, is_first, processes
 from src.base.errors import InputError, first_ten, shown
 from src.base.files import replacing, require_writable_files, write_json
@@ -232,7 +232,8 @@ def say_what_is_missing(questions: list[Question]) -> None:
     ):
         number = sum(not getattr(question, has_no) for question in questions)
         if number:
-            print(f"{said} ({number:,} of {len(questions):,} questions)", file=sys.stderr)
+            counted = f" ({number:,} of {len(questions):,} questions)" if len(questions) > 1 else ""
+            print(f"{said}{counted}", file=sys.stderr)
 
 
 @command
@@ -245,6 +246,7 @@ def main(argv=None):
     if questions and args.qdrant is not None and processes() > 1:
         raise InputError("--qdrant under torchrun encodes and uploads; ask its questions in a command of one process")
     if args.pictures is not None:
+        require_folder(args.pictures)
         require_references(questions, args.pictures)  # before the hours that encoding may take
     retriever = load_combined(retriever_options(args), combining_options(args))
     say_device(args.precision)

@@ -53,14 +53,19 @@ class Found(NamedTuple):
 # ---- pictures ----
 
 
+def require_folder(folder: Path) -> None:
+    """Raise InputError unless there is such a folder."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'is a file, and no folder' if folder.is_file() else 'no such folder'}")
+
+
 def collect(retriever: Retriever, folder: Path | str) -> tuple[Collection, list[str]]:
     """Return every picture below a folder as a collection, and the names of those that cannot be read.
 
     Features come from the feature cache, where they are kept. Raises InputError when there is no picture.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: {'is a file, and no folder' if folder.is_file() else 'no such folder'}")
+    require_folder(folder)
     paths = pictures_below(folder)
     if not paths:
         raise InputError(f"{folder}: holds no pictures, at no depth")

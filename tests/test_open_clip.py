@@ -282,7 +282,7 @@ def test_names_of_files(named, tmp_path, monkeypatch):
         ),
         ("open_clip:ViT-B-32:openai", "were trained with quick GELU; ViT-B-32-quickgelu has them"),
         ("open_clip:RN50x4:openai", "were trained with quick GELU; RN50x4-quickgelu has them"),
-        ("open_clip:local-dir:/nowhere", "cannot be loaded ([Errno 2] No such file"),
+        ("open_clip:local-dir:/nowhere", "no such folder; where it was moved, name it anew"),
     ],
 )
 def test_names_that_are_refused(name, said, world, tmp_path, capsys):

@@ -9,6 +9,7 @@ import torch
 import cirr_test_submission
 import clip_fine_tune
 import combiner_train
+import demo
 import report
 import search
 import validate
@@ -59,6 +60,26 @@ def test_validate_gives_what_training_wrote(named, run, pair, world, tmp_path, c
     validate.main(["--dataset", "CIRR", *paths_of(world, tmp_path), "--combiner-path", pair, *tuned])
     printed = [float(line.split(" = ")[1]) for line in capsys.readouterr().out.splitlines()]
     assert printed == pd.read_csv(run / "validation_metrics.csv").iloc[-1][CIRR_RECALLS].tolist()
+
+
+@pytest.mark.parametrize("function", ["sum", "text"])
+def test_its_clip_answers_whatever_combines(function, pair, world, tmp_path, capsys):
+    judge = ["--dataset", "CIRR", *paths_of(world, tmp_path), "--combining-function", function]
+    printed = []
+    for option in ("--combiner-path", "--clip-model-path"):
+        capsys.readouterr()
+        validate.main([*judge, option, pair])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
+def test_the_demo_loads_it_whole(pair, world, tmp_path):
+    args = demo.make_parser().parse_args(
+        ["--pictures", str(world / "my_pictures"), *paths_of(world, tmp_path)[2:], "--combiner-path", pair]
+    )
+    engine = demo.load_engine(args)
+    assert read_facts(pair)["clip_weights"] == engine.retriever.backbone.digest()
+    assert "combiner" in engine.functions
 
 
 def test_another_clip_is_refused(pair, options, tmp_path, capsys):

@@ -48,6 +48,8 @@ class OpenClip(Backbone):
         if not architecture or not weights:
             raise InputError(f"--clip-model-name {name}: {cls.names()[0]} is expected")
         library = _library(name)
+        if architecture == SOURCES[1] and not Path(weights).is_dir():
+            raise InputError(f"--clip-model-name {name}: no such folder; where it was moved, name it anew")
         if architecture in SOURCES:
             architecture, weights = f"{architecture}{colon}{weights}", None
         elif architecture not in library.list_models():

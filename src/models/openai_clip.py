@@ -127,7 +127,10 @@ def _load_named(name: str) -> CLIP:
 def _load_file(path: str) -> CLIP:
     """Load the CLIP whose weights a file holds."""
     weights = read_weights(path, CLIP.__name__)
-    require_network(Path(path), OpenAIClip.network)
+    try:
+        require_network(Path(path), OpenAIClip.network)
+    except InputError as error:
+        raise InputError(f"{error}; --clip-model-path takes it") from None
     return built(weights, path)
 
 
