@@ -84,7 +84,8 @@ def collect(retriever: Retriever, folder: Path | str) -> tuple[Collection, list[
 
 
 def _collection(retriever, paths, lost, folder) -> Collection:
-    usable = {name: path for name, path in paths.items() if name not in set(lost)}
+    lost = set(lost)
+    usable = {name: path for name, path in paths.items() if name not in lost}
     if not usable:
         raise InputError(f"{folder}: none of its {len(paths)} pictures can be read")
     gallery = retriever.gallery(retriever.pictures(usable))

@@ -6,6 +6,7 @@ order, meta.json what the features depend on.
 
 import hashlib
 import json
+import os
 import warnings
 from pathlib import Path
 
@@ -32,8 +33,8 @@ def write_index(folder: Path, collection: Collection, depends_on: dict, half: bo
     require_own(folder, depends_on)
     known = _items_of(folder)
     items = [
-        item_of(name, collection.folder / name, float(length), known)
-        for name, length in zip(collection.names, collection.lengths, strict=True)
+        item_of(name, os.path.join(collection.folder, name), length, known)  # noqa: PTH118, ten times as fast
+        for name, length in zip(collection.names, collection.lengths.flatten().tolist(), strict=True)
     ]
     dtype = np.dtype(np.float16 if half else np.float32)
     with replacing(folder / FEATURES) as unfinished, unfinished.open("wb") as file:
@@ -123,7 +124,7 @@ def _lines(text: str) -> list[dict]:
     return [json.loads(line) for line in text.split("\n") if line]
 
 
-def item_of(name: str, path: Path, length: float, known: dict[str, dict]) -> dict:
+def item_of(name: str, path: str, length: float, known: dict[str, dict]) -> dict:
     """Return what is kept of a picture's file; its digest is the one in `known` {name: item} where nothing changed.
 
     Raises InputError for a name that JSON cannot hold.
@@ -132,11 +133,11 @@ def item_of(name: str, path: Path, length: float, known: dict[str, dict]) -> dic
         name.encode()
     except UnicodeEncodeError:
         raise InputError(f"{ascii(name)}: its name is not UTF-8, so no index can hold it; rename the file") from None
-    status = path.stat()
+    status = os.stat(path)  # noqa: PTH116
     stamp = {"size": status.st_size, "modified_ns": status.st_mtime_ns}
     before = known.get(name, {})
     same = all(before.get(key) == value for key, value in stamp.items())
-    digest = before["sha256"] if same and "sha256" in before else file_digest(path)
+    digest = before["sha256"] if same and "sha256" in before else file_digest(Path(path))
     return {"name": name, **stamp, "sha256": digest, "length": length}
 
 

@@ -220,7 +220,7 @@ def _send(client: "QdrantClient", name: str, collection: Collection, rows: slice
     lengths, points = collection.lengths[rows].tolist(), []
     for row, of, length in zip(range(rows.start, rows.stop), names, lengths, strict=True):
         if collection.digests is None:
-            item = item_of(of, collection.folder / of, length, known)
+            item = item_of(of, str(collection.folder / of), length, known)
         else:
             item = {"name": of, "sha256": collection.digests[row], "length": length}
         # Lengths alone may differ in rounding.
