@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 import clip_fine_tune
 from data_utils import TripletImages, make_transform
-from src.base import files
+from src.base import files, workers
 from src.base.errors import InputError
 from src.base.loading import Loader
 from src.pictures.cache import ImageCache
@@ -156,3 +156,14 @@ def test_what_workers_are_sent_is_small(world, tmp_path):
     sent = pickle.dumps(cached)
     assert len(sent) < len(pickle.dumps(plain)) + 50_000  # forty pictures have ten megabytes
     assert torch.equal(pickle.loads(sent)[[3, 5]].pixels, plain[[3, 5]].pixels)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [(BrokenPipeError(32, "Broken pipe"), ""), (ValueError("a fault"), "a fault")]
+)
+def test_a_worker_is_silent_about_an_employer_that_stopped(fault, said, capsys):
+    """Threads of multiprocessing hand their exceptions to sys.excepthook."""
+    workers._unless_left(sys.__excepthook__, type(fault), fault, None)
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert bool(said) == bool(printed)

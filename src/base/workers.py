@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 
 def start_worker(_number: int = 0, employer: int | None = None) -> None:
@@ -20,9 +21,17 @@ def start_worker(_number: int = 0, employer: int | None = None) -> None:
         os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # inherited from `holding_signals`
     end_with_parent(signal.SIGKILL)
+    sys.excepthook = partial(_unless_left, sys.excepthook)
     # A fork server is the parent of all workers and lives as long as any of them: then the employer must be watched.
     if employer not in (None, os.getppid()):
         threading.Thread(target=_end_with, args=(employer,), daemon=True).start()
+
+
+def _unless_left(hook: Callable, kind: type[BaseException], error: BaseException, traceback) -> None:
+    """Call `hook` on an exception of a worker's thread, unless it says that nobody takes what is handed over."""
+    # The employer stops in the middle of a batch where a signal ends it, and says so itself.
+    if not issubclass(kind, ConnectionError | EOFError):
+        hook(kind, error, traceback)
 
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
