@@ -1,6 +1,7 @@
 """Where commands compute, what they say of it, and what of a card's faults reaches the user."""
 
 import re
+import warnings
 
 import pytest
 import torch
@@ -10,11 +11,12 @@ import clip_fine_tune
 import combiner_train
 import validate
 from src.base import distributed
-from src.base.device import device_line, without_code
+from src.base.device import _unused_card, device_line, without_code
 from src.base.errors import InputError
 from src.training.state import STATE_FILE, read_state
 from tests.commands import COMBINER, status_of, toy_options
 from tests.forks import only_run
+from tests.pretended_card import PretendedCard
 from utils import resolved
 
 BUILT = ["sm_75", "sm_80", "sm_90a", "compute_90"]
@@ -34,6 +36,29 @@ def test_a_card_that_this_torch_was_not_built_for(capability, runs):
 
 def test_cards_of_other_makers_are_not_judged_by_nvidias_names():
     assert without_code("Instinct", (9, 4), ["gfx942"]) == ""
+
+
+def test_a_driver_that_is_too_old_keeps_torchs_words():
+    doubt = "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040). Please update it."
+    assert _unused_card([doubt]) == doubt.removeprefix("CUDA initialization: ")
+
+
+@pytest.mark.parametrize(("capability", "emulates"), [((7, 5), True), ((8, 0), False)])
+def test_bf16_on_a_card_that_emulates_it(capability, emulates, monkeypatch):
+    with PretendedCard().inserted(monkeypatch):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+        assert device_line("bf16", 1).endswith("it only emulates bf16, fp16 and fp32 are faster") == emulates
+        assert device_line("fp16", 1) == "computing on a pretended card in fp16, 1 process"
+
+
+def test_frozen_buffers_are_not_sent():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        warnings.simplefilter("error")  # which pytest takes back
+        wrapped = distributed.synchronised(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)), total=4)
+        assert not wrapped.will_sync_module_buffers()
+    finally:
+        dist.destroy_process_group()
 
 
 def test_every_command_says_first_where_it_computes(world, tmp_path, capsys):

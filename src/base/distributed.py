@@ -9,6 +9,7 @@ import functools
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
@@ -269,7 +270,10 @@ def synchronised(module: nn.Module, total: int, some_wait: bool = False) -> nn.M
                 setattr(parent, name, _ShareOfDropout(child.p, total))
     # Buffers never change: batch norms are frozen, and masks are constant.
     options = {"broadcast_buffers": False, "find_unused_parameters": some_wait}
-    wrapped = DistributedDataParallel(module, gradient_as_bucket_view=True, **options)
+    with warnings.catch_warnings():
+        # The newer name of this option is one that older torch does not know.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        wrapped = DistributedDataParallel(module, gradient_as_bucket_view=True, **options)
     wrapped.register_comm_hook(None, _sum)
     return wrapped
 
