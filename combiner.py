@@ -109,8 +109,8 @@ def load_combined(options: RetrieverOptions, combining: CombiningOptions) -> Ret
 def with_clip_of_pair(options: RetrieverOptions, combiner_path: Path | None) -> RetrieverOptions:
     """Return options with the CLIP that a Combiner's checkpoint may hold beside it, where no other is asked for."""
     # Whatever combines: this CLIP's features mean something else without its weights.
-    is_asked = options.clip_model_path is None and holds_its_clip(combiner_path)
-    return options._replace(clip_model_path=combiner_path) if is_asked else options
+    is_needed = options.clip_model_path is None and holds_its_clip(combiner_path)
+    return options._replace(clip_model_path=combiner_path) if is_needed else options
 
 
 def load_combiner(

@@ -329,11 +329,11 @@ class TripletLoader:
         if not isinstance(self.triplets, TripletImages):
             yield from map(self.triplets.__getitem__, self.batches)
             return
-        planned = [self.triplets.planned(numbers) for numbers in self.batches]
-        parts = [part for _, needed in planned for part in self._parts(needed)]
+        planned = [(batch, self._parts(needed)) for batch, needed in map(self.triplets.planned, self.batches)]
+        parts = [part for _, of_batch in planned for part in of_batch]
         loaded = iter(Loader(Each(self.triplets.pictures.pixels, parts), self.num_workers, batch_size=None))
-        for batch, needed in planned:
-            yield batch._replace(pixels=_joined([next(loaded) for _ in self._parts(needed)]))
+        for batch, of_batch in planned:
+            yield batch._replace(pixels=_joined([next(loaded) for _ in of_batch]))
 
     def _parts(self, needed: list[int]) -> list[list[int]]:
         size = -(-len(needed) // max(1, self.num_workers))

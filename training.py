@@ -74,7 +74,7 @@ def require_full_batch(batch_size: int, triplets: int) -> None:
     if batch_size == 1:
         raise InputError("--batch-size 1: nothing can be learned from it, a target has to be told from those of others")
     if batch_size > triplets:
-        raise InputError(f"--batch-size {batch_size}: there are only {triplets} training triplets, at most so many fit")
+        raise InputError(f"--batch-size {batch_size}: there are only {triplets} training triplets; no batch is larger")
     if batch_size < distributed.processes():
         raise InputError(f"--batch-size {batch_size}: has no triplet for some of {distributed.processes()} processes")
 
@@ -324,9 +324,9 @@ def train_stage(
         print(best if plan.save_best else "without --save-training no weights are saved", file=sys.stderr)
     unjudged = (plan.num_epochs - 1) % plan.validation_frequency
     if plan.save_training and unjudged:
-        last = "the last epoch has" if unjudged == 1 else f"the last {unjudged} epochs have"
+        last = f"epoch {plan.num_epochs - 1 - unjudged} is the last with a validation"
         frequency = f"--validation-frequency {plan.validation_frequency}"
-        print(f"{frequency}: {last} no validation, and leave no weights but for --resume", file=sys.stderr)
+        print(f"{frequency}: {last}; later ones leave no weights but for --resume", file=sys.stderr)
     if options.resume is None:
         label = model_label(options.hyper_parameters["clip_model_name"])
         folder = new_run_folder(options.output_path / "models", f"{names.run}_on_{task.short_name}_{label}")

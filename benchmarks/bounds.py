@@ -36,6 +36,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.measure import data_size, duration
 from benchmarks.memory import CAPTION
 from benchmarks.worlds import SIZES, clip_of_size
 from combiner import Combiner
@@ -70,7 +71,7 @@ def first_stage(backbone: Backbone, args: Namespace) -> Iterator[str]:
     opened = args.workers * args.pictures
     yield _row("stage 1: pictures opened", f"{pictures}", f"{opened:g} a second", pictures / opened)
     sent = pictures * 3 * dim**2
-    yield _row("sent to the card, as bytes", _bytes(sent), f"{args.link:g} GB/s", sent / args.link / 1e9)
+    yield _row("sent to the card, as bytes", data_size(sent), f"{args.link:g} GB/s", sent / args.link / 1e9)
     computed = pictures * of_picture + args.batch_size * of_caption
     yield _row("computed", _operations(computed), f"{args.tflops:g} TFLOP/s", computed / args.tflops / 1e12)
     yield from _rows_of_weights(size_of(backbone.model.state_dict()), args)
@@ -86,25 +87,20 @@ def second_stage(combiner: nn.Module, dimension: int, args: Namespace) -> Iterat
         )
     )
     rows = size_of(features)
-    yield _row("stage 2: features gathered", _bytes(rows), f"{args.memory:g} GB/s", 2 * rows / args.memory / 1e9)
+    yield _row("stage 2: features gathered", data_size(rows), f"{args.memory:g} GB/s", 2 * rows / args.memory / 1e9)
     yield _row("computed", _operations(computed), f"{args.tflops:g} TFLOP/s", computed / args.tflops / 1e12)
     yield from _rows_of_weights(size_of(combiner.state_dict()), args)
 
 
-def _rows_of_weights(size, args):
-    moved, state = ADAM * size, 3 * size
-    yield _row("weights updated", _bytes(moved), f"{args.memory:g} GB/s", moved / args.memory / 1e9)
+def _rows_of_weights(learning, args):
+    moved, state = ADAM * learning, 3 * learning
+    yield _row("weights updated", data_size(moved), f"{args.memory:g} GB/s", moved / args.memory / 1e9)
     seconds = state / args.link / 1e9 + state / args.disk / 1e9
-    yield _row("a state, in the background", _bytes(state), f"{args.link:g} and {args.disk:g} GB/s", seconds)
+    yield _row("a state, in the background", data_size(state), f"{args.link:g} and {args.disk:g} GB/s", seconds)
 
 
 def _row(what, amount, rate, seconds):
-    takes = f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
-    return f"| {what} | {amount} | {rate} | {takes} |"
-
-
-def _bytes(size):
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+    return f"| {what} | {amount} | {rate} | {duration(seconds)} |"
 
 
 def _operations(number):

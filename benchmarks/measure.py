@@ -87,6 +87,19 @@ def timed(way: Callable[[], object]) -> tuple[float, object]:
     return time.perf_counter() - started, result
 
 
+def duration(seconds: float) -> str:
+    """Return a time in words, in the unit that suits it."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.3g} {unit}"
+    return "0" if not seconds else f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def data_size(number: float) -> str:
+    """Return a number of bytes in words, in the unit that suits it."""
+    return "0" if not number else f"{number / 1e9:.3g} GB" if number >= 1e9 else f"{number / 1e6:.3g} MB"
+
+
 def _measure(way):
     gc.collect()  # what an earlier way left must not be freed, and counted, in this one
     before = held_memory()

@@ -34,7 +34,7 @@ if __name__ == "__main__":
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import alternate, machine
+from benchmarks.measure import alternate, data_size, duration, machine
 from benchmarks.memory import CAPTION
 from benchmarks.worlds import SIZES, clip_of_size
 from src.base.errors import one_line_errors, require_one_of
@@ -124,22 +124,11 @@ def table(rows: list[dict]) -> str:
     head = [*names.split(", "), "pictures in host memory", "computing on this machine"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in rows:
-        sizes = [_size(row["features"]), _size(row["gradients"])]
-        times = [_time(row["computing"]), _time(row["exchanging"]), f"{100 * row['efficiency']:.0f} %"]
+        sizes = [data_size(row["features"]), data_size(row["gradients"])]
+        times = [duration(row["computing"]), duration(row["exchanging"]), f"{100 * row['efficiency']:.0f} %"]
         cells = [row["model"], *(f"{row[name]:,}" for name in ("batch", "cards", "triplets per card")), *sizes, *times]
-        lines.append(f"| {' | '.join([*cells, _size(row['pictures']), _time(row['here'])])} |")
+        lines.append(f"| {' | '.join([*cells, data_size(row['pictures']), duration(row['here'])])} |")
     return "\n".join(lines)
-
-
-def _size(size):
-    return "0" if not size else f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
-
-
-def _time(seconds):
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.3g} {unit}"
-    return "0" if not seconds else f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 @one_line_errors

@@ -29,7 +29,7 @@ if __name__ == "__main__":
 
 import torch
 
-from benchmarks.measure import alternate, machine
+from benchmarks.measure import alternate, duration, machine
 from src.base.errors import one_line_errors
 from src.retrieval.collection import Collection
 from utils import device
@@ -58,12 +58,8 @@ def line(pictures: int, turns: int) -> str:
     many = alternate(ways, max(1, turns // 4), warm_up=True)
     cells = [f"{pictures:,}"]
     for floor, found in ((one["reading"], one["search"]), (many["multiplying"], many["search"])):
-        cells += [_time(floor.seconds), _time(found.seconds), f"{found.seconds / floor.seconds:.2f} ×"]
+        cells += [duration(floor.seconds), duration(found.seconds), f"{found.seconds / floor.seconds:.2f} ×"]
     return f"| {' | '.join(cells)} |"
-
-
-def _time(seconds):
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 @one_line_errors

@@ -23,7 +23,7 @@ def test_pieces_are_done_in_their_order():
 
 def test_one_in_work_and_one_that_waits_are_all_that_is_held():
     background, may_end, done = Background(), threading.Event(), []
-    background.give(may_end.wait)
+    background.give(lambda: may_end.wait(60))  # not for ever, where an assertion below fails
     background.give(lambda: done.append("second"))
     third = threading.Thread(target=lambda: background.give(lambda: done.append("third")))
     third.start()

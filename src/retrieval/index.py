@@ -33,7 +33,7 @@ def write_index(folder: Path, collection: Collection, depends_on: dict, half: bo
     require_own(folder, depends_on)
     known = _items_of(folder)
     items = [
-        item_of(name, os.path.join(collection.folder, name), length, known)  # noqa: PTH118, ten times as fast
+        item_of(name, os.path.join(collection.folder, name), length, known)  # noqa: PTH118, in less than half the time
         for name, length in zip(collection.names, collection.lengths.flatten().tolist(), strict=True)
     ]
     dtype = np.dtype(np.float16 if half else np.float32)
