@@ -32,11 +32,10 @@ if __name__ == "__main__":
     make_parser().parse_args()  # --help and a wrong flag are answered here, before numpy and scipy are imported
 
 import textwrap
-from html import escape
 from typing import NamedTuple
 
 from src.base.errors import InputError, in_a_line, one_line_errors, shown
-from src.base.files import replacing, require_writable_files, write_json
+from src.base.files import require_writable_files, write_json
 from src.command.text import text_table
 from src.evaluation.comparison import Key, PerQuery, moved_most, read_all, require_comparable
 from src.evaluation.paired import Difference, differences, holm
@@ -47,7 +46,6 @@ LIMITS = (
     "equally. Not covered: what another seed of the training would change (repeat it with three), and wrong labels."
 )
 MOVED = "The queries whose rank changed by the largest factor (from 40 to 1 is more than from 500 to 461):"
-FRAMED = "The target has a green frame; it stands apart where neither model has it."
 SHOWN = 5
 """Answers of each model on the page."""
 
@@ -140,42 +138,46 @@ def plain(first: PerQuery, all_compared: list[Compared]) -> dict:
     }
 
 
-def write_page(path: Path, first: PerQuery, all_compared: list[Compared], splits: dict, corrected: str) -> None:
+def draw_page(path: Path, first: PerQuery, all_compared: list[Compared], splits: dict, corrected: str) -> None:
     """Write the page with pictures of `splits` {category: Split}; raises InputError for one that is not there."""
-    from src.command.page import page, table  # late: opening pictures imports torch, which takes a second
+    from src.apps.pages.kit import write_page  # late: opening pictures imports torch, which takes a second
 
-    sections = []
-    for compared in all_compared:
-        sections.append((title(first, compared), LIMITS + corrected, table(HEADER, cells(compared))))
-        rows = [_wall_row(key, (first, compared.other), splits[key[1]].pictures) for key in compared.moved]
-        explanation = f"{MOVED[:-1]}, with the first {SHOWN} answers of each model. {FRAMED}"
-        sections.append((f"What moved most, {compared.other.name}", explanation, "".join(rows)))
-    with replacing(path) as unfinished:
-        introduction = ", ".join(dict.fromkeys(str(run.path) for run in (first, *(one.other for one in all_compared))))
-        unfinished.write_text(page("Comparison", introduction, sections), encoding="utf-8")
+    runs = first, *(one.other for one in all_compared)
+    comparisons = [
+        {
+            "title": title(first, compared),
+            "limits": LIMITS + corrected,
+            "cells": cells(compared),
+            "other": compared.other.name,
+            "rows": [_drawn(key, (first, compared.other), splits[key[1]].pictures) for key in compared.moved],
+        }
+        for compared in all_compared
+    ]
+    introduction = ", ".join(dict.fromkeys(str(run.path) for run in runs))
+    about = {"title": "Comparison", "introduction": introduction, "header": HEADER, "moved": MOVED[:-1], "most": SHOWN}
+    write_page(path, "compare/compare.html", comparisons=comparisons, **about)
 
 
-def _wall_row(key: Key, runs: tuple[PerQuery, PerQuery], pictures: dict[str, Path]) -> str:
-    """Return a query as HTML: its reference, its caption, the first model's answers, and below them the other's."""
-    from src.command.page import picture, wall_row
+def _drawn(key: Key, runs: tuple[PerQuery, PerQuery], pictures: dict[str, Path]):
+    """Draw a query: its reference, its caption, the first model's answers, and below them the other's."""
+    from src.apps.pages.kit import QueryRow, picture
 
-    def shown_picture(run, name, is_target=False):
+    def draw(run, name, is_target=False):
         if name not in pictures:
             raise InputError(f"{run.path}: {shown(name)} is no picture of the data set in --data-path")
         return picture(pictures[name], is_target)
 
     answers = []
     for run in runs:
-        row = run.rows[key]
-        answers.append(f'<span class="rank" style="width: 100%">{escape(run.name)}: rank {row["rank"]}</span>')
-        targets = row["target"].split("|")
-        answers += [shown_picture(run, name, name in targets) for name in row["answers"].split("|")[:SHOWN]]
+        targets, names = (run.rows[key][column].split("|") for column in ("target", "answers"))
+        answers.append(
+            (f"{run.name}: rank {run.rows[key]['rank']}", [draw(run, name, name in targets) for name in names[:SHOWN]])
+        )
     row = runs[0].rows[key]
     target = row["target"].split("|")[0]
     missed = all(target not in run.rows[key]["answers"].split("|")[:SHOWN] for run in runs)
-    apart = shown_picture(runs[0], target, is_target=True) if missed else ""
-    reference = shown_picture(runs[0], row["reference"])
-    return wall_row(reference, row["caption"], f"query {key[2]} of {key[1]}", answers, apart)
+    apart = draw(runs[0], target, is_target=True) if missed else None
+    return QueryRow(draw(runs[0], row["reference"]), row["caption"], f"query {key[2]} of {key[1]}", answers, apart)
 
 
 @one_line_errors
@@ -195,7 +197,7 @@ def main(argv=None):
     if args.json:
         write_json(args.json, plain(first, compared), indent=1)
     if args.page:
-        write_page(args.page, first, compared, splits, corrected)
+        draw_page(args.page, first, compared, splits, corrected)
         print(args.page)
 
 

@@ -5,9 +5,9 @@
 The page is there at once, and shows how far encoding is. It is served to this machine alone, which calls no other.
 """
 
+from src.apps.demo.walk import MOST_ANSWERS
 from src.base.parser import Parser, count, file_path
 from src.command.flags import add_searching_options, combining_options, parse_judging, retriever_options
-from src.command.walk import MOST_ANSWERS
 
 LOOPBACK = "127.0.0.1", "localhost"
 PORTS = range(7860, 7960)
@@ -45,13 +45,13 @@ from torch import Tensor
 from combiner import load_combining_function, with_clip_of_pair
 from retriever import Retriever, load_retriever
 from searching import Found, Question, Searcher, collect
+from src.apps.demo.examples import Example, examples_of
+from src.apps.demo.local_only import call_nobody
+from src.apps.demo.walk import Query
 from src.base.errors import InputError, first_ten, in_a_line, one_line_errors
 from src.base.folders import pictures_below
 from src.base.signals import Stopping
-from src.command.examples import Example, examples_of
 from src.command.flags import COMBINING_FUNCTIONS, CombiningOptions
-from src.command.local_only import call_nobody
-from src.command.walk import Query
 from src.models.backbone import Backbone
 from src.models.facts import told_by_checkpoints
 from src.retrieval.collection import Collection
@@ -138,7 +138,7 @@ def import_page(uploads: str) -> ModuleType:
     # Before gradio is imported, which reads them then.
     os.environ.update(GRADIO_TEMP_DIR=uploads, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
     try:
-        from src.command import demo_page
+        from src.apps.demo import page as demo_page
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise

@@ -43,12 +43,13 @@ import pandas as pd
 
 from combiner import load_combiner
 from retriever import load_retriever
+from src.apps.pages.curves import curves
+from src.apps.pages.kit import write_page
+from src.apps.report import queries
 from src.base.errors import InputError, one_line_errors
-from src.base.files import read_json, replacing, require_writable_files
-from src.command.page import curves, page, table
+from src.base.files import read_json, require_writable_files
 from src.command.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
 from src.command.text import text_table
-from src.evaluation import failures
 from src.evaluation.judged import Judged
 from src.models.facts import holds_its_clip
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
@@ -66,10 +67,6 @@ RUNGS_AFTER = {
     "sum": "tuned CLIP, sum of both",
     "combiner": "Combiner",
 }
-LADDER_RULE = (
-    "Metrics on the validation split, in percent. In brackets the 95 % interval, from drawing the queries again and "
-    "again."
-)
 
 
 class FinishedRun(NamedTuple):
@@ -197,16 +194,21 @@ def _remark(folder):
     return rows[NOT_COMPARABLE].dropna().iloc[-1] if NOT_COMPARABLE in rows else None
 
 
-def draw_queries(judged: Judged, validation: Validation) -> list[tuple[str, str, str]]:
-    """Return the sections of the page that are about single queries."""
+def about_queries(judged: Judged, validation: Validation) -> dict:
+    """Collect what the page shows of single queries."""
     pictures = {category: split.pictures for category, split in validation.splits.items()}
-    place = failures.place(judged)
-    return [
-        ("Misses", failures.MISSES_RULE.format(place=place), failures.misses(judged)),
-        ("Worst misses", failures.WORST_RULE, failures.worst_misses(judged, pictures)),
-        ("Queries", failures.wall_rule(judged), failures.wall(judged, pictures)),
-        ("All queries", failures.LIST_RULE.format(place=place), failures.query_list(judged)),
-    ]
+    return {
+        "categories": list(judged.categories),
+        "place": queries.place(judged),
+        "first": judged.protocol.at[0],
+        "misses": queries.misses(judged),
+        "ranks": queries.target_ranks(judged),
+        "most_worst": queries.WORST,
+        "worst": queries.worst_misses(judged, pictures),
+        "of_a_kind": queries.WALL_ROWS // len(judged.categories),
+        "wall": queries.wall(judged, pictures),
+        "list": queries.query_list(judged),
+    }
 
 
 @one_line_errors
@@ -240,15 +242,15 @@ def main(argv=None):
     if warning:
         print(warning)
 
-    sections = [
-        ("Ladder", LADDER_RULE, table(header, rows)),
-        ("Curves", "Loss on training triplets, recall on validation pictures.", draw_curves(runs, trained.headline)),
-        *draw_queries(judged, after),
-    ]
-    # A page that is open in a browser is replaced whole.
-    with replacing(output) as unfinished:
-        introduction = " ".join([describe(last, judged), *warning.splitlines()])
-        unfinished.write_text(page(args.run_folder.name, introduction, sections), encoding="utf-8")
+    write_page(
+        output,
+        "report/report.html",
+        title=args.run_folder.name,
+        introduction=" ".join([describe(last, judged), *warning.splitlines()]),
+        ladder=(header, rows),
+        curves=draw_curves(runs, trained.headline),
+        **about_queries(judged, after),
+    )
     print(output)
 
 

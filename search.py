@@ -84,7 +84,6 @@ from src.base.distributed import command, is_first, processes
 from src.base.errors import InputError, first_ten, shown
 from src.base.files import replacing, require_writable_files, write_json
 from src.base.signals import Stopping
-from src.command.page import captioned, page, picture, wall_row
 from src.command.text import text_table
 from src.models.facts import told_by_checkpoints
 from src.retrieval.collection import Collection, Searchable
@@ -209,19 +208,22 @@ def write_csv(path: Path, answered: Answered) -> None:
                 writer.writerow([*asked, answer["rank"], f"{answer['score']:.6f}", answer["name"], answer["path"]])
 
 
-def write_page(path: Path, answered: Answered, searcher: Searcher) -> None:
+def draw_page(path: Path, answered: Answered, searcher: Searcher) -> None:
     """Write a page with the pictures; raises InputError for one that is not at hand."""
-    rows = []
-    for name, question, found in answered:
-        reference = "" if question.reference is None else picture(searcher.path_of(question.reference))
-        answers = [captioned(picture(answer.path), f"{answer.score:.3f} {answer.name}") for answer in found]
-        remark = " ".join(filter(None, [name, f"without “{question.without}”" if question.without else ""]))
-        rows.append(wall_row(reference, question.caption or "pictures like it", remark, answers))
-    questions = f"{len(answered):,} question{'s' * (len(answered) > 1)}"
-    introduction = f"{questions} to {len(searcher.collection):,} pictures of {searcher.collection.folder}."
-    with replacing(path) as unfinished:
-        sections = [("Answers", "Below each picture its score.", "".join(rows))]
-        unfinished.write_text(page("Search", introduction, sections), encoding="utf-8")
+    from src.apps.pages.kit import picture, write_page  # late: few searches want a page
+
+    questions = [
+        {
+            "reference": None if question.reference is None else picture(searcher.path_of(question.reference)),
+            "caption": question.caption or "pictures like it",
+            "remark": " ".join(filter(None, [name, f"without “{question.without}”" if question.without else ""])),
+            "answers": [(picture(answer.path), f"{answer.score:.3f} {answer.name}") for answer in found],
+        }
+        for name, question, found in answered
+    ]
+    counted = f"{len(answered):,} question{'s' * (len(answered) > 1)}"
+    introduction = f"{counted} to {len(searcher.collection):,} pictures of {searcher.collection.folder}."
+    write_page(path, "search/answers.html", title="Search", introduction=introduction, questions=questions)
 
 
 def say_what_is_missing(questions: list[Question]) -> None:
@@ -269,7 +271,7 @@ def main(argv=None):
     if args.csv:
         write_csv(args.csv, answered)
     if args.page:
-        write_page(args.page, answered, searcher)
+        draw_page(args.page, answered, searcher)
     for path in filter(None, (args.json, args.csv, args.page)):
         print(f"wrote {path}", file=sys.stderr)
 

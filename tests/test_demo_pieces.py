@@ -9,17 +9,17 @@ import pytest
 
 import demo
 from searching import Found
+from src.apps.demo import cards
+from src.apps.demo.examples import SEVERAL, examples_of
+from src.apps.demo.walk import Query, Walk, link_of, query_of
 from src.base.bars import Bar, open_bars
-from src.command import cards
-from src.command.examples import SEVERAL, examples_of
-from src.command.walk import Query, Walk, link_of, query_of
 from tests.commands import status_of
 from tests.processes import python
 
 FUNCTIONS = ("sum", "text")
 CALLS = """
 import socket
-from src.command.local_only import call_nobody
+from src.apps.demo.local_only import call_nobody
 
 call_nobody()
 for call in (lambda: socket.create_connection(("192.0.2.1", 80)), lambda: socket.getaddrinfo("example.org", 80)):
@@ -143,8 +143,8 @@ def test_a_folder_without_pictures_is_said(arguments, tmp_path, capsys):
 
 def test_without_gradio_the_line_says_how_to_get_it(arguments, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "src.command.demo_page", raising=False)
-    monkeypatch.delattr("src.command.demo_page", raising=False)
+    monkeypatch.delitem(sys.modules, "src.apps.demo.page", raising=False)
+    monkeypatch.delattr("src.apps.demo.page", raising=False)
     assert status_of(demo.main, arguments) == 2
     assert capsys.readouterr().err == "error: demo.py needs gradio: pip install -r requirements-demo.txt\n"
 

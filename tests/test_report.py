@@ -13,7 +13,8 @@ import pytest
 import clip_fine_tune
 import combiner_train
 import report
-from src.evaluation import failures
+from src.apps.pages.kit import TEMPLATES
+from src.apps.report import queries
 from src.retrieval.metrics import chance
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
@@ -84,9 +85,9 @@ def test_the_page_needs_nothing_but_itself(finished, capsys):
     pictures = [source.partition(",")[2] for source in sources if source.startswith("data:")]
     for data in pictures:
         PIL.Image.open(io.BytesIO(base64.b64decode(data))).load()
-    queries = page.count('<div class="query">')
-    assert queries > 3
-    assert queries * (1 + failures.ANSWERS) <= len(pictures) <= queries * (2 + failures.ANSWERS)
+    rows = page.count('<div class="query">')
+    assert rows > 3
+    assert rows * (1 + queries.ANSWERS) <= len(pictures) <= rows * (2 + queries.ANSWERS)
 
 
 def test_targets_are_framed(finished, capsys):
@@ -94,8 +95,8 @@ def test_targets_are_framed(finished, capsys):
     for row in page.split('<div class="query">')[1:]:
         rank = int(re.search(r"target ranked (\d+) of", row)[1])
         framed = [' class="target"' in answer for answer in row.split("<img")[2:]]
-        shown = min(rank, failures.ANSWERS + 1)  # a target that is not among the answers stands behind them
-        assert framed == [number == shown for number in range(1, max(shown, failures.ANSWERS) + 1)]
+        shown = min(rank, queries.ANSWERS + 1)  # a target that is not among the answers stands behind them
+        assert framed == [number == shown for number in range(1, max(shown, queries.ANSWERS) + 1)]
 
 
 def browse(address, folder, *flags):
@@ -117,7 +118,7 @@ def test_a_real_browser_shows_the_page(finished, capsys, tmp_path):
 
 
 def test_filters_of_the_list(finished, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(failures, "MOST", 5)
+    monkeypatch.setattr(queries, "MOST", 5)
     _, page = make_page(finished[2], capsys)
     rows = listed(page)
     word = rows[0][2].split()[-1].upper()
@@ -155,25 +156,26 @@ def test_the_page_counts_its_misses(finished, capsys):
     # The worst first, and no query that is right.
     worst = page[page.index("<h2>Worst misses") : page.index("<h2>Queries")]
     ranks = [int(rank) for rank in re.findall(r"target ranked (\d+) of", worst)]
-    assert ranks == sorted((row[5] for row in rows if row[5] > 1), reverse=True)[: failures.WORST]
+    assert ranks == sorted((row[5] for row in rows if row[5] > 1), reverse=True)[: queries.WORST]
 
 
 def test_misses_by_hand():
     captions = "is red and has dots, but no belt", "with a white belt", "make it bandy; also longer.", ""
-    assert [failures.changes(caption) for caption in captions] == [3, 1, 2, 1]
-    assert failures.grouped([0, 1, 5, 6, 10, 15, 16, 99], failures.WORDS) == [
+    assert [queries.changes(caption) for caption in captions] == [3, 1, 2, 1]
+    assert queries.grouped([0, 1, 5, 6, 10, 15, 16, 99], queries.WORDS) == [
         *("1–5", "1–5", "1–5", "6–10", "6–10", "11–15", "16 or more", "16 or more"),
     ]
-    assert failures.missed_by(["a", "b", "a", "a"], [True, False, False, True]) == {"a": (3, 200 / 3), "b": (1, 0)}
+    assert queries.missed_by(["a", "b", "a", "a"], [True, False, False, True]) == {"a": (3, 200 / 3), "b": (1, 0)}
     histogram = [("1", 2), ("2–5", 1), ("6–10", 0), ("11–50", 1), ("51–100", 0), ("101–500", 1), ("501 or more", 1)]
-    assert failures.rank_histogram([1, 1, 5, 11, 500, 501], last=2297) == histogram
-    assert failures.rank_histogram([1, 7], last=10) == [("1", 1), ("2–5", 0), ("6–10", 1)]
+    assert queries.rank_histogram([1, 1, 5, 11, 500, 501], last=2297) == histogram
+    assert queries.rank_histogram([1, 7], last=10) == [("1", 1), ("2–5", 0), ("6–10", 1)]
 
 
 def test_no_caption_ends_the_script():
-    text = failures.script_json(["</script><script>alert(1)</script><!--", "\u2028é"])
+    rows = ["</script><script>alert(1)</script><!--", "\u2028é"]
+    text = TEMPLATES.from_string("{{ rows | tojson }}").render(rows=rows)
     assert "<" not in text
-    assert json.loads(text) == ["</script><script>alert(1)</script><!--", "\u2028é"]
+    assert json.loads(text) == rows
 
 
 def test_a_run_without_weights(tmp_path, capsys):

@@ -5,11 +5,11 @@ from functools import lru_cache
 from html import escape
 from pathlib import Path
 
+from src.apps.demo.examples import Example
+from src.apps.demo.walk import Query, Walk, link_of
+from src.apps.pages.kit import small_copy
 from src.base.bars import Bar
 from src.base.errors import InputError
-from src.command.examples import Example
-from src.command.page import small_copy
-from src.command.walk import Query, Walk, link_of
 
 Answer = tuple[str, float, Path]
 """(name in the gallery, score, file)"""

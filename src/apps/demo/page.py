@@ -9,12 +9,12 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from src.apps.demo import cards
+from src.apps.demo.examples import Example
+from src.apps.demo.local_only import LocalOnly
+from src.apps.demo.walk import LONGEST_CAPTION, MOST_ANSWERS, Query, Walk, query_of
 from src.base.bars import open_bars
 from src.base.errors import InputError, one_line
-from src.command import cards
-from src.command.examples import Example
-from src.command.local_only import LocalOnly
-from src.command.walk import LONGEST_CAPTION, MOST_ANSWERS, Query, Walk, query_of
 
 AT_ONCE = 24
 """Pictures of the gallery that a click on "More" adds."""
