@@ -16,9 +16,8 @@ from src.base.parser import Parser
 from src.command.flags import add_num_workers, dataset_choices, dataset_name
 from src.pictures.findings import FAULT, LEVELS, Finding, Splits, annotation_findings, picture_findings, pictures_of
 from src.pictures.kinds import look_at_all
-from src.tasks.datasets import find_task
-from src.tasks.registry import TASKS, folders
-from src.tasks.triplets import Task
+from src.tasks.registry import TASKS, find_task, folders
+from src.tasks.task import Task
 
 WIDTH = 110
 DESCRIPTION = (

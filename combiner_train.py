@@ -57,7 +57,7 @@ from src.base.distributed import command
 from src.command.run import COMBINER_TRAINING
 from src.models.backbone import ENCODERS
 from src.models.facts import LEARNED_ALONG, told_by_checkpoints
-from src.tasks.triplets import Task
+from src.tasks.task import Task
 from src.training.losses import Bank
 from training import prepare, read_training_data, train_stage
 from utils import Encoder, OneEncoder, autocast, caption_tokens, device, say_device

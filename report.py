@@ -53,10 +53,10 @@ from src.command.text import text_table
 from src.evaluation.judged import Judged
 from src.models.facts import holds_its_clip
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
-from src.tasks.datasets import find_task
 from src.tasks.own import OwnTriplets
-from src.tasks.registry import TASKS
-from src.tasks.triplets import Split, Task
+from src.tasks.registry import TASKS, find_task
+from src.tasks.task import Task
+from src.tasks.triplets import Split
 from utils import model_label, read_data, say_device
 from validate import Validation
 

@@ -15,7 +15,9 @@ from src.command.flags import combining_options, comet_options, retriever_option
 from src.evaluation.submission import FAULT, SubmissionFile
 from src.models.facts import told_by_checkpoints
 from src.retrieval.answers import Answers, answer, predict_queries
-from src.tasks.triplets import Protocol, Split, Task
+from src.tasks.protocol import Protocol
+from src.tasks.task import Task
+from src.tasks.triplets import Split
 from utils import autocast, read_data, say_device
 
 ANSWERS = 50

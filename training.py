@@ -21,9 +21,10 @@ from src.command.run import new_run_folder, open_run
 from src.command.training_flags import RunOptions, TrainingPlan
 from src.models.facts import training_facts
 from src.pictures.opening import require_present
-from src.tasks.datasets import find_task
 from src.tasks.own import read_extra
-from src.tasks.triplets import Split, Task
+from src.tasks.registry import find_task
+from src.tasks.task import Task
+from src.tasks.triplets import Split
 from src.training.losses import contrastive_loss
 from src.training.state import STATE_FILE, Keeper, TrainingState, read_state, require_same_run
 from utils import (

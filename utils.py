@@ -27,7 +27,8 @@ from src.models.weights import checkpoint_path, write_checkpoint
 from src.pictures.opening import require_present
 from src.retrieval.row_store import RowStore, file_key
 from src.tasks.registry import TASKS
-from src.tasks.triplets import Split, Task
+from src.tasks.task import Task
+from src.tasks.triplets import Split
 from src.training.gradient_caching import in_pieces
 
 SECONDS_AT_ONCE = 2

@@ -50,9 +50,10 @@ from src.models.weights import weights_digest
 from src.retrieval.answers import Answers, Gallery, answer, predict_queries, with_graded
 from src.retrieval.metrics import chance, in_percent, of_each_query
 from src.retrieval.ranking import Predicted
-from src.tasks.datasets import find_task
-from src.tasks.registry import TASKS
-from src.tasks.triplets import Protocol, Query, Split, Task, Triplet
+from src.tasks.protocol import Protocol
+from src.tasks.registry import TASKS, find_task
+from src.tasks.task import Task
+from src.tasks.triplets import Query, Split, Triplet
 from utils import autocast, element_wise_sum, extract_caption_features, read_data, say_device
 
 # ---- for other code ----

@@ -8,8 +8,8 @@ import pytest
 import check_data
 from src.base.files import read_json, write_json
 from src.pictures.findings import is_blank
+from src.tasks.captions import cleaned_caption
 from src.tasks.registry import TASKS
-from src.tasks.triplets import cleaned_caption
 from tests.commands import status_of
 from tests.conftest import SHARED
 from tests.odd_pictures import REFUSED, TAKEN, write

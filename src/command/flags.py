@@ -23,8 +23,9 @@ from src.base.parser import (
 from src.command.comet import CometOptions
 from src.pictures.padding import TRANSFORMS
 from src.tasks.own import OwnTriplets
+from src.tasks.protocol import Protocol
 from src.tasks.registry import TASKS, folders
-from src.tasks.triplets import Protocol, Task
+from src.tasks.task import Task
 
 PRECISIONS = {"auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """{name of --precision: name of torch's type}; "auto" depends on the device."""

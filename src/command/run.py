@@ -12,7 +12,7 @@ from src.base import distributed
 from src.base.files import remove_unfinished, replacing, time_stamp, write_json
 from src.command.comet import CometOptions, start_experiment
 from src.command.recipes import COMBINER_RECIPES, FINE_TUNING_RECIPES, Recipe
-from src.tasks.triplets import Task
+from src.tasks.task import Task
 
 TABLES = ("train_metrics", "validation_metrics")
 

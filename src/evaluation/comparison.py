@@ -17,7 +17,7 @@ from src.evaluation.intervals import Values
 from src.evaluation.per_query import COLUMNS
 from src.tasks.own import OwnTriplets
 from src.tasks.registry import TASKS
-from src.tasks.triplets import Task
+from src.tasks.task import Task
 
 Key = tuple[str, str, str]
 """Protocol, category and query."""

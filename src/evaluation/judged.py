@@ -10,7 +10,9 @@ import numpy as np
 
 from src.command.text import text_table
 from src.evaluation.intervals import intervals
-from src.tasks.triplets import Protocol, Query, Task
+from src.tasks.protocol import Protocol
+from src.tasks.task import Task
+from src.tasks.triplets import Query
 
 Measures = dict[str, float]
 RUNGS = {"text": "caption alone", "image": "picture alone", "product": "product", "sum": "sum", "combiner": "Combiner"}

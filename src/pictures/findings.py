@@ -10,7 +10,8 @@ import PIL.Image
 
 from src.base.errors import NAMED, repeated, shown
 from src.pictures.kinds import FAULTS, ODDITIES, Look
-from src.tasks.triplets import Split, Triplet, cleaned_caption
+from src.tasks.captions import cleaned_caption
+from src.tasks.triplets import Split, Triplet
 
 LEVELS = FAULT, WARNING, NOTE = "fault", "warning", "note"
 REFUSED = "listed, so a command that needs it refuses"

@@ -16,7 +16,8 @@ from src.retrieval.ranking import (
     rank_targets_among,
     rank_targets_and_best_rows,
 )
-from src.tasks.triplets import Protocol, Query, Triplet
+from src.tasks.protocol import Protocol
+from src.tasks.triplets import Query, Triplet
 
 
 class Gallery:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from src.retrieval.answers import Answers
-from src.tasks.triplets import Protocol, Triplet
+from src.tasks.protocol import Protocol
+from src.tasks.triplets import Triplet
 
 
 def of_each_query(answers: Answers, protocol: Protocol) -> dict[str, Tensor]:

@@ -7,11 +7,7 @@ from pathlib import Path
 
 from src.base.errors import repeated, require_one_of
 from src.base.files import read_json
-from src.tasks.triplets import (
-    Protocol,
-    Split,
-    Task,
-    Triplet,
+from src.tasks.annotations import (
     entries_that,
     is_list_of_text,
     path_parts,
@@ -21,6 +17,9 @@ from src.tasks.triplets import (
     require_listed,
     stays_inside,
 )
+from src.tasks.protocol import Protocol
+from src.tasks.task import Task
+from src.tasks.triplets import Split, Triplet
 
 PICTURES = 123_403
 """How many pictures COCO's list has."""

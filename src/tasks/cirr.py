@@ -6,12 +6,7 @@ from statistics import geometric_mean, harmonic_mean, mean
 
 from src.base.errors import repeated, require_one_of
 from src.base.files import read_json
-from src.tasks.triplets import (
-    Protocol,
-    Split,
-    Task,
-    Triplet,
-    drawn_texts,
+from src.tasks.annotations import (
     entries_that,
     is_list_of_text,
     is_name,
@@ -22,6 +17,10 @@ from src.tasks.triplets import (
     require_listed,
     stays_inside,
 )
+from src.tasks.captions import drawn_texts
+from src.tasks.protocol import Protocol
+from src.tasks.task import Task
+from src.tasks.triplets import Split, Triplet
 
 GROUP_SIZE = 6
 PUBLISHED = Protocol("clip4cir", "drop", "full", at=(1, 5, 10, 50), captions="caption", group_at=(1, 2, 3))

@@ -6,17 +6,10 @@ from pathlib import Path
 
 from src.base.errors import repeated, require_one_of
 from src.base.files import read_json
-from src.tasks.triplets import (
-    Protocol,
-    Split,
-    Task,
-    Triplet,
-    cleaned_caption,
-    drawn_texts,
+from src.tasks.annotations import (
     entries_that,
     is_list_of_text,
     is_name,
-    joined_captions,
     path_parts,
     read_entries,
     refuse,
@@ -24,6 +17,10 @@ from src.tasks.triplets import (
     require_listed,
     stays_inside,
 )
+from src.tasks.captions import cleaned_caption, drawn_texts, joined_captions
+from src.tasks.protocol import Protocol
+from src.tasks.task import Task
+from src.tasks.triplets import Split, Triplet
 
 CATEGORIES = ("dress", "toptee", "shirt")
 """In the published order of training, which the columns of the CSVs follow."""

@@ -1,12 +1,23 @@
-"""The data sets that every command knows: each a file of this folder and a line here."""
+"""The data sets that --dataset takes: those with a name, each a file of this folder and a line here, and own ones."""
+
+from pathlib import Path
 
 from src.tasks.circo import CIRCO
 from src.tasks.cirr import CIRR
 from src.tasks.fashioniq import FashionIQ
-from src.tasks.triplets import Task
+from src.tasks.task import Task
 
 TASKS: dict[str, Task] = {task.name: task for task in (CIRR(), FashionIQ(), CIRCO())}
 """{name of --dataset: Task}"""
+
+
+def find_task(dataset: str) -> Task:
+    """Find the task that --dataset names; raises InputError for a folder without triplets."""
+    if dataset in TASKS:
+        return TASKS[dataset]
+    from src.tasks.own import OwnTriplets  # late: most runs are on a data set with a name
+
+    return OwnTriplets.in_folder(Path(dataset))
 
 
 def folders() -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from src.base.errors import InputError
 from src.tasks.own import OwnTriplets
 from src.tasks.registry import TASKS
-from src.tasks.triplets import Task
+from src.tasks.task import Task
 
 SEVERAL = 6
 

@@ -11,9 +11,13 @@ from pathlib import Path, PurePosixPath
 from src.base.errors import InputError, first_ten, repeated, require_one_of
 from src.base.files import read_text
 from src.base.folders import pictures_below
+from src.tasks.annotations import is_name, refuse, require_any, stays_inside
+from src.tasks.captions import drawn_texts
 from src.tasks.fashioniq import FashionIQ
 from src.tasks.own.rows import SUFFIXES, Row, read_rows
-from src.tasks.triplets import Protocol, Split, Task, Triplet, drawn_texts, is_name, refuse, require_any, stays_inside
+from src.tasks.protocol import Protocol
+from src.tasks.task import Task
+from src.tasks.triplets import Split, Triplet
 
 ONLY_CATEGORY = "all"
 PICTURE_COLUMNS = ("reference", "target", "group")

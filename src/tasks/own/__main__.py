@@ -20,7 +20,8 @@ from src.tasks.own import OwnTriplets
 from src.tasks.own.rows import COLUMNS
 from src.tasks.own.tables import LASCO, NAMES, read_table
 from src.tasks.registry import TASKS
-from src.tasks.triplets import Task, Triplet
+from src.tasks.task import Task
+from src.tasks.triplets import Triplet
 
 
 def make_parser() -> Parser:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from src.base.errors import InputError, in_a_line, repeated, shown
 from src.base.files import delimiter_of, read_text
-from src.tasks.triplets import is_list_of_text, is_text
+from src.tasks.annotations import is_list_of_text, is_text
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 COLUMNS = ("reference", "target", "caption", "caption2", "id", "category", "group")

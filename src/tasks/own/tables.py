@@ -8,8 +8,8 @@ from pathlib import Path
 
 from src.base.errors import InputError, in_a_line, shown
 from src.base.files import delimiter_of, read_json, read_text, replacing
+from src.tasks.annotations import is_text
 from src.tasks.own.rows import COLUMNS, LISTS, column_of, json_lines
-from src.tasks.triplets import is_text
 
 LASCO = {"id": "qid", "reference": "query-image", "caption": "query-text", "target": "target-image"}
 """{column: what LaSCo calls it}; its pictures are lists of an id and a path."""

@@ -1,0 +1,25 @@
+"""Captions as the texts that CLIP encodes."""
+
+from collections.abc import Sequence
+
+
+def drawn_texts(captions: Sequence[str]) -> tuple[str, ...]:
+    """Return what training draws from for a caption, which is that, or for two (paper, section 4.1).
+
+    Of two these are both in either order, and each alone.
+    """
+    if len(captions) == 1:
+        return tuple(captions)
+    first, second = map(cleaned_caption, captions)
+    # The published draw has these four in this order: below .25 the first, and so on.
+    return joined_captions(first, second), joined_captions(second, first), first.capitalize(), second.capitalize()
+
+
+def cleaned_caption(caption: str) -> str:
+    """Return a caption without the punctuation that annotators put around it."""
+    return caption.strip(".?, ")
+
+
+def joined_captions(first: str, second: str) -> str:
+    """Return two cleaned captions as one sentence: "First and second" (paper, section 4.1)."""
+    return f"{first.capitalize()} and {second}"

@@ -1,0 +1,35 @@
+"""Protocols: the ways of counting."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Protocol(NamedTuple):
+    """One way of counting, most of them published."""
+
+    name: str
+    reference: str
+    """"keep", or "drop": the reference picture leaves the ranking."""
+    gallery: str
+    """"full": the split's list; "val": only the pictures that its triplets name."""
+    at: tuple[int, ...]
+    """Cut-offs of the recalls in the gallery."""
+    captions: str
+    """How a triplet's captions become what a query asks: one of the task's `captions`."""
+    group_at: tuple[int, ...] = ()
+    """Cut-offs of the recalls among the other members of the query's group."""
+    map_at: tuple[int, ...] = ()
+    """Cut-offs of the mean average precision, which all targets of a query count for."""
+    aspect_map_at: int = 0
+    """Cut-off of the mean average precision over the queries of each aspect; 0 for none."""
+    any_target: bool = False
+    """Whether the rank of a query is that of its best-ranked target, and not of the first one."""
+    soft: bool = False
+    """Whether a query scores the best grade among its first answers, and not whether its target is there."""
+
+    def chosen(self, presets: Sequence["Protocol"], **choices: str | None) -> "Protocol":
+        """Return this protocol with `choices` (gallery, reference, captions) changed, under the name this then has."""
+        changed = self._replace(**{name: value for name, value in choices.items() if value is not None})
+        same = next((preset for preset in presets if preset._replace(name=changed.name) == changed), None)
+        spelled = "-".join([*(["soft"] if self.soft else []), changed.gallery, changed.reference, changed.captions])
+        return changed._replace(name=spelled) if same is None else same
