@@ -10,11 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from src.apps.checking.findings import (
+    FAULT,
+    LEVELS,
+    Finding,
+    Splits,
+    annotation_findings,
+    picture_findings,
+    pictures_of,
+)
 from src.base.errors import NAMED, InputError, one_line_errors
 from src.base.files import PROJECT_ROOT, require_writable_files, write_json
 from src.base.parser import Parser
 from src.command.flags import add_num_workers, dataset_choices, dataset_name
-from src.pictures.findings import FAULT, LEVELS, Finding, Splits, annotation_findings, picture_findings, pictures_of
 from src.pictures.kinds import look_at_all
 from src.tasks.registry import TASKS, find_task, folders
 from src.tasks.task import Task

@@ -23,9 +23,9 @@ def make_parser() -> Parser:
 if __name__ == "__main__":
     parse_judging(make_parser())  # --help and a wrong flag are answered here, before torch is imported
 
-from src.base.distributed import command, is_first
 from src.evaluation.circo_submission import check
 from src.evaluation.judged import sizes
+from src.processes.distributed import command, is_first
 from src.tasks.registry import TASKS
 from submitting import answered, submit
 

@@ -53,12 +53,12 @@ from torch import Tensor, nn
 from combiner import Combiner
 from data_utils import Batch, TripletRows
 from retriever import load_retriever
-from src.base.distributed import command
-from src.command.run import COMBINER_TRAINING
 from src.models.backbone import ENCODERS
 from src.models.facts import LEARNED_ALONG, told_by_checkpoints
+from src.processes.distributed import command
 from src.tasks.task import Task
 from src.training.losses import Bank
+from src.training.run import COMBINER_TRAINING
 from training import prepare, read_training_data, train_stage
 from utils import Encoder, OneEncoder, autocast, caption_tokens, device, say_device
 

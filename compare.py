@@ -34,11 +34,11 @@ if __name__ == "__main__":
 import textwrap
 from typing import NamedTuple
 
+from src.apps.compare.comparison import Key, PerQuery, moved_most, read_all, require_comparable
+from src.apps.compare.paired import Difference, differences, holm
 from src.base.errors import InputError, in_a_line, one_line_errors, shown
 from src.base.files import require_writable_files, write_json
 from src.command.text import text_table
-from src.evaluation.comparison import Key, PerQuery, moved_most, read_all, require_comparable
-from src.evaluation.paired import Difference, differences, holm
 
 HEADER = ["%", "first", "other", "gain", "from", "to (95 %)", "p", "test", "better", "worse", "same"]
 LIMITS = (

@@ -10,15 +10,15 @@ import torchvision.transforms.functional as TF
 from torch.utils.data import BatchSampler, Dataset, RandomSampler
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from src.base import distributed
 from src.base.device import device
 from src.base.errors import require_one_of
 from src.base.files import PROJECT_ROOT, originals
-from src.base.loading import Loader
 from src.models.backbone import OPENAI_NORMALISATION, Normalisation, normalised
 from src.pictures.cache import ImageCache
 from src.pictures.opening import Each, opened, require_affordable, require_present
 from src.pictures.padding import TRANSFORMS
+from src.processes import distributed
+from src.processes.loading import Loader
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split, Triplet
 

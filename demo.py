@@ -48,13 +48,13 @@ from searching import Found, Question, Searcher, collect
 from src.apps.demo.examples import Example, examples_of
 from src.apps.demo.local_only import call_nobody
 from src.apps.demo.walk import Query
+from src.apps.search.collection import Collection
 from src.base.errors import InputError, first_ten, in_a_line, one_line_errors
 from src.base.folders import pictures_below
-from src.base.signals import Stopping
 from src.command.flags import COMBINING_FUNCTIONS, CombiningOptions
 from src.models.backbone import Backbone
 from src.models.facts import told_by_checkpoints
-from src.retrieval.collection import Collection
+from src.processes.signals import Stopping
 from utils import autocast, say_device
 
 Functions = dict[str, Callable[[Tensor, Tensor], Tensor]]

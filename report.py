@@ -48,7 +48,6 @@ from src.apps.pages.kit import write_page
 from src.apps.report import queries
 from src.base.errors import InputError, one_line_errors
 from src.base.files import read_json, require_writable_files
-from src.command.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
 from src.command.text import text_table
 from src.evaluation.judged import Judged
 from src.models.facts import holds_its_clip
@@ -57,6 +56,7 @@ from src.tasks.own import OwnTriplets
 from src.tasks.registry import TASKS, find_task
 from src.tasks.task import Task
 from src.tasks.triplets import Split
+from src.training.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
 from utils import model_label, read_data, say_device
 from validate import Validation
 

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from retriever import Retriever
-from src.base import distributed
+from src.apps.search.collection import Collection, LeftOut, Searchable
 from src.base.errors import InputError
 from src.base.folders import pictures_below
 from src.pictures.opening import unusable
+from src.processes import distributed
 from src.retrieval.answers import joined
-from src.retrieval.collection import Collection, LeftOut, Searchable
 from src.retrieval.ranking import Predicted
 from utils import device
 

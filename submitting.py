@@ -8,12 +8,12 @@ from pathlib import Path
 
 from combiner import load_combined
 from retriever import Retriever
-from src.base.distributed import is_first
 from src.base.files import require_writable, time_stamp
 from src.command.comet import start_experiment
 from src.command.flags import combining_options, comet_options, retriever_options
 from src.evaluation.submission import FAULT, SubmissionFile
 from src.models.facts import told_by_checkpoints
+from src.processes.distributed import is_first
 from src.retrieval.answers import Answers, answer, predict_queries
 from src.tasks.protocol import Protocol
 from src.tasks.task import Task

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, default_collate
 
 from data_utils import Pictures
-from src.base import distributed
 from src.base.bars import Bar
 from src.base.device import device, device_line
-from src.base.loading import Loader
 from src.base.memory import halving
+from src.base.row_store import RowStore, file_key
 from src.command.flags import PRECISIONS
 from src.models.backbone import Backbone, normalised
 from src.models.registry import backbone_of, load_backbone
 from src.models.weights import checkpoint_path, write_checkpoint
 from src.pictures.opening import require_present
-from src.retrieval.row_store import RowStore, file_key
+from src.processes import distributed
+from src.processes.loading import Loader
 from src.tasks.registry import TASKS
 from src.tasks.task import Task
 from src.tasks.triplets import Split

@@ -37,7 +37,6 @@ from torch import Tensor, nn
 
 from combiner import image_only, load_combined, product, text_only
 from retriever import Retriever
-from src.base.distributed import command, is_first
 from src.base.files import require_writable, require_writable_files, write_json
 from src.command.comet import start_experiment
 from src.evaluation import judged as judging
@@ -47,6 +46,7 @@ from src.evaluation.per_query import write_per_query
 from src.evaluation.trec import write_trec
 from src.models.facts import told_by_checkpoints
 from src.models.weights import weights_digest
+from src.processes.distributed import command, is_first
 from src.retrieval.answers import Answers, Gallery, answer, predict_queries, with_graded
 from src.retrieval.metrics import chance, in_percent, of_each_query
 from src.retrieval.ranking import Predicted

@@ -50,11 +50,11 @@ from combiner_train import CombinerTraining
 from data_utils import Pictures, make_transform
 from src.base.errors import InputError, one_line_errors
 from src.base.folders import pictures_below
-from src.base.loading import Loader
 from src.base.parser import usable_cores
 from src.models.backbone import Backbone
 from src.models.weights import size_of
 from src.pictures.opening import opened
+from src.processes.loading import Loader
 from utils import device, extract_caption_features, to_device
 
 BATCH, COMBINER_BATCH = 128, 4096

@@ -57,11 +57,11 @@ import combiner_train
 import validate
 from benchmarks.checks import call
 from benchmarks.measure import machine
+from src.apps.compare.comparison import read_per_query
+from src.apps.compare.paired import differences
 from src.base.errors import one_line_errors
 from src.base.files import replacing, require_writable_files
-from src.evaluation.comparison import read_per_query
 from src.evaluation.intervals import Values
-from src.evaluation.paired import differences
 from src.models.facts import holds_its_clip
 from src.tasks.registry import TASKS
 from src.toy import PICTURES, QUERIES, write_world

@@ -27,8 +27,8 @@ import clip_fine_tune
 import combiner_train
 import search
 import validate
-from src.base.workers import end_with_parent
 from src.models.openai_clip import CLIP
+from src.processes.workers import end_with_parent
 from src.training.state import STATE_FILE
 from tests import formula, gradients
 

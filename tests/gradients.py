@@ -9,10 +9,10 @@ from torch import nn
 from clip_fine_tune import FineTuning
 from combiner import Combiner
 from combiner_train import CombinerTraining
-from src.base import distributed
 from src.command.training_flags import TrainingPlan
 from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip, random_clip
+from src.processes import distributed
 from src.tasks.registry import TASKS
 from src.training.losses import Bank
 from training import Training

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.base.background import Background
 from src.models.weights import snapshot
+from src.processes.background import Background
 from src.training import state as states
 from src.training.state import STATE_FILE, Keeper, TrainingState, read_state
 

@@ -6,8 +6,8 @@ import re
 import pytest
 
 import check_data
+from src.apps.checking.findings import is_blank
 from src.base.files import read_json, write_json
-from src.pictures.findings import is_blank
 from src.tasks.captions import cleaned_caption
 from src.tasks.registry import TASKS
 from tests.commands import status_of

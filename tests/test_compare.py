@@ -14,8 +14,8 @@ from scipy.stats import binomtest, permutation_test
 
 import compare
 import validate
+from src.apps.compare.paired import differences, flip_p_values, holm, mcnemar
 from src.evaluation.intervals import intervals
-from src.evaluation.paired import differences, flip_p_values, holm, mcnemar
 from src.tasks.registry import TASKS
 from tests.commands import status_of
 from tests.processes import python

@@ -10,9 +10,9 @@ import torch.distributed as dist
 import clip_fine_tune
 import combiner_train
 import validate
-from src.base import distributed
 from src.base.device import _unused_card, device_line, without_code
 from src.base.errors import InputError
+from src.processes import distributed
 from src.training.state import STATE_FILE, read_state
 from tests.commands import COMBINER, status_of, toy_options
 from tests.forks import only_run

@@ -22,8 +22,8 @@ import report
 import validate
 from src.base import files
 from src.base.errors import InputError
+from src.base.row_store import file_key
 from src.models.openai_clip import small_clip as random_clip
-from src.retrieval.row_store import file_key
 from src.training.state import STATE_FILE
 from tests.commands import COMBINER, status_of, toy_options
 from tests.forks import only_run

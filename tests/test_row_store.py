@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from src.retrieval.row_store import RowStore, file_key
+from src.base.row_store import RowStore, file_key
 
 FACTS = {"weights": "abc", "resolution": 64}
 

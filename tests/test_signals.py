@@ -8,7 +8,7 @@ import pytest
 
 from src.base.bars import Bar
 from src.base.errors import Stopped
-from src.base.signals import Stopping
+from src.processes.signals import Stopping
 
 
 class _Interrupted(BaseException):

@@ -6,10 +6,10 @@ from torch import nn
 
 from clip_fine_tune import FineTuning
 from data_utils import TripletImages, TripletLoader, make_transform
-from src.base import distributed
-from src.base.distributed import _ShareOfDropout
 from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip, small_clip
+from src.processes import distributed
+from src.processes.distributed import _ShareOfDropout
 from src.retrieval.answers import Gallery, answer
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet

@@ -201,7 +201,7 @@ def test_bfloat16_trains_alike(options, tmp_path):
 
 
 def test_two_runs_of_one_second_get_two_folders(options, tmp_path, monkeypatch):
-    monkeypatch.setattr("src.command.run.time_stamp", lambda: "2026-01-01_00-00-00")
+    monkeypatch.setattr("src.training.run.time_stamp", lambda: "2026-01-01_00-00-00")
     for _ in range(2):
         train_combiner("CIRR", options, "--num-epochs", "1")
     names = sorted(folder.name for folder in (tmp_path / "models").iterdir())

@@ -14,10 +14,11 @@ from torch.utils.data import Dataset
 
 import clip_fine_tune
 from data_utils import TripletImages, make_transform
-from src.base import files, workers
+from src.base import files
 from src.base.errors import InputError
-from src.base.loading import Loader
 from src.pictures.cache import ImageCache
+from src.processes import workers
+from src.processes.loading import Loader
 from src.tasks.registry import TASKS
 from tests.commands import toy_options
 from tests.forks import only_run

@@ -43,7 +43,7 @@ def start_experiment(
     os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")
     import comet_ml  # late: it takes a second
 
-    from src.base import distributed  # late too: --help does not wait for torch
+    from src.processes import distributed
 
     options = options._replace(
         api_key=options.api_key or comet_ml.get_config("comet.api_key"),

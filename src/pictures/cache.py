@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src.base import distributed
 from src.base.files import require_space
+from src.base.row_store import RowStore, file_key
 from src.pictures.opening import each_in_workers, opened
-from src.retrieval.row_store import RowStore, file_key
+from src.processes import distributed
 
 
 class ImageCache:

@@ -14,7 +14,7 @@ import PIL.Image
 
 from src.base.bars import Bar
 from src.base.errors import InputError, in_a_line
-from src.base.workers import start_worker
+from src.processes.workers import start_worker
 
 FAULTS = ("missing", "zero-sized", "unreadable")
 ORIENTATION = 0x0112

@@ -10,10 +10,10 @@ import PIL.Image
 import torch
 from torch.utils.data import Dataset
 
-from src.base import distributed
 from src.base.bars import Bar
 from src.base.errors import InputError, first_ten, in_a_line
-from src.base.loading import Loader
+from src.processes import distributed
+from src.processes.loading import Loader
 
 MISSING = "no such picture"
 NO_PICTURES = {

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.base import distributed
-from src.base.background import Background
 from src.base.device import device
 from src.base.errors import InputError
 from src.base.files import require_space
-from src.command.run import Run
 from src.models.weights import checkpoint_path, load_weights, read_content, size_of, snapshot, write_checkpoint
+from src.processes import distributed
+from src.processes.background import Background
+from src.training.run import Run
 
 STATE_FILE = "training_state.pt"
 SHARE = 0.2

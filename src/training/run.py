@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from src.base import distributed
 from src.base.files import remove_unfinished, replacing, time_stamp, write_json
 from src.command.comet import CometOptions, start_experiment
 from src.command.recipes import COMBINER_RECIPES, FINE_TUNING_RECIPES, Recipe
+from src.processes import distributed
 from src.tasks.task import Task
 
 TABLES = ("train_metrics", "validation_metrics")

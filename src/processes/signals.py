@@ -6,8 +6,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-from src.base import distributed
 from src.base.errors import Stopped
+from src.processes import distributed
 
 
 class Stopping:

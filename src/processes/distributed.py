@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from src.base.errors import InputError, Stopped, in_a_line, one_line_errors
-from src.base.workers import end_with_parent
+from src.processes.workers import end_with_parent
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for one that decodes or downloads for all. A dead process is noticed at once."""

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from src.apps.search.collection import Collection, pieces
 from src.base.errors import InputError, in_a_line, shown
 from src.base.files import file_digest, read_json, read_text, replacing, write_json
-from src.retrieval.collection import Collection, pieces
-from src.retrieval.row_store import write_header
+from src.base.row_store import write_header
 
 FORMAT = 1
 FEATURES, ITEMS, META = "features.npy", "items.jsonl", "meta.json"

@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
+from src.apps.search.collection import Collection, LeftOut, pieces
+from src.apps.search.index import item_of, require_same
 from src.base.bars import Bar
 from src.base.errors import InputError, in_a_line, shown
 from src.base.files import file_digest
-from src.retrieval.collection import Collection, LeftOut, pieces
-from src.retrieval.index import item_of, require_same
 from src.retrieval.ranking import Predicted, normalised_factors
 
 if TYPE_CHECKING:

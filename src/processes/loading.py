@@ -16,7 +16,7 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, Dataset
 
 from src.base.errors import InputError, in_a_line, lost_worker
-from src.base.workers import holding_signals, start_worker
+from src.processes.workers import holding_signals, start_worker
 
 
 class Loader(DataLoader):
