@@ -21,12 +21,12 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
-from retriever import Retriever
 from src.evaluation.cirr_submission import check
 from src.models.registry import backbone_of
 from src.pictures.skipping import Skipping
 from src.processes.distributed import command, is_first
 from src.retrieval.answers import Answers
+from src.retrieval.retriever import Retriever
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split
 from submitting import answered, read_test_split, submit

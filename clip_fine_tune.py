@@ -43,15 +43,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_utils import Batch, TripletImages, TripletRows
-from retriever import load_retriever
 from src.models.backbone import ENCODERS, Backbone
 from src.models.facts import told_by_checkpoints
 from src.processes.distributed import command
+from src.retrieval.retriever import load_retriever
+from src.training.batches import Batch, TripletImages, TripletRows
+from src.training.gradient_caching import OneEncoder
 from src.training.losses import Bank
 from src.training.run import FINE_TUNING
 from training import prepare, read_training_data, train_stage
-from utils import OneEncoder, caption_tokens, device, element_wise_sum, say_device
+from utils import caption_tokens, device, element_wise_sum, say_device
 
 
 class FineTuning(nn.Module):

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retriever import Retriever, load_retriever
 from src.base.errors import InputError
 from src.command.flags import COMBINING_FUNCTIONS, CombiningOptions, RetrieverOptions
 from src.models.backbone import Backbone
 from src.models.facts import holds_its_clip, read_facts
 from src.models.weights import load_weights, read_weights
+from src.retrieval.retriever import Retriever, load_retriever
 from utils import device
 
 

@@ -51,16 +51,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from combiner import Combiner
-from data_utils import Batch, TripletRows
-from retriever import load_retriever
 from src.models.backbone import ENCODERS
 from src.models.facts import LEARNED_ALONG, told_by_checkpoints
 from src.processes.distributed import command
+from src.retrieval.retriever import load_retriever
 from src.tasks.task import Task
+from src.training.batches import Batch, TripletRows
+from src.training.gradient_caching import OneEncoder
 from src.training.losses import Bank
 from src.training.run import COMBINER_TRAINING
 from training import prepare, read_training_data, train_stage
-from utils import Encoder, OneEncoder, autocast, caption_tokens, device, say_device
+from utils import Encoder, autocast, caption_tokens, device, say_device
 
 
 class CombinerTraining(nn.Module):

@@ -43,18 +43,18 @@ from types import ModuleType
 from torch import Tensor
 
 from combiner import load_combining_function, with_clip_of_pair
-from retriever import Retriever, load_retriever
-from searching import Found, Question, Searcher, collect
 from src.apps.demo.examples import Example, examples_of
 from src.apps.demo.local_only import call_nobody
 from src.apps.demo.walk import Query
 from src.apps.search.collection import Collection
+from src.apps.search.searcher import Found, Question, Searcher, collect
 from src.base.errors import InputError, first_ten, in_a_line, one_line_errors
 from src.base.folders import pictures_below
 from src.command.flags import COMBINING_FUNCTIONS, CombiningOptions
 from src.models.backbone import Backbone
 from src.models.facts import told_by_checkpoints
 from src.processes.signals import Stopping
+from src.retrieval.retriever import Retriever, load_retriever
 from utils import autocast, say_device
 
 Functions = dict[str, Callable[[Tensor, Tensor], Tensor]]

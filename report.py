@@ -42,7 +42,6 @@ from typing import NamedTuple
 import pandas as pd
 
 from combiner import load_combiner
-from retriever import load_retriever
 from src.apps.pages.curves import curves
 from src.apps.pages.kit import write_page
 from src.apps.report import queries
@@ -51,13 +50,15 @@ from src.base.files import read_json, require_writable_files
 from src.command.text import text_table
 from src.evaluation.judged import Judged
 from src.models.facts import holds_its_clip
+from src.pictures.data import read_data
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
+from src.retrieval.retriever import load_retriever
 from src.tasks.own import OwnTriplets
 from src.tasks.registry import TASKS, find_task
 from src.tasks.task import Task
 from src.tasks.triplets import Split
 from src.training.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
-from utils import model_label, read_data, say_device
+from utils import model_label, say_device
 from validate import Validation
 
 # Caption alone and picture alone come first: a sum that barely beats them has learned a shortcut.

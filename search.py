@@ -78,17 +78,17 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from combiner import load_combined
-from retriever import Retriever
-from searching import Found, Question, Searcher, collect, depends_on, require_folder
 from src.apps.search.collection import Collection, Searchable
 from src.apps.search.index import open_index, require_own, write_index
 from src.apps.search.qdrant import QdrantCollection, open_client, upload
+from src.apps.search.searcher import Found, Question, Searcher, collect, depends_on, require_folder
 from src.base.errors import InputError, first_ten, shown
 from src.base.files import replacing, require_writable_files, write_json
 from src.command.text import text_table
 from src.models.facts import told_by_checkpoints
 from src.processes.distributed import command, is_first, processes
 from src.processes.signals import Stopping
+from src.retrieval.retriever import Retriever
 from src.tasks.own.rows import read_rows
 from utils import autocast, say_device
 

@@ -7,18 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from combiner import load_combined
-from retriever import Retriever
 from src.base.files import require_writable, time_stamp
 from src.command.comet import start_experiment
 from src.command.flags import combining_options, comet_options, retriever_options
 from src.evaluation.submission import FAULT, SubmissionFile
 from src.models.facts import told_by_checkpoints
+from src.pictures.data import read_data
 from src.processes.distributed import is_first
 from src.retrieval.answers import Answers, answer, predict_queries
+from src.retrieval.precision import autocast, say_device
+from src.retrieval.retriever import Retriever
 from src.tasks.protocol import Protocol
 from src.tasks.task import Task
 from src.tasks.triplets import Split
-from utils import autocast, read_data, say_device
 
 ANSWERS = 50
 """What both servers want of each query."""

@@ -9,36 +9,30 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data_utils import Batch, TripletLoader, TripletRows
-from retriever import Retriever
 from src.base.bars import Bar
+from src.base.device import device
 from src.base.errors import InputError, fault_of_machine, in_a_line, is_out_of_memory, one_line
 from src.base.files import owning, require_writable
 from src.base.memory import free_cached
 from src.command.training_flags import RunOptions, TrainingPlan
 from src.models.facts import training_facts
+from src.models.registry import model_label
+from src.models.weights import checkpoint_content
+from src.pictures.data import read_data
 from src.pictures.opening import require_present
 from src.processes import distributed
 from src.processes.signals import Stopping
+from src.retrieval.precision import autocast, autocast_dtype, resolved
+from src.retrieval.retriever import Retriever
 from src.tasks.own import read_extra
 from src.tasks.registry import find_task
 from src.tasks.task import Task
 from src.tasks.triplets import Split
+from src.training.batches import Batch, TripletLoader, TripletRows
 from src.training.losses import contrastive_loss
+from src.training.progress import mean_train_loss, set_train_bar_description, update_train_running_results
 from src.training.run import new_run_folder, open_run
 from src.training.state import STATE_FILE, Keeper, TrainingState, read_state, require_same_run
-from utils import (
-    autocast,
-    autocast_dtype,
-    checkpoint_content,
-    device,
-    mean_train_loss,
-    model_label,
-    read_data,
-    resolved,
-    set_train_bar_description,
-    update_train_running_results,
-)
 from validate import Validation
 
 

@@ -36,7 +36,6 @@ import numpy as np
 from torch import Tensor, nn
 
 from combiner import image_only, load_combined, product, text_only
-from retriever import Retriever
 from src.base.files import require_writable, require_writable_files, write_json
 from src.command.comet import start_experiment
 from src.evaluation import judged as judging
@@ -46,15 +45,17 @@ from src.evaluation.per_query import write_per_query
 from src.evaluation.trec import write_trec
 from src.models.facts import told_by_checkpoints
 from src.models.weights import weights_digest
+from src.pictures.data import read_data
 from src.processes.distributed import command, is_first
 from src.retrieval.answers import Answers, Gallery, answer, predict_queries, with_graded
 from src.retrieval.metrics import chance, in_percent, of_each_query
 from src.retrieval.ranking import Predicted
+from src.retrieval.retriever import Retriever
 from src.tasks.protocol import Protocol
 from src.tasks.registry import TASKS, find_task
 from src.tasks.task import Task
 from src.tasks.triplets import Query, Split, Triplet
-from utils import autocast, element_wise_sum, extract_caption_features, read_data, say_device
+from utils import autocast, element_wise_sum, extract_caption_features, say_device
 
 # ---- for other code ----
 

@@ -37,8 +37,8 @@ from benchmarks.measure import alternate, machine
 from benchmarks.results import memory_cell, time_cell
 from combiner import Combiner
 from combiner_train import CombinerTraining
-from data_utils import Batch
 from src.base.errors import one_line_errors
+from src.training.batches import Batch
 from src.training.losses import Bank
 from utils import device
 

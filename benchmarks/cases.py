@@ -16,14 +16,18 @@ from benchmarks.worlds import clip_of_size
 from clip_fine_tune import FineTuning
 from combiner import Combiner
 from combiner_train import CombinerTraining, encode_triplets
-from data_utils import Batch, CIRRDataset, Pictures, TripletLoader, TripletRows, make_transform
+from data_utils import CIRRDataset
 from src.base.parser import usable_cores
 from src.command.training_flags import TrainingPlan
-from src.models.backbone import ENCODERS, OPENAI_NORMALISATION, Backbone, normalised
+from src.models.backbone import ENCODERS, Backbone
 from src.models.openai_clip import OpenAIClip
 from src.pictures.cache import ImageCache
+from src.pictures.normalisation import OPENAI_NORMALISATION, normalised
+from src.pictures.pictures import Pictures
+from src.pictures.transforms import make_transform
 from src.retrieval.ranking import rank_targets
 from src.tasks.registry import TASKS
+from src.training.batches import Batch, TripletLoader, TripletRows
 from src.training.losses import contrastive_loss
 from training import Training
 from utils import Encoder, autocast, device, extract_caption_features, extract_index_features

@@ -47,15 +47,17 @@ from benchmarks.memory import CAPTION, LARGEST, Fit, Steps, fit_on_card, fit_on_
 from benchmarks.worlds import SIZES, clip_named, write_photographs
 from combiner import Combiner
 from combiner_train import CombinerTraining
-from data_utils import Pictures, make_transform
 from src.base.errors import InputError, one_line_errors
 from src.base.folders import pictures_below
 from src.base.parser import usable_cores
 from src.models.backbone import Backbone
 from src.models.weights import size_of
 from src.pictures.opening import opened
+from src.pictures.pictures import Pictures
+from src.pictures.transforms import make_transform
 from src.processes.loading import Loader
-from utils import device, extract_caption_features, to_device
+from src.retrieval.encoder import to_device
+from utils import device, extract_caption_features
 
 BATCH, COMBINER_BATCH = 128, 4096
 """Triplets of a step of both stages, as published."""

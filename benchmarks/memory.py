@@ -39,12 +39,12 @@ from benchmarks.cases import training_of
 from benchmarks.measure import held_memory, machine, peak_memory, timed
 from benchmarks.worlds import SIZES, clip_of_size
 from clip_fine_tune import FineTuning
-from data_utils import Batch
 from src.base.errors import one_line_errors, require_one_of
 from src.base.files import write_json
 from src.models.backbone import ENCODERS, Backbone
 from src.models.openai_clip import OpenAIClip
 from src.models.weights import size_of
+from src.training.batches import Batch
 from src.training.losses import contrastive_loss
 from utils import autocast
 

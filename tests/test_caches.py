@@ -10,13 +10,14 @@ import torch
 import clip_fine_tune
 import combiner_train
 import validate
-from data_utils import Pictures, make_transform
 from src.base.errors import InputError
 from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip
 from src.models.openai_clip import small_clip as random_clip
 from src.models.weights import read_weights
 from src.pictures.cache import ImageCache
+from src.pictures.pictures import Pictures
+from src.pictures.transforms import make_transform
 from tests.commands import COMBINER
 from tests.odd_pictures import write_taken
 from tests.splits import read_cirr

@@ -5,16 +5,9 @@ import PIL.Image
 import pytest
 import torch
 
-from data_utils import (
-    CIRRDataset,
-    FashionIQDataset,
-    SquarePad,
-    TargetPad,
-    make_transform,
-    squarepad_transform,
-    targetpad_transform,
-)
+from data_utils import CIRRDataset, FashionIQDataset, SquarePad, TargetPad, squarepad_transform, targetpad_transform
 from src.base.errors import InputError
+from src.pictures.transforms import make_transform
 
 
 def formula_picture(width, height, mode):

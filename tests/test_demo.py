@@ -10,7 +10,7 @@ import pytest
 
 import utils
 from combiner import Combiner, load_combined
-from searching import Question, Searcher, collect
+from src.apps.search.searcher import Question, Searcher, collect
 from src.base.files import PROJECT_ROOT
 from src.command.flags import CombiningOptions, RetrieverOptions
 from tests.demo_server import answered, called, caption_of, let_encode, reference, search, served, to_its_start, upload

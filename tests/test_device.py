@@ -13,11 +13,11 @@ import validate
 from src.base.device import _unused_card, device_line, without_code
 from src.base.errors import InputError
 from src.processes import distributed
+from src.retrieval.precision import resolved
 from src.training.state import STATE_FILE, read_state
 from tests.commands import COMBINER, status_of, toy_options
 from tests.forks import only_run
 from tests.pretended_card import PretendedCard
-from utils import resolved
 
 BUILT = ["sm_75", "sm_80", "sm_90a", "compute_90"]
 SHORT = ["--num-epochs", "1", "--batch-size", "16", "--save-training"]

@@ -10,13 +10,15 @@ import benchmarks.__main__ as benchmark
 import data_utils
 from benchmarks import plain
 from clip_fine_tune import FineTuning
-from data_utils import TripletImages, make_transform
-from src.models.backbone import ENCODERS, OPENAI_NORMALISATION, normalised
+from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip
 from src.models.openai_clip import small_clip as random_clip
+from src.pictures.normalisation import OPENAI_NORMALISATION, normalised
+from src.pictures.transforms import make_transform
 from src.retrieval import ranking
 from src.retrieval.ranking import best_rows, rank_targets, rank_targets_among
 from src.tasks.registry import TASKS
+from src.training.batches import TripletImages
 from tests.gradients import plan_of
 from tests.processes import python
 from tests.splits import published_dataset

@@ -11,9 +11,9 @@ import clip_fine_tune
 import validate
 from src.base.errors import InputError
 from src.base.parser import name_or_file
-from src.models.backbone import OPENAI_NORMALISATION
 from src.models.facts import read_facts
 from src.models.hugging_face import to_openai
+from src.pictures.normalisation import OPENAI_NORMALISATION
 from tests.commands import status_of
 from tests.forks import only_run
 from utils import load_clip, model_label

@@ -8,11 +8,12 @@ import torch
 
 import clip_fine_tune
 import combiner_train
-from data_utils import TripletImages, TripletRows, make_transform
 from src.base.files import read_json
-from src.models.backbone import OPENAI_NORMALISATION, normalised
+from src.pictures.normalisation import OPENAI_NORMALISATION, normalised
+from src.pictures.transforms import make_transform
 from src.tasks.registry import TASKS
 from src.training import losses
+from src.training.batches import TripletImages, TripletRows
 from src.training.losses import Bank, contrastive_loss
 from tests import gradients
 from tests.commands import status_of, toy_options

@@ -13,17 +13,19 @@ import combiner_train
 import search
 import validate
 from clip_fine_tune import FineTuning
-from data_utils import TripletImages, make_transform
-from retriever import load_retriever
 from src.base.errors import InputError
 from src.base.parser import name_or_file
 from src.command.flags import RetrieverOptions
-from src.models.backbone import ENCODERS, OPENAI_NORMALISATION
+from src.models.backbone import ENCODERS
 from src.models.facts import read_facts
 from src.models.open_clip import usual_normalisation
 from src.models.openai_clip import random_clip
 from src.models.registry import load_backbone
+from src.pictures.normalisation import OPENAI_NORMALISATION
+from src.pictures.transforms import make_transform
+from src.retrieval.retriever import load_retriever
 from src.tasks.registry import TASKS
+from src.training.batches import TripletImages
 from tests.commands import COMBINER, status_of
 from tests.forks import only_run
 from tests.gradients import plan_of

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from data_utils import CIRRDataset, SquarePad, TargetPad, make_transform
+from data_utils import CIRRDataset, SquarePad, TargetPad
 from src.base.errors import InputError
-from src.models.backbone import OPENAI_NORMALISATION, normalised
+from src.pictures.normalisation import OPENAI_NORMALISATION, normalised
 from src.pictures.opening import opened
+from src.pictures.transforms import make_transform
 from tests.odd_pictures import PALETTE, REFUSED, RGB, TAKEN, black_png, write, write_taken
 
 DIM = 32

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from combiner import product
-from retriever import load_retriever
-from searching import Question, Searcher, collect, depends_on
 from src.apps.search import qdrant
 from src.apps.search.index import open_index, write_index
 from src.apps.search.qdrant import QdrantCollection, Uploaded, open_client, upload
+from src.apps.search.searcher import Question, Searcher, collect, depends_on
 from src.base.errors import InputError
 from src.command.flags import RetrieverOptions
+from src.retrieval.retriever import load_retriever
 from src.toy import write_small_clip
 
 pytest.importorskip("qdrant_client")

@@ -11,9 +11,10 @@ import clip_fine_tune
 import combiner_train
 import report
 import validate
-from data_utils import Pictures, make_transform
 from src.base.errors import InputError
+from src.pictures.pictures import Pictures
 from src.pictures.skipping import Skipping
+from src.pictures.transforms import make_transform
 from tests.commands import COMBINER, status_of
 from tests.splits import read_cirr, read_fashioniq
 

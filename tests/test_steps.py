@@ -5,14 +5,15 @@ import torch
 from torch import nn
 
 from clip_fine_tune import FineTuning
-from data_utils import TripletImages, TripletLoader, make_transform
 from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip, small_clip
+from src.pictures.transforms import make_transform
 from src.processes import distributed
 from src.processes.distributed import _ShareOfDropout
 from src.retrieval.answers import Gallery, answer
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
+from src.training.batches import TripletImages, TripletLoader
 from tests.gradients import plan_of
 from tests.pretended_card import PretendedCard
 from training import Training

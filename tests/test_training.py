@@ -16,12 +16,13 @@ import validate
 from clip_fine_tune import FineTuning
 from combiner import Combiner
 from combiner_train import CombinerTraining, encode_triplets
-from data_utils import TripletRows, make_transform
 from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip
 from src.models.openai_clip import small_clip as random_clip
 from src.models.weights import read_weights
+from src.pictures.transforms import make_transform
 from src.tasks.registry import TASKS
+from src.training.batches import TripletRows
 from tests.commands import CIRR_RECALLS, COMBINER
 from tests.splits import published_dataset
 from utils import Encoder, collate_fn

@@ -8,8 +8,9 @@ import torch
 from tqdm import tqdm
 
 from combiner import Combiner, load_combining_function
-from data_utils import CIRRDataset, make_transform
+from data_utils import CIRRDataset
 from src.models.openai_clip import small_clip as random_clip
+from src.pictures.transforms import make_transform
 from utils import (
     autocast,
     caption_tokens,

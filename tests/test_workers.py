@@ -13,13 +13,14 @@ import torch
 from torch.utils.data import Dataset
 
 import clip_fine_tune
-from data_utils import TripletImages, make_transform
 from src.base import files
 from src.base.errors import InputError
 from src.pictures.cache import ImageCache
+from src.pictures.transforms import make_transform
 from src.processes import workers
 from src.processes.loading import Loader
 from src.tasks.registry import TASKS
+from src.training.batches import TripletImages
 from tests.commands import toy_options
 from tests.forks import only_run
 from tests.processes import PATIENCE, assert_one_line, descendants_of, last_line, python, wait_for_end, wait_for_workers

@@ -1,6 +1,5 @@
 """What every caller needs of a CLIP, whichever library built it."""
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,35 +10,9 @@ from torch import Tensor, nn
 
 from src.models.facts import require_network
 from src.models.weights import load_weights, read_weights, weights_digest
+from src.pictures.normalisation import Normalisation
 
 ENCODERS = ("image", "text")
-
-
-class Normalisation(NamedTuple):
-    """Mean and standard deviation of red, green and blue in the pictures that a CLIP was trained on."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-OPENAI_NORMALISATION = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-
-
-def normalised(pixels: Tensor, normalisation: Normalisation) -> Tensor:
-    """Return images [pictures, 3, dim, dim], in memory channels last, of bytes [pictures, dim, dim, 3].
-
-    Every value goes through the operations of ToTensor and Normalize, so the bits are theirs, whatever the device.
-    """
-    pictures, height, width, _ = pixels.shape
-    lines = pixels.reshape(pictures * height, -1).to(torch.float32).div_(255)
-    mean, std = (_repeated(channels, width, pixels.device) for channels in normalisation)
-    return lines.sub_(mean).div_(std).view(pixels.shape).permute(0, 3, 1, 2)
-
-
-@functools.cache
-def _repeated(channels: tuple[float, float, float], width: int, device: torch.device) -> Tensor:
-    # Kept, since a card would wait for them each time.
-    return torch.tensor(channels).repeat(width).to(device)
 
 
 class Tower(NamedTuple):
@@ -79,23 +52,8 @@ class Backbone(ABC):
 
     @classmethod
     @abstractmethod
-    def names(cls) -> list[str]:
-        """Return the names that `load` takes beside files."""
-
-    @classmethod
-    @abstractmethod
-    def knows(cls, name: str) -> bool:
-        """Whether `load` takes `name`, judged by the name and by which files there are."""
-
-    @classmethod
-    @abstractmethod
     def load(cls, name: str) -> "Backbone":
         """Load a CLIP in fp32 on the CPU; raises InputError when it cannot be had."""
-
-    @classmethod
-    @abstractmethod
-    def adopts(cls, model: nn.Module) -> bool:
-        """Whether `model` is a CLIP of this family."""
 
     @property
     @abstractmethod

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from src.base.errors import InputError, in_a_line
 from src.base.files import read_json
-from src.models.backbone import Normalisation, Tower
+from src.models.backbone import Tower
 from src.models.openai_clip import OpenAIClip, built
 from src.models.weights import read_state_dict
+from src.pictures.normalisation import Normalisation
 
 FILES = "model.safetensors", "pytorch_model.bin"
 """What transformers calls its files of weights."""
@@ -45,15 +46,6 @@ class HuggingFaceClip(OpenAIClip):
     """A CLIPModel of transformers: a file of its weights, or the folder that it lies in."""
 
     @classmethod
-    def names(cls) -> list[str]:
-        return []
-
-    @classmethod
-    def knows(cls, name: str) -> bool:
-        path = Path(name)
-        return path.name in FILES if path.is_file() else path.is_dir() and name not in super().names()
-
-    @classmethod
     def load(cls, name: str) -> "HuggingFaceClip":
         path = _file_of(Path(name))
         config = _read_beside(path, "config.json")
@@ -72,10 +64,6 @@ class HuggingFaceClip(OpenAIClip):
         if {"image_mean", "image_std"} <= pictures.keys():
             backbone.normalisation = Normalisation(tuple(pictures["image_mean"]), tuple(pictures["image_std"]))
         return backbone
-
-    @classmethod
-    def adopts(cls, model: nn.Module) -> bool:
-        return False  # a CLIPModel has no encode_image; what was converted is an OpenAIClip
 
 
 def to_openai(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

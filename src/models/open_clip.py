@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from src.base.errors import InputError, in_a_line
-from src.models.backbone import OPENAI_NORMALISATION, Backbone, Normalisation, Tower
+from src.models.backbone import Backbone, Tower
 from src.models.weights import is_torchscript
+from src.pictures.normalisation import OPENAI_NORMALISATION, Normalisation
 
 PREFIX = "open_clip:"
 SOURCES = "hf-hub", "local-dir"
@@ -35,18 +36,10 @@ class OpenClip(Backbone):
         self.trims_captions = self._texts.ends_where_it_looks()
 
     @classmethod
-    def names(cls) -> list[str]:
-        return [f"{PREFIX}ARCHITECTURE:PRETRAINED_OR_FILE"]
-
-    @classmethod
-    def knows(cls, name: str) -> bool:
-        return name.startswith(PREFIX)
-
-    @classmethod
     def load(cls, name: str) -> "OpenClip":
         architecture, colon, weights = name.removeprefix(PREFIX).partition(":")
         if not architecture or not weights:
-            raise InputError(f"--clip-model-name {name}: {cls.names()[0]} is expected")
+            raise InputError(f"--clip-model-name {name}: {PREFIX}ARCHITECTURE:PRETRAINED_OR_FILE is expected")
         library = _library(name)
         if architecture == SOURCES[1] and not Path(weights).is_dir():
             raise InputError(f"--clip-model-name {name}: no such folder; where it was moved, name it anew")
@@ -87,10 +80,6 @@ class OpenClip(Backbone):
         if is_file:
             backbone.load_over(Path(weights))
         return backbone
-
-    @classmethod
-    def adopts(cls, model: nn.Module) -> bool:
-        return False  # a model from outside does not tell its tokenizer
 
     @property
     def resolution(self) -> int:

@@ -9,12 +9,13 @@ from types import ModuleType
 
 import packaging.version
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.base.errors import InputError, in_a_line
-from src.models.backbone import OPENAI_NORMALISATION, Backbone
+from src.models.backbone import Backbone
 from src.models.facts import require_network
 from src.models.weights import load_weights, read_weights
+from src.pictures.normalisation import OPENAI_NORMALISATION
 
 
 @contextlib.contextmanager
@@ -39,6 +40,10 @@ with _standing_in_for_pkg_resources():
     from clip.model import CLIP, build_model
 
 
+NAMES = clip.available_models()
+"""The published CLIPs, which clip downloads."""
+
+
 class OpenAIClip(Backbone):
     """A CLIP of OpenAI's library: by its published name, or from a file of its weights."""
 
@@ -46,21 +51,8 @@ class OpenAIClip(Backbone):
     trims_captions = True  # the text tower is causal, and the feature is taken at the end of the text
 
     @classmethod
-    def names(cls) -> list[str]:
-        return clip.available_models()
-
-    @classmethod
-    def knows(cls, name: str) -> bool:
-        return name in cls.names() or Path(name).is_file()
-
-    @classmethod
     def load(cls, name: str) -> "OpenAIClip":
-        return cls(_load_named(name) if name in cls.names() else _load_file(name))
-
-    @classmethod
-    def adopts(cls, model: nn.Module) -> bool:
-        # By what it can do, not by its class: TorchScript archives are CLIPs of another class.
-        return hasattr(model, "encode_image") and hasattr(model, "encode_text")
+        return cls(_load_named(name) if name in NAMES else _load_file(name))
 
     @property
     def resolution(self) -> int:

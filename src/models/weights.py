@@ -162,6 +162,16 @@ def checkpoint_path(run_folder: Path | str, name: str) -> Path:
     return Path(run_folder) / "saved_models" / f"{name}.pt"
 
 
+def checkpoint_content(epoch: int, model: nn.Module, facts: dict | None = None) -> dict:
+    """Return {"epoch", <class name>: state dict}, and of a ModuleDict each module under its own key.
+
+    `facts`, plain values, are what a checkpoint tells of itself.
+    """
+    models = model if isinstance(model, nn.ModuleDict) else {type(model).__name__: model}
+    content = {"epoch": epoch} | {key: part.state_dict() for key, part in models.items()}
+    return content if facts is None else content | {"facts": facts}
+
+
 def write_checkpoint(path: Path, content: dict) -> None:
     """Write `content`, of tensors and plain values, to `path`; a full disk raises OSError with the size needed."""
     with replacing(path) as unfinished:

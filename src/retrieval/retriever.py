@@ -4,16 +4,24 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from data_utils import Pictures, make_transform
 from src.command.flags import RetrieverOptions
 from src.models.backbone import ENCODERS, Backbone
+from src.models.registry import load_clip
 from src.pictures.cache import ImageCache
+from src.pictures.pictures import Pictures
 from src.pictures.skipping import Skipping
+from src.pictures.transforms import make_transform
 from src.retrieval.answers import Gallery
+from src.retrieval.encoder import Encoder
 from src.tasks.triplets import Split
-from utils import Encoder, element_wise_sum, load_clip
+
+
+def element_wise_sum(image_features: Tensor, text_features: Tensor) -> Tensor:
+    """Return predicted features [queries, dim], normalised: the sum of both as CLIP gives them (paper, section 3.2)."""
+    return F.normalize(image_features + text_features, dim=-1)
 
 
 class Retriever:

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retriever import Retriever
 from src.apps.search.collection import Collection, LeftOut, Searchable
+from src.base.device import device
 from src.base.errors import InputError
 from src.base.folders import pictures_below
 from src.pictures.opening import unusable
 from src.processes import distributed
 from src.retrieval.answers import joined
 from src.retrieval.ranking import Predicted
-from utils import device
+from src.retrieval.retriever import Retriever
 
 WITHOUT = 0.5
 """How far a query moves away from what --without says, where its own length is 1."""

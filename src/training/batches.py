@@ -1,0 +1,126 @@
+"""The batches of training: triplets as rows of their pictures, shuffled and loaded."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import BatchSampler, Dataset, RandomSampler
+
+from src.base.device import device
+from src.base.files import originals
+from src.pictures.cache import ImageCache
+from src.pictures.opening import Each
+from src.pictures.pictures import Pictures
+from src.processes import distributed
+from src.processes.loading import Loader
+from src.tasks.triplets import Split
+
+
+class Batch(NamedTuple):
+    """A batch of training triplets, of which this process computes a share."""
+
+    references: torch.Tensor
+    """Rows [share] of the references, in `pixels` or, without these, in all pictures that the triplets name."""
+    targets: torch.Tensor
+    """Rows [share] of the targets, likewise."""
+    captions: list[tuple[str, ...]]
+    """The captions of all triplets of the batch, not of the share alone, since all of them draw."""
+    pixels: torch.Tensor | None = None
+    """Bytes [pictures, dim, dim, 3] of the share's pictures: a quarter of what they are when they are normalised."""
+    all_targets: torch.Tensor | None = None
+    """Rows [batch] of the targets of the whole batch, in all pictures that the triplets name."""
+
+
+class TripletRows(Dataset):
+    """Training triplets as rows of their pictures. Its items are Batches, each asked for with a list of numbers."""
+
+    def __init__(
+        self,
+        splits: Sequence[Split],
+        preprocess: Callable,
+        cache: ImageCache | None = None,
+        share: slice = slice(None),
+        distinct: bool = False,
+    ):
+        """`share` says which triplets of each batch are this process's, `distinct` that equal files are one row."""
+        triplets = [triplet for split in splits for triplet in split.triplets]
+        paths = {name: path for split in splits for name, path in split.pictures.items()}
+        # Only named pictures are opened or encoded, in the order of the triplets.
+        named = dict.fromkeys(name for triplet in triplets for name in (triplet.reference, triplet.targets[0]))
+        named = {name: paths[name] for name in named}
+        first = _first_of_equals(named) if distinct else {name: name for name in named}
+        kept = {name: path for name, path in named.items() if first[name] == name}
+        self.pictures = Pictures(kept, preprocess, cache)
+        self.captions = [triplet.captions for triplet in triplets]
+        self.share = share
+        row = {name: row for row, name in enumerate(kept)}
+        ends = [triplet.reference for triplet in triplets], [triplet.targets[0] for triplet in triplets]
+        self.rows = torch.tensor([[row[first[name]] for name in names] for names in ends])
+
+    def __len__(self):
+        return len(self.captions)
+
+    def __getitem__(self, numbers: list[int]) -> Batch:
+        references, targets = self.rows[:, numbers[self.share]]
+        return Batch(references, targets, [self.captions[number] for number in numbers], None, self.rows[1, numbers])
+
+
+def _first_of_equals(paths: dict[str, Path]) -> dict[str, str]:
+    """Return {name: the first name with the same bytes}; one process of a job reads the files for all."""
+    return distributed.broadcast(originals(paths) if distributed.is_first() else None)
+
+
+class TripletImages(TripletRows):
+    """The same with the pictures opened, each once even when many triplets of the batch share it."""
+
+    def __getitem__(self, numbers: list[int]) -> Batch:
+        batch, needed = self.planned(numbers)
+        return batch._replace(pixels=self.pictures.pixels(needed))
+
+    def planned(self, numbers: list[int]) -> tuple[Batch, list[int]]:
+        """Return the batch without its pictures, and their numbers in `pictures`, in the order of its rows."""
+        batch = super().__getitem__(numbers)
+        # Half of a batch's pictures may be another triplet's too: each goes through CLIP once.
+        distinct, (references, targets) = torch.stack((batch.references, batch.targets)).unique(return_inverse=True)
+        return batch._replace(references=references, targets=targets), distinct.tolist()
+
+
+class TripletLoader:
+    """Shuffled full batches of triplets, in an order that follows from `seed` alone.
+
+    Each of `num_workers` processes opens a part of each batch, and two parts of each may wait: two batches, however
+    many workers there are. So the first batch of an epoch comes as early as all of them can open it.
+    """
+
+    def __init__(self, triplets: TripletRows, batch_size: int, num_workers: int, seed: int):
+        self.triplets, self.num_workers = triplets, num_workers
+        # Its own generator: the order must not depend on what else draws, and --resume puts it back.
+        self.draws = torch.Generator().manual_seed(seed)
+        self.batches = BatchSampler(RandomSampler(triplets, generator=self.draws), batch_size, drop_last=True)
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not isinstance(self.triplets, TripletImages):
+            yield from map(self.triplets.__getitem__, self.batches)
+            return
+        planned = [(batch, self._parts(needed)) for batch, needed in map(self.triplets.planned, self.batches)]
+        parts = [part for _, of_batch in planned for part in of_batch]
+        loaded = iter(Loader(Each(self.triplets.pictures.pixels, parts), self.num_workers, batch_size=None))
+        for batch, of_batch in planned:
+            yield batch._replace(pixels=_joined([next(loaded) for _ in of_batch]))
+
+    def _parts(self, needed: list[int]) -> list[list[int]]:
+        size = -(-len(needed) // max(1, self.num_workers))
+        return [needed[start : start + size] for start in range(0, len(needed), size)]
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Return parts of a batch as a whole; for a card in memory that it can read while it computes."""
+    pinned = device.type == "cuda"
+    if len(parts) == 1 and not pinned:
+        return parts[0]
+    whole = torch.empty(sum(map(len, parts)), *parts[0].shape[1:], dtype=parts[0].dtype, pin_memory=pinned)
+    return torch.cat(parts, out=whole)
