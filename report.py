@@ -41,7 +41,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from combiner import load_combiner
+from combiner import find, load_network
 from retriever import load_retriever
 from src.base.errors import InputError, one_line_errors
 from src.base.files import read_json, replacing, require_writable_files
@@ -59,13 +59,6 @@ from src.tasks.triplets import Split, Task
 from utils import model_label, read_data, say_device
 from validate import Validation
 
-# Caption alone and picture alone come first: a sum that barely beats them has learned a shortcut.
-RUNGS_AFTER = {
-    "text": "tuned CLIP, caption alone",
-    "image": "tuned CLIP, picture alone",
-    "sum": "tuned CLIP, sum of both",
-    "combiner": "Combiner",
-}
 LADDER_RULE = (
     "Metrics on the validation split, in percent. In brackets the 95 % interval, from drawing the queries again and "
     "again."
@@ -79,6 +72,12 @@ class FinishedRun(NamedTuple):
     stage: StageNames
     options: dict
     weights: Path
+
+    @property
+    def title(self) -> str:
+        """What it trained, for people."""
+        network = self.options.get("network")  # where there was a choice
+        return self.stage.title if network is None else f"stage 2, {find(network).label}"
 
 
 class Rung(NamedTuple):
@@ -139,14 +138,17 @@ def validations(
     tuned = run.options["clip_model_path"] if is_combiner and not holds_its_clip(run.weights) else run.weights
     after = load_retriever(choose(tuned), skipping=before.skipping)
     if is_combiner:
-        after = after.combining_by(load_combiner(run.weights, after.backbone).combine_features)
+        after = after.combining_by(load_network(run.weights, after.backbone).combine_features)
     return Validation(task, splits, before), Validation(task, splits, after)
 
 
 def climb(before: Judged, after: Judged) -> list[Rung]:
-    """Return the rungs from chance to the Combiner; both are judged on the same queries."""
-    rungs = [("CLIP before training, sum", before, "sum")]
-    rungs += [(name, after, rung) for rung, name in RUNGS_AFTER.items() if rung in after.rungs()]
+    """Return the rungs from chance to what was trained; both are judged on the same queries."""
+    rungs = [(f"CLIP before training, {before.label}", before, before.rung)]
+    # A sum that barely beats the caption alone and the picture alone, which come first, has learned a shortcut.
+    for function in after.reported():
+        name = function.label if function.is_network else f"tuned CLIP, {function.words}"
+        rungs.append((name, after, function.name))
     return [
         Rung("chance", after.chance),
         *(
@@ -173,8 +175,8 @@ def draw_curves(runs: list[FinishedRun], headline: Sequence[str]) -> str:
         training = pd.read_csv(run.folder / "train_metrics.csv")
         validation = pd.read_csv(run.folder / "validation_metrics.csv")
         recalls = {name: (validation["epoch"], validation[name]) for name in headline}
-        panels.append((run.stage.title, "loss", {"loss": (training["epoch"], training["train_epoch_loss"])}))
-        panels.append((run.stage.title, "recall, %", recalls))
+        panels.append((run.title, "loss", {"loss": (training["epoch"], training["train_epoch_loss"])}))
+        panels.append((run.title, "recall, %", recalls))
     return curves(panels)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.command.page import bars, picture, table, wall_row
-from src.evaluation.judged import RUNGS, Judged
+from src.evaluation.judged import Judged
 
 Pictures = dict[str, dict[str, Path]]
 """{category: {name: file}}"""
@@ -38,7 +38,6 @@ CHANGES = 1, 2, 3, 4, 5, 6
 RANKS = 1, 2, 6, 11, 51, 101, 501
 """Where the groups of caption lengths, of numbers of changed things and of target ranks start."""
 JOINT = re.compile(r"\b(?:and|but|also|with)\b|[,;]", re.IGNORECASE)
-LISTED_RUNGS = "text", "image", "sum", "combiner"
 MOST = 200
 """How many rows of the list are drawn at once: thousands would make a browser slow at each key."""
 
@@ -54,7 +53,7 @@ class Asked(NamedTuple):
     rank: int
     group_rank: int | None
     solved: dict[str, bool]
-    """{rung: whether the target is among the first}"""
+    """{combining function: whether the target is among the first}"""
 
 
 def asked(judged: Judged) -> list[Asked]:
@@ -68,7 +67,7 @@ def asked(judged: Judged) -> list[Asked]:
             query.triplet.targets[0],
             int(category.ranks[number]) + 1,
             None if category.group_ranks is None else int(category.group_ranks[number]) + 1,
-            {rung: bool(category.solved[rung][number]) for rung in LISTED_RUNGS if rung in category.solved},
+            {rung.name: bool(category.solved[rung.name][number]) for rung in judged.reported()},
         )
         for name, category in judged.categories.items()
         for number, query in enumerate(category.queries)
@@ -192,7 +191,7 @@ def drawn(judged: Judged, pictures: Pictures, name: str, number: int) -> str:
 # ---- the list of all queries ----
 
 SCRIPT = """
-const {rows, shown, most} = JSON.parse(document.getElementById("rows").textContent);
+const {rows, shown, shortcuts, most} = JSON.parse(document.getElementById("rows").textContent);
 const filters = {};
 for (const field of document.querySelectorAll("#filters [name]")) filters[field.name] = field;
 function matches(row) {
@@ -200,7 +199,7 @@ function matches(row) {
   return caption.toLowerCase().includes(text.value.trim().toLowerCase())
     && (!of || of.value === "" || of.value === category)
     && (from.value === "" || rank >= +from.value) && (to.value === "" || rank <= +to.value)
-    && !(alone.checked && (row[7] || row[8]));
+    && !(alone.checked && shortcuts.some(column => row[column]));
 }
 function show() {
   const matching = rows.filter(matches), first = matching.slice(0, most);
@@ -226,24 +225,28 @@ show();
 def query_list(judged: Judged) -> str:
     """Return a table of every query behind filters, as HTML with its script."""
     queries = asked(judged)
-    rungs = list(queries[0].solved)
+    rungs = judged.reported()
     header = ["id", "category", "caption", "reference", "target", "rank", "rank in group"]
-    header += [RUNGS[rung] for rung in rungs]
+    shortcuts = [number for number, rung in enumerate(rungs, start=len(header)) if rung.is_shortcut]
+    header += [rung.label for rung in rungs]
     # What all queries share, or none has, is no column.
     empty = {1} if len(judged.categories) == 1 else set()
     empty |= {6} if queries[0].group_rank is None else set()
     shown = [number for number in range(len(header)) if number not in empty]
-    rows = [[*query[:7], *(int(query.solved[rung]) for rung in rungs)] for query in queries]
+    rows = [[*query[:7], *map(int, query.solved.values())] for query in queries]
     cells = "".join(f"<th>{escape(header[number])}</th>" for number in shown)
+    data = {"shown": shown, "shortcuts": shortcuts, "most": MOST, "rows": rows}
     return (
-        f'{_filters(list(judged.categories))}<p id="matching"></p>\n'
+        f'{_filters(judged)}<p id="matching"></p>\n'
         f'<table id="list"><thead><tr>{cells}</tr></thead><tbody></tbody></table>\n'
-        f'<script type="application/json" id="rows">{script_json({"shown": shown, "most": MOST, "rows": rows})}'
-        f"</script>\n<script>{SCRIPT}</script>"
+        f'<script type="application/json" id="rows">{script_json(data)}</script>'
+        f"\n<script>{SCRIPT}</script>"
     )
 
 
-def _filters(categories):
+def _filters(judged):
+    categories = list(judged.categories)
+    shortcuts = escape(" nor ".join(shortcut.label for shortcut in judged.shortcuts()))
     options = "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in categories)
     of = f'<label>category <select name="of"><option value="">all</option>{options}</select></label>'
     return (
@@ -251,7 +254,8 @@ def _filters(categories):
         f"{of if len(categories) > 1 else ''}"
         '<label>rank from <input name="from" type="number" min="1"></label>'
         '<label>to <input name="to" type="number" min="1"></label>'
-        '<label><input name="alone" type="checkbox"> neither caption nor picture alone solves it</label></div>'
+        '<label><input name="alone" type="checkbox"> neither '
+        f"{shortcuts} solves it</label></div>"
     )
 
 
