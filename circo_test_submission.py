@@ -6,7 +6,10 @@
 
 from src.base.files import write_json
 from src.base.parser import Parser
+from src.command.combining import names_in
 from src.command.flags import add_judging_options, add_submission_option, parse_judging
+
+FUNCTIONS = names_in("combiner.py")
 
 
 def make_parser() -> Parser:
@@ -16,12 +19,12 @@ def make_parser() -> Parser:
     parser.add_argument("--reference", choices=("keep", "drop"), default="keep", help=help_text)
     help_text = "what a query asks: its caption, or what reference and target share as well"
     parser.add_argument("--captions", choices=("caption", "concept"), default="caption", help=help_text)
-    add_judging_options(parser)
+    add_judging_options(parser, FUNCTIONS)
     return parser
 
 
 if __name__ == "__main__":
-    parse_judging(make_parser())  # --help and a wrong flag are answered here, before torch is imported
+    parse_judging(make_parser(), FUNCTIONS)  # --help and a wrong flag are answered here, before torch is imported
 
 from src.evaluation.circo_submission import check
 from src.evaluation.judged import sizes
@@ -32,7 +35,7 @@ from submitting import answered, submit
 
 @command
 def main(argv=None):
-    args = parse_judging(make_parser(), argv)
+    args = parse_judging(make_parser(), FUNCTIONS, argv)
     task = TASKS["CIRCO"]
     protocol = task.protocol().chosen(task.protocols, reference=args.reference, captions=args.captions)
 

@@ -6,18 +6,21 @@
 
 from src.base.files import PROJECT_ROOT, write_json
 from src.base.parser import Parser
+from src.command.combining import names_in
 from src.command.flags import add_judging_options, add_submission_option, parse_judging
+
+FUNCTIONS = names_in("combiner.py")
 
 
 def make_parser() -> Parser:
     parser = Parser("Write the two submission files for CIRR's evaluation server.")
     add_submission_option(parser)
-    add_judging_options(parser)
+    add_judging_options(parser, FUNCTIONS)
     return parser
 
 
 if __name__ == "__main__":
-    parse_judging(make_parser())  # --help and a wrong flag are answered here, before torch is imported
+    parse_judging(make_parser(), FUNCTIONS)  # --help and a wrong flag are answered here, before torch is imported
 
 from pathlib import Path
 
@@ -82,7 +85,7 @@ def named_answers(ids: list[str], answers: Answers) -> tuple[dict, dict]:
 
 @command
 def main(argv=None):
-    args = parse_judging(make_parser(), argv)
+    args = parse_judging(make_parser(), FUNCTIONS, argv)
 
     def write(retriever, split, name):
         clip_and_transform, paths = (retriever.backbone, retriever.preprocess), (args.data_path, args.output_path)

@@ -1,6 +1,5 @@
 """The Combiner network, which fuses the features of a reference image and a relative caption, and its alternatives."""
 
-import pkgutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.base.errors import InputError
-from src.command.flags import COMBINING_FUNCTIONS, CombiningOptions, RetrieverOptions
+from src.base.errors import InputError, shown
+from src.command.combining import PUBLISHED_NETWORK, CombiningFunction
+from src.command.flags import CombiningOptions, RetrieverOptions
 from src.models.backbone import Backbone
-from src.models.facts import holds_its_clip, read_facts
+from src.models.facts import NETWORK, holds_its_clip, read_facts
 from src.models.weights import load_weights, read_weights
 from src.retrieval.retriever import Retriever, load_retriever
-from utils import device
+from utils import device, element_wise_sum
 
 
 class Combiner(nn.Module):
@@ -55,6 +55,17 @@ class Combiner(nn.Module):
         text_share = self.dynamic_scalar(both)
         return F.normalize(mixture + text_share * text_features + (1 - text_share) * image_features, dim=-1)
 
+    @classmethod
+    def sizes(cls, weights: dict[str, Tensor]) -> dict[str, int]:
+        """Return the sizes that `__init__` takes of a network with these weights.
+
+        Raises LookupError or ValueError for others.
+        """
+        # Two layers fix all sizes; loading compares the rest.
+        projection_dim, clip_feature_dim = weights["text_projection_layer.weight"].shape
+        hidden_dim = weights["output_layer.weight"].shape[1]
+        return {"clip_feature_dim": clip_feature_dim, "projection_dim": projection_dim, "hidden_dim": hidden_dim}
+
 
 def image_only(image_features: Tensor, text_features: Tensor) -> Tensor:
     """Return the image features, normalised: a shortcut that ignores the caption."""
@@ -66,9 +77,77 @@ def text_only(image_features: Tensor, text_features: Tensor) -> Tensor:
     return F.normalize(text_features, dim=-1)
 
 
-def product(image_features: Tensor, text_features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both, normalised, whose similarities are multiplied: what a picture alone and a caption alone find."""
-    return image_only(image_features, text_features), text_only(image_features, text_features)
+def product(image_features: Tensor, text_features: Tensor) -> Tensor:
+    """Return both [2, queries, dim], normalised: what a picture alone and a caption alone find, multiplied."""
+    return torch.stack((image_only(image_features, text_features), text_only(image_features, text_features)))
+
+
+COMBINING_FUNCTIONS = (
+    CombiningFunction("text", "caption alone", text_only, is_shortcut=True),
+    CombiningFunction("image", "picture alone", image_only, is_shortcut=True),
+    CombiningFunction("product", "product", product, is_listed=False),
+    CombiningFunction("sum", "sum", element_wise_sum, in_words="sum of both"),
+    CombiningFunction("combiner", "Combiner", Combiner),
+)
+"""All there are, weakest first, as a ladder shows them: one more takes a line here and nothing elsewhere.
+
+A network's class is written in this file and has Combiner's `__init__` (sizes that it does not need may be ignored),
+`sizes` and `combine_features`. It may also have `compared_features`, features [pictures, dim] → what queries are
+compared with, where that is not the pictures' features themselves.
+"""
+
+
+def find(name: str) -> CombiningFunction:
+    """Return the line called `name`; raises InputError when there is none."""
+    lines = {line.name: line for line in COMBINING_FUNCTIONS}
+    if name not in lines:
+        raise InputError(f"{shown(name)}: no combining function, it must be one of {', '.join(lines)}")
+    return lines[name]
+
+
+def line_of(function: Callable[[Tensor, Tensor], Tensor]) -> CombiningFunction:
+    """Return the line of a function or of a network's `combine_features`; raises InputError for one that has none."""
+    network = getattr(function, "__self__", None)
+    is_networks = isinstance(network, nn.Module) and function == getattr(network, "combine_features", None)
+    listed = type(network) if is_networks else function
+    for line in COMBINING_FUNCTIONS:
+        if line.function is listed:
+            return line
+    name = getattr(listed, "__qualname__", type(listed).__name__)
+    raise InputError(f"{name}: has no name in tables; a line of COMBINING_FUNCTIONS in combiner.py gives it one")
+
+
+def network_in(path: Path) -> CombiningFunction:
+    """Return the line of the network whose weights a checkpoint holds, by what it tells; published ones tell nothing.
+
+    Raises InputError for a network that is not there.
+    """
+    name = read_facts(path).get(NETWORK, PUBLISHED_NETWORK)
+    networks = [line for line in COMBINING_FUNCTIONS if line.is_network]
+    for line in networks:
+        if line.name == name:
+            return line
+    known = ", ".join(line.name for line in networks)
+    raise InputError(f"{path}: holds the network {shown(str(name))}, but combiner.py has {known}")
+
+
+def new_network(
+    name: str | None, clip_feature_dim: int, projection_dim: int, hidden_dim: int, dropout: float
+) -> nn.Module:
+    """Return the network called `name`, to be trained, on the device; None is the only one there is."""
+    line = next(line for line in COMBINING_FUNCTIONS if line.is_network) if name is None else find(name)
+    return line.function(clip_feature_dim, projection_dim, hidden_dim, dropout).to(device)
+
+
+def network_facts(network: nn.Module) -> dict[str, str]:
+    """Return what tells a checkpoint's network from the published one, which needs no fact."""
+    name = line_of(network.combine_features).name
+    return {} if name == PUBLISHED_NETWORK else {NETWORK: name}
+
+
+def default_name(combiner_path: Path | None) -> str:
+    """Return what combines where nothing else is asked for: the network of a checkpoint of stage 2, else the sum."""
+    return "sum" if combiner_path is None else network_in(combiner_path).name
 
 
 def load_combining_function(
@@ -80,14 +159,12 @@ def load_combining_function(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Load the function (image features, text features) → predicted features called `name`.
 
-    One of COMBINING_FUNCTIONS; None is the Combiner when there is a `combiner_path`, else the sum. Says on stderr what
-    is not used. Raises what `load_combiner` raises.
+    One of COMBINING_FUNCTIONS; None is `default_name`. Says on stderr what is not used. Raises what `load_network`
+    raises.
     """
-    name = name or ("sum" if combiner_path is None else "combiner")
-    # The registry of names is read without torch, so it holds addresses instead of functions.
-    function = pkgutil.resolve_name(COMBINING_FUNCTIONS[name])
-    if function is load_combiner:
-        return load_combiner(combiner_path, backbone, projection_dim, hidden_dim).combine_features
+    line = find(name or default_name(combiner_path))
+    if line.is_network:
+        return load_network(combiner_path, backbone, line.name, projection_dim, hidden_dim).combine_features
     unused = {
         "the Combiner of --combiner-path": combiner_path,
         "--projection-dim": projection_dim,
@@ -95,15 +172,16 @@ def load_combining_function(
     }
     for flag, value in unused.items():
         if value is not None:
-            print(f"--combining-function {name}: {flag} {value} is not used", file=sys.stderr)
-    return function
+            print(f"--combining-function {line.name}: {flag} {value} is not used", file=sys.stderr)
+    return line.function
 
 
 def load_combined(options: RetrieverOptions, combining: CombiningOptions) -> Retriever:
     """Load a retriever with its combining function; raises InputError when something cannot be loaded."""
-    name, path, *dimensions = combining
-    retriever = load_retriever(with_clip_of_pair(options, path))
-    return retriever.combining_by(load_combining_function(name, path, retriever.backbone, *dimensions))
+    retriever = load_retriever(with_clip_of_pair(options, combining.combiner_path))
+    dimensions = combining.projection_dim, combining.hidden_dim
+    function = load_combining_function(combining.name, combining.combiner_path, retriever.backbone, *dimensions)
+    return retriever.combining_by(function)
 
 
 def with_clip_of_pair(options: RetrieverOptions, combiner_path: Path | None) -> RetrieverOptions:
@@ -113,43 +191,52 @@ def with_clip_of_pair(options: RetrieverOptions, combiner_path: Path | None) -> 
     return options._replace(clip_model_path=combiner_path) if is_needed else options
 
 
-def load_combiner(
-    path: Path | None, backbone: Backbone, projection_dim: int | None = None, hidden_dim: int | None = None
-) -> Combiner:
-    """Load the Combiner of a stage-2 checkpoint, in eval mode on the device; its dimensions are the checkpoint's.
+def load_network(
+    path: Path | None,
+    backbone: Backbone,
+    name: str | None = None,
+    projection_dim: int | None = None,
+    hidden_dim: int | None = None,
+) -> nn.Module:
+    """Load the network of a stage-2 checkpoint, in eval mode on the device; its dimensions are the checkpoint's.
 
-    Raises InputError when there is no `path`, or its Combiner has other dimensions than those given, takes other
-    features, or was trained on another CLIP than `backbone`.
+    Raises InputError when there is no `path`, its network is not the one called `name` or has other dimensions than
+    those given, takes other features, or was trained on another CLIP than `backbone`.
     """
     if path is None:
-        raise InputError("--combining-function combiner needs --combiner-path, a checkpoint of stage 2")
-    weights = read_weights(path, Combiner.__name__)
-    dimensions = _dimensions(weights, path, backbone.dimension, projection_dim, hidden_dim)
+        raise InputError(f"--combining-function {name} needs --combiner-path, a checkpoint of stage 2")
+    line = network_in(path)
+    if name not in (None, line.name):
+        raise InputError(f"--combining-function {name}: {path} holds another network, {line.name}")
+    weights = read_weights(path, line.function.__name__)
+    sizes = _sizes(
+        line, weights, path, backbone.dimension, {"projection_dim": projection_dim, "hidden_dim": hidden_dim}
+    )
     # Published checkpoints do not tell; any CLIP of the right size must do then.
     trained_on = read_facts(path).get("clip_weights")
     if trained_on not in (None, backbone.digest()):
         named = "the one it was trained on"
         if holds_its_clip(path):
-            named = "the same file, or nothing: this Combiner and the CLIP beside it learned together"
+            named = f"the same file, or nothing: this {line.label} and the CLIP beside it learned together"
         raise InputError(f"{path}: was trained on another CLIP; --clip-model-path has to name {named}")
-    combiner = Combiner(*dimensions)
-    load_weights(combiner, weights, path)
-    return combiner.to(device).eval()
+    network = line.function(**sizes)
+    load_weights(network, weights, path)
+    return network.to(device).eval()
 
 
-def _dimensions(weights, path, clip_feature_dim, projection_dim, hidden_dim):
-    """Return CLIP's, projection and hidden dimension of a Combiner's weights; the last two must be those given."""
-    # Two layers fix all four sizes; `load_weights` compares the rest.
-    layers = [weights.get(f"{layer}.weight") for layer in ("text_projection_layer", "output_layer")]
-    if any(layer is None or layer.ndim != 2 for layer in layers):
-        raise InputError(f"{path}: not the weights of a Combiner")
-    (projection, feature), (_, hidden) = (layer.shape for layer in layers)
-    if feature != clip_feature_dim:
-        raise InputError(
-            f"{path}: a Combiner of {feature} dimensions, but this CLIP's features have {clip_feature_dim}"
-        )
-    if projection_dim not in (None, projection) or hidden_dim not in (None, hidden):
-        fitting = f"--projection-dim {projection} --hidden-dim {hidden}"
-        given = " and ".join(str(dim) for dim in (projection_dim, hidden_dim) if dim is not None)
-        raise InputError(f"{path}: a Combiner of {fitting}, not of {given}")
-    return feature, projection, hidden
+def _sizes(line, weights, path, clip_feature_dim, given):
+    """Return the sizes of a network's weights, of which those `given` {name: size or None} must be the same."""
+    kind = line.function.__name__
+    try:
+        sizes = line.function.sizes(weights)
+    except (LookupError, ValueError):
+        raise InputError(f"{path}: not the weights of a {kind}") from None
+    if sizes["clip_feature_dim"] != clip_feature_dim:
+        dimensions = f"{sizes['clip_feature_dim']} dimensions, but this CLIP's features have {clip_feature_dim}"
+        raise InputError(f"{path}: a {kind} of {dimensions}")
+    given = {name: size for name, size in given.items() if size is not None}
+    if any(sizes.get(name) != size for name, size in given.items()):
+        own = [f"--{name.replace('_', '-')} {size}" for name, size in sizes.items() if name != "clip_feature_dim"]
+        dimensions = f"{' '.join(own) or 'other sizes'}, not of {' and '.join(map(str, given.values()))}"
+        raise InputError(f"{path}: a {kind} of {dimensions}")
+    return sizes

@@ -12,7 +12,10 @@ from argparse import Namespace
 
 from src.base.parser import Parser, any_case, count, count_or_zero, positive
 from src.command import flags, training_flags
+from src.command.combining import names_in
 from src.command.recipes import COMBINER_RECIPES
+
+FUNCTIONS = names_in("combiner.py")
 
 
 def make_parser() -> Parser:
@@ -27,7 +30,7 @@ def make_parser() -> Parser:
     help_text = "with --encoder text: epochs of the Combiner alone before"
     parser.add_argument("--frozen-epochs", type=count_or_zero, default=0, metavar="N", help=help_text)
     training_flags.add_training_options(parser, COMBINER_RECIPES, batch_size=1024, validation_frequency=3)
-    flags.add_combiner_options(parser, trained=False)
+    flags.add_combiner_options(parser, FUNCTIONS, trained=False)
     flags.add_clip_options(parser)
     flags.add_common_options(parser)
     return parser
@@ -50,10 +53,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from combiner import Combiner
+from combiner import network_facts, new_network
 from src.models.backbone import ENCODERS
 from src.models.facts import LEARNED_ALONG, told_by_checkpoints
 from src.processes.distributed import command
+from src.retrieval.fusion import compared
 from src.retrieval.retriever import load_retriever
 from src.tasks.task import Task
 from src.training.batches import Batch, TripletRows
@@ -71,7 +75,7 @@ class CombinerTraining(nn.Module):
 
     def __init__(
         self,
-        combiner: Combiner,
+        combiner: nn.Module,
         picture_features: Tensor | Bank,
         caption_features: Tensor,
         texts: list[str],
@@ -140,7 +144,7 @@ class CombinerTraining(nn.Module):
         if self.text_learns:
             text_features = self.text_encoder.in_pieces(text_features, self.clip_bs)
         predicted = self.combiner.combine_features(reference_features, text_features)
-        return predicted, F.normalize(target_features, dim=-1)
+        return predicted, F.normalize(compared(self.combining_function, target_features), dim=-1)
 
 
 def encode_triplets(triplets: TripletRows, task: Task, encoder: Encoder) -> tuple[Tensor, Tensor, list[str]]:
@@ -161,7 +165,8 @@ def main(argv=None):
     retriever = load_retriever(flags.retriever_options(args), frozen, batch_size=args.clip_bs)
     say_device(args.precision, training=True)
     # Behind CLIP, whose loading draws random numbers too: the order decides the first weights of a seed.
-    combiner = Combiner(retriever.backbone.dimension, args.projection_dim, args.hidden_dim, args.dropout).to(device)
+    sizes = retriever.backbone.dimension, args.projection_dim, args.hidden_dim
+    combiner = new_network(getattr(args, "network", None), *sizes, args.dropout)
     # The rows are in memory, so workers would only copy them from process to process.
     loader, validation = prepare(data, retriever, TripletRows, num_workers=0)
 
@@ -178,7 +183,7 @@ def main(argv=None):
         along = {"params": text_encoder.learning().values(), "lr": args.learning_rate, "eps": 1e-7}
         of_combiner = {"params": combiner.parameters(), "lr": args.combiner_lr, "weight_decay": 0}
         optimizer = torch.optim.AdamW([of_combiner, along], fused=True)
-    facts = {"projection_dim": args.projection_dim, "hidden_dim": args.hidden_dim}
+    facts = {"projection_dim": args.projection_dim, "hidden_dim": args.hidden_dim} | network_facts(combiner)
     train_stage(stage, optimizer, loader, validation, data, facts)
 
 

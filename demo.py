@@ -7,10 +7,13 @@ The page is there at once, and shows how far encoding is. It is served to this m
 
 from src.apps.demo.walk import MOST_ANSWERS
 from src.base.parser import Parser, count, file_path
+from src.command.combining import names_in
 from src.command.flags import add_searching_options, combining_options, parse_judging, retriever_options
 
 LOOPBACK = "127.0.0.1", "localhost"
 PORTS = range(7860, 7960)
+
+FUNCTIONS = names_in("combiner.py")
 
 
 def make_parser() -> Parser:
@@ -23,12 +26,12 @@ def make_parser() -> Parser:
     group.add_argument("--port", type=count, metavar="N", help=help_text)
     help_text = "address to serve at; any other than this one lets whole networks in, and asks nobody for a password"
     group.add_argument("--host", default=LOOPBACK[0], metavar="ADDRESS", help=help_text)
-    add_searching_options(parser)
+    add_searching_options(parser, FUNCTIONS)
     return parser
 
 
 if __name__ == "__main__":
-    parse_judging(make_parser())  # --help and a wrong flag are answered here, before torch is imported
+    parse_judging(make_parser(), FUNCTIONS)  # --help and a wrong flag are answered here, before torch is imported
 
 import os
 import socket
@@ -42,7 +45,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from combiner import load_combining_function, with_clip_of_pair
+from combiner import COMBINING_FUNCTIONS, default_name, load_combining_function, network_in, with_clip_of_pair
 from src.apps.demo.examples import Example, examples_of
 from src.apps.demo.local_only import call_nobody
 from src.apps.demo.walk import Query
@@ -50,7 +53,7 @@ from src.apps.search.collection import Collection
 from src.apps.search.searcher import Found, Question, Searcher, collect
 from src.base.errors import InputError, first_ten, in_a_line, one_line_errors
 from src.base.folders import pictures_below
-from src.command.flags import COMBINING_FUNCTIONS, CombiningOptions
+from src.command.flags import CombiningOptions
 from src.models.backbone import Backbone
 from src.models.facts import told_by_checkpoints
 from src.processes.signals import Stopping
@@ -101,14 +104,15 @@ class Engine:
 
 
 def load_functions(combining: CombiningOptions, backbone: Backbone) -> Functions:
-    """Load every function that can combine, the Combiner where there is one."""
-    each = {name: CombiningOptions(name) for name in COMBINING_FUNCTIONS if name != "combiner"}
-    if combining.combiner_path is not None:
-        each = {"combiner": combining._replace(name="combiner"), **each}
-    return {
-        name: load_combining_function(name, path, backbone, *dimensions)
-        for name, (_, path, *dimensions) in each.items()
-    }
+    """Load every function that can combine, the strongest first; of networks the one whose weights there are."""
+    path, functions = combining.combiner_path, {}
+    for line in reversed(COMBINING_FUNCTIONS):
+        if not line.is_network:
+            functions[line.name] = line.function
+        elif path is not None and line.name == network_in(path).name:
+            dimensions = combining.projection_dim, combining.hidden_dim
+            functions[line.name] = load_combining_function(line.name, path, backbone, *dimensions)
+    return functions
 
 
 def load_engine(args: Namespace) -> Engine:
@@ -117,7 +121,10 @@ def load_engine(args: Namespace) -> Engine:
     retriever = load_retriever(with_clip_of_pair(retriever_options(args), args.combiner_path))
     say_device(args.precision)
     functions = load_functions(combining_options(args), retriever.backbone)
-    first = Query(function=args.combining_function or next(iter(functions)), k=args.k)
+    name = args.combining_function or default_name(args.combiner_path)
+    if name not in functions:
+        raise InputError(f"--combining-function {name}: {args.combiner_path} holds another network")
+    first = Query(function=name, k=args.k)
     return Engine(retriever, functions, args.pictures, first, args.precision)
 
 
@@ -148,7 +155,7 @@ def import_page(uploads: str) -> ModuleType:
 
 @one_line_errors
 def main(argv=None):
-    args = parse_judging(make_parser(), argv)
+    args = parse_judging(make_parser(), FUNCTIONS, argv)
     # Before anything is loaded: what is wrong is found at once.
     if args.k > MOST_ANSWERS:
         raise InputError(f"-k {args.k}: the page shows at most {MOST_ANSWERS} answers")

@@ -41,7 +41,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from combiner import load_combiner
+from combiner import find, load_network
 from src.apps.pages.curves import curves
 from src.apps.pages.kit import write_page
 from src.apps.report import queries
@@ -61,14 +61,6 @@ from src.training.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
 from utils import model_label, say_device
 from validate import Validation
 
-# Caption alone and picture alone come first: a sum that barely beats them has learned a shortcut.
-RUNGS_AFTER = {
-    "text": "tuned CLIP, caption alone",
-    "image": "tuned CLIP, picture alone",
-    "sum": "tuned CLIP, sum of both",
-    "combiner": "Combiner",
-}
-
 
 class FinishedRun(NamedTuple):
     """What a run folder holds."""
@@ -77,6 +69,12 @@ class FinishedRun(NamedTuple):
     stage: StageNames
     options: dict
     weights: Path
+
+    @property
+    def title(self) -> str:
+        """What it trained, for people."""
+        network = self.options.get("network")  # where there was a choice
+        return self.stage.title if network is None else f"stage 2, {find(network).label}"
 
 
 class Rung(NamedTuple):
@@ -137,14 +135,17 @@ def validations(
     tuned = run.options["clip_model_path"] if is_combiner and not holds_its_clip(run.weights) else run.weights
     after = load_retriever(choose(tuned), skipping=before.skipping)
     if is_combiner:
-        after = after.combining_by(load_combiner(run.weights, after.backbone).combine_features)
+        after = after.combining_by(load_network(run.weights, after.backbone).combine_features)
     return Validation(task, splits, before), Validation(task, splits, after)
 
 
 def climb(before: Judged, after: Judged) -> list[Rung]:
-    """Return the rungs from chance to the Combiner; both are judged on the same queries."""
-    rungs = [("CLIP before training, sum", before, "sum")]
-    rungs += [(name, after, rung) for rung, name in RUNGS_AFTER.items() if rung in after.rungs()]
+    """Return the rungs from chance to what was trained; both are judged on the same queries."""
+    rungs = [(f"CLIP before training, {before.label}", before, before.rung)]
+    # A sum that barely beats the caption alone and the picture alone, which come first, has learned a shortcut.
+    for function in after.reported():
+        name = function.label if function.is_network else f"tuned CLIP, {function.words}"
+        rungs.append((name, after, function.name))
     return [
         Rung("chance", after.chance),
         *(
@@ -171,8 +172,8 @@ def draw_curves(runs: list[FinishedRun], headline: Sequence[str]) -> str:
         training = pd.read_csv(run.folder / "train_metrics.csv")
         validation = pd.read_csv(run.folder / "validation_metrics.csv")
         recalls = {name: (validation["epoch"], validation[name]) for name in headline}
-        panels.append((run.stage.title, "loss", {"loss": (training["epoch"], training["train_epoch_loss"])}))
-        panels.append((run.stage.title, "recall, %", recalls))
+        panels.append((run.title, "loss", {"loss": (training["epoch"], training["train_epoch_loss"])}))
+        panels.append((run.title, "recall, %", recalls))
     return curves(panels)
 
 
@@ -209,6 +210,7 @@ def about_queries(judged: Judged, validation: Validation) -> dict:
         "of_a_kind": queries.WALL_ROWS // len(judged.categories),
         "wall": queries.wall(judged, pictures),
         "list": queries.query_list(judged),
+        "shortcuts": [shortcut.label for shortcut in judged.shortcuts()],
     }
 
 

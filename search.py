@@ -7,7 +7,10 @@ The folder is encoded once. Unreadable pictures are listed on stderr and left ou
 """
 
 from src.base.parser import Parser, count, existing_file, file_path, finite, share, words
+from src.command.combining import names_in
 from src.command.flags import add_searching_options, combining_options, parse_judging, retriever_options
+
+FUNCTIONS = names_in("combiner.py")
 
 
 def make_parser() -> Parser:
@@ -42,14 +45,14 @@ def make_parser() -> Parser:
     group.add_argument("--json", type=file_path, metavar="FILE.json", help="file for the answers")
     group.add_argument("--csv", type=file_path, metavar="FILE.csv", help="file for the answers")
     group.add_argument("--page", type=file_path, metavar="FILE.html", help="page of the answers, which opens offline")
-    add_searching_options(parser)
+    add_searching_options(parser, FUNCTIONS)
     return parser
 
 
 def parse(argv=None):
     """Parse the options; a combination that asks for nothing ends as a wrong flag does."""
     parser = make_parser()
-    args = parse_judging(parser, argv)
+    args = parse_judging(parser, FUNCTIONS, argv)
     sources = args.pictures, args.index, args.qdrant
     if not any(sources):
         parser.error("--pictures, --index or --qdrant is needed, to look in")
@@ -57,8 +60,6 @@ def parse(argv=None):
         parser.error("--half is for an --index that --pictures writes")
     if args.collection != parser.get_default("collection") and args.qdrant is None:
         parser.error("--collection is for --qdrant")
-    if args.qdrant is not None and args.combining_function == "product":
-        parser.error("--combining-function product cannot be asked of Qdrant, which ranks by one similarity")
     if args.queries is not None and (args.reference or args.caption):
         parser.error("--queries has the questions, so there is no --reference and no --caption")
     writes = sum(source is not None for source in sources) > 1
@@ -77,10 +78,12 @@ from collections.abc import Container, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from combiner import load_combined
+import torch
+
+from combiner import line_of, load_combined
 from src.apps.search.collection import Collection, Searchable
 from src.apps.search.index import open_index, require_own, write_index
-from src.apps.search.qdrant import QdrantCollection, open_client, upload
+from src.apps.search.qdrant import QdrantCollection, open_client, require_askable, upload
 from src.apps.search.searcher import Found, Question, Searcher, collect, depends_on, require_folder
 from src.base.errors import InputError, first_ten, shown
 from src.base.files import replacing, require_writable_files, write_json
@@ -90,7 +93,7 @@ from src.processes.distributed import command, is_first, processes
 from src.processes.signals import Stopping
 from src.retrieval.retriever import Retriever
 from src.tasks.own.rows import read_rows
-from utils import autocast, say_device
+from utils import autocast, device, say_device
 
 WHAT_IS_KEPT = "the same command goes on where it was"
 Answered = list[tuple[str, Question, list[Found]]]
@@ -251,6 +254,9 @@ def main(argv=None):
         require_folder(args.pictures)
         require_references(questions, args.pictures)  # before the hours that encoding may take
     retriever = load_combined(retriever_options(args), combining_options(args))
+    if args.qdrant is not None:
+        function = retriever.combining_function
+        require_askable(function, line_of(function).name, torch.ones(1, retriever.backbone.dimension, device=device))
     say_device(args.precision)
     with autocast(args.precision), Stopping(lambda: WHAT_IS_KEPT), opened(args, retriever) as collection:
         if not questions:

@@ -38,7 +38,8 @@ def answered(task: Task, protocol: Protocol, retriever: Retriever, split: Split)
     queries = task.queries(split.triplets, protocol.captions)
     caption_features = retriever.encoder.captions([text for query in queries for text in query.texts])
     predicted = predict_queries(gallery, queries, caption_features, retriever.combining_function)
-    return answer(split.triplets, gallery, predicted, protocol, best=ANSWERS)
+    compared = gallery.compared_by(retriever.combining_function)
+    return answer(split.triplets, compared, predicted, protocol, best=ANSWERS)
 
 
 def submit(args: Namespace, task: Task, write: Callable, check: Callable) -> None:

@@ -266,7 +266,8 @@ class Training:
         plan, mine = self.plan, distributed.share(self.plan.batch_size)
         if plan.negatives == "bank":
             # Every process has the whole bank, so nothing is exchanged.
-            loss = contrastive_loss(predicted, self.stage.picture_features.unit, plan.scale, all_targets[mine])
+            bank = self.stage.picture_features.compared_by(self.stage.combining_function)
+            loss = contrastive_loss(predicted, bank, plan.scale, all_targets[mine])
         else:
             # Every process needs all targets as negatives, else a batch would be as many small ones.
             everyones = distributed.gathered(targets, plan.batch_size)

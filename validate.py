@@ -5,6 +5,7 @@
 """
 
 from src.base.parser import Parser
+from src.command.combining import names_in
 from src.command.flags import (
     add_dataset_option,
     add_judging_options,
@@ -16,26 +17,27 @@ from src.command.flags import (
     retriever_options,
 )
 
+FUNCTIONS = names_in("combiner.py")
+
 
 def make_parser() -> Parser:
     parser = Parser("Print the recalls of a model on the validation split of a data set.")
     add_dataset_option(parser, otherwise="required", required=True)
     add_protocol_options(parser)
-    add_judging_options(parser)
+    add_judging_options(parser, FUNCTIONS)
     return parser
 
 
 if __name__ == "__main__":
-    parse_judging(make_parser())  # --help and a wrong flag are answered here, before torch is imported
+    parse_judging(make_parser(), FUNCTIONS)  # --help and a wrong flag are answered here, before torch is imported
 
 import hashlib
 import sys
-from collections.abc import Callable
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from combiner import image_only, load_combined, product, text_only
+from combiner import COMBINING_FUNCTIONS, line_of, load_combined
 from src.base.files import require_writable, require_writable_files, write_json
 from src.command.comet import start_experiment
 from src.evaluation import judged as judging
@@ -48,14 +50,14 @@ from src.models.weights import weights_digest
 from src.pictures.data import read_data
 from src.processes.distributed import command, is_first
 from src.retrieval.answers import Answers, Gallery, answer, predict_queries, with_graded
+from src.retrieval.fusion import Fusion
 from src.retrieval.metrics import chance, in_percent, of_each_query
-from src.retrieval.ranking import Predicted
 from src.retrieval.retriever import Retriever
 from src.tasks.protocol import Protocol
 from src.tasks.registry import TASKS, find_task
 from src.tasks.task import Task
 from src.tasks.triplets import Query, Split, Triplet
-from utils import autocast, element_wise_sum, extract_caption_features, say_device
+from utils import autocast, extract_caption_features, say_device
 
 # ---- for other code ----
 
@@ -108,15 +110,12 @@ def _recalls(task, triplets, gallery, clip_model, combining_function, caption_fe
         # Only where the caller has no features yet.
         caption_features = extract_caption_features([text for query in queries for text in query.texts], clip_model)
     predicted = predict_queries(gallery, queries, caption_features, combining_function)
-    asked = [query.triplet for query in queries]
-    return tuple(in_percent(answer(asked, gallery, predicted, protocol), protocol).values())
+    triplets, compared = [query.triplet for query in queries], gallery.compared_by(combining_function)
+    return tuple(in_percent(answer(triplets, compared, predicted, protocol), protocol).values())
 
 
 # ---- our own validation ----
 
-Combining = Callable[[Tensor, Tensor], Tensor]
-BASELINES = {"text": text_only, "image": image_only, "product": product, "sum": element_wise_sum}
-"""{rung of the ladder: combining function}"""
 BEST = 50
 """How many answers of each query are named at least."""
 
@@ -132,7 +131,7 @@ class Validation:
         self.pictures = {category: retriever.pictures(split.pictures) for category, split in self.splits.items()}
         self._known = {}
 
-    def recalls(self, combining_function: Combining | None = None) -> dict[str, dict[str, float]]:
+    def recalls(self, combining_function: Fusion | None = None) -> dict[str, dict[str, float]]:
         """Return {category: {metric: percent}}; `combining_function` None is the retriever's."""
         function = combining_function or self.retriever.combining_function
         return {category: self._recalls(category, function) for category in self.splits}
@@ -159,18 +158,21 @@ class Validation:
         return f"{self.task.name} {name}, {judging.sizes(self.protocol, counts)}"
 
     def judge(self, protocol: Protocol) -> Judged:
-        """Return all that is to be told of the retriever under a protocol, beside the ladder of what is simpler."""
-        function = self.retriever.combining_function
-        rung = next((rung for rung, baseline in BASELINES.items() if baseline is function), "combiner")
-        rungs = BASELINES | {rung: function}
+        """Judge the retriever and its baselines, all functions that need no training, under one protocol.
+
+        Raises InputError for a retriever whose combining function has no name.
+        """
+        rung = line_of(self.retriever.combining_function).name
+        rungs = {line.name: line.function for line in COMBINING_FUNCTIONS if not line.is_network}
+        rungs[rung] = self.retriever.combining_function
         categories = {category: self._judged(category, protocol, rungs, rung) for category in self.splits}
         name = next(iter(self.splits.values())).name
-        return Judged(self.task, name, protocol, rung, categories, self.chance(protocol))
+        return Judged(self.task, name, protocol, rung, categories, self.chance(protocol), COMBINING_FUNCTIONS)
 
     def _recalls(self, category, function) -> dict[str, float]:
         triplets = [query.triplet for query in self._queries(category, self.protocol)]
         predicted = self._predicted(category, self.protocol, function)
-        answers = answer(triplets, self._gallery(category), predicted, self.protocol)
+        answers = answer(triplets, self._gallery(category).compared_by(function), predicted, self.protocol)
         return in_percent(with_graded(answers, predicted, self.protocol), self.protocol)
 
     def _judged(self, category, protocol, rungs, judged) -> JudgedCategory:
@@ -206,12 +208,12 @@ class Validation:
         )
         answers = self._once(
             ("answers", category, protocol._replace(name="", soft=False), rung),
-            lambda: answer(triplets, self._gallery(category), predicted, protocol, best),
+            lambda: answer(triplets, self._gallery(category).compared_by(function), predicted, protocol, best),
         )
         return with_graded(answers, predicted, protocol)
 
-    def _predicted(self, category, protocol, function) -> Predicted:
-        """Return predicted features [queries, dim], two of them for the product."""
+    def _predicted(self, category, protocol, function) -> Tensor:
+        """Return predicted features [factors, queries, dim]."""
         queries, gallery = self._queries(category, protocol), self._gallery(category)
         return predict_queries(gallery, queries, self._caption_features(category, protocol), function)
 
@@ -254,10 +256,12 @@ def _named(rows: Tensor, names: list[str]) -> list[list[str]]:
 
 
 def fingerprint(retriever: Retriever) -> dict[str, str]:
-    """Return the SHA-256 of each part of the weights that answer: CLIP's two encoders and the Combiner."""
+    """Return the SHA-256 of each part of the weights that answer: CLIP's two encoders and a fusion network."""
     digests = {f"clip_{encoder}": retriever.encoder.digest(encoder) for encoder in ("image", "text")}
-    owner = getattr(retriever.combining_function, "__self__", None)
-    return digests | ({"combiner": weights_digest(owner.state_dict())} if isinstance(owner, nn.Module) else {})
+    line = line_of(retriever.combining_function)
+    if line.is_network:
+        digests[line.name] = weights_digest(retriever.combining_function.__self__.state_dict())
+    return digests
 
 
 def describe(args, all_judged: list[Judged], retriever: Retriever) -> dict:
@@ -297,7 +301,7 @@ def _by_protocol(all_judged):
 
 @command
 def main(argv=None):
-    args = parse_judging(make_parser(), argv)
+    args = parse_judging(make_parser(), FUNCTIONS, argv)
     checkpoints = args.clip_model_path, args.combiner_path
     vars(args).update(told_by_checkpoints(checkpoints, vars(args), args.given))
     task = find_task(args.dataset)

@@ -48,13 +48,15 @@ def line(pictures: int, turns: int) -> str:
     questions = torch.randn(QUESTIONS, DIM, generator=draws).to(device)
     collection = Collection(unit, torch.ones(pictures, device=device), [str(row) for row in range(pictures)])
     piece = 2**14  # so that the scores of all questions need not be held
-    one = alternate({"reading": unit.max, "search": lambda: collection.nearest(questions[:1], 10)}, turns, warm_up=True)
+    one = alternate(
+        {"reading": unit.max, "search": lambda: collection.nearest(questions[None, :1], 10)}, turns, warm_up=True
+    )
 
     def multiply():
         for some in unit.split(piece):
             torch.mm(questions, some.T)
 
-    ways = {"multiplying": multiply, "search": lambda: collection.nearest(questions, 10)}
+    ways = {"multiplying": multiply, "search": lambda: collection.nearest(questions[None], 10)}
     many = alternate(ways, max(1, turns // 4), warm_up=True)
     cells = [f"{pictures:,}"]
     for floor, found in ((one["reading"], one["search"]), (many["multiplying"], many["search"])):

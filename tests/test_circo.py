@@ -56,7 +56,7 @@ def test_its_evaluators_numbers(shared):
     golden = json.loads((shared / "golden" / "protocols" / "circo.json").read_text())
     names = [str(name) for name in golden["gallery"]]
     place = {name: number for number, name in enumerate(names)}
-    triplets, predicted = [], torch.zeros(len(golden["rows"]), len(names))
+    triplets, predicted = [], torch.zeros(1, len(golden["rows"]), len(names))
     for number, row in enumerate(golden["rows"]):
         first, others = row["target_img_id"], [name for name in row["gt_img_ids"] if name != row["target_img_id"]]
         targets = tuple(map(str, (first, *others)))
@@ -64,7 +64,7 @@ def test_its_evaluators_numbers(shared):
         # Every picture's feature is a direction of its own, so that a query's parts are its similarities.
         ranked = golden["predictions"][str(number)]
         for points, name in enumerate(reversed(ranked), start=1):
-            predicted[number, place[str(name)]] = points
+            predicted[0, number, place[str(name)]] = points
     protocol = CIRCO.protocol()
     gallery = Gallery(torch.eye(len(names)), names)
     answers = with_graded(answer(triplets, gallery, predicted, protocol), predicted, protocol)
@@ -77,7 +77,7 @@ def test_its_evaluators_numbers(shared):
 def test_average_precision_by_hand():
     # Of four targets three are among the six pictures that are scored, at the places 1, 3 and 6.
     names = [*"abcdefgh"]
-    gallery, predicted = Gallery(torch.eye(8), names), torch.tensor([[8.0, 7, 6, 5, 4, 3, 2, 1]])
+    gallery, predicted = Gallery(torch.eye(8), names), torch.tensor([[[8.0, 7, 6, 5, 4, 3, 2, 1]]])
     triplets = [Triplet("g", (), ("c", "a", "f", "h"))]
     protocol = CIRCO.protocol()
     answers = with_graded(answer(triplets, gallery, predicted, protocol), predicted, protocol)
@@ -94,7 +94,7 @@ def test_what_a_random_ranking_is_worth():
     gallery = Gallery(torch.eye(30), names)
     sums = dict.fromkeys(chance(triplets, 30, protocol), 0)
     for _ in range(2000):
-        predicted = torch.rand((6, 30), generator=generator)
+        predicted = torch.rand((1, 6, 30), generator=generator)
         answers = with_graded(answer(triplets, gallery, predicted, protocol), predicted, protocol)
         for name, value in in_percent(answers, protocol).items():
             sums[name] += value / 2000

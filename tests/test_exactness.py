@@ -67,9 +67,9 @@ def test_ranks_and_answers_are_those_of_a_stable_sort(question, precision):
     scores[torch.arange(50), rows[:, 0]] = -torch.inf
     order = scores.argsort(dim=1, descending=True, stable=True)
     with autocast(precision):
-        ranks = rank_targets(predicted, features, rows[:, 1], excluded_rows=rows[:, 0])
-        answers = best_rows(predicted, features, 20, excluded_rows=rows[:, 0])[0]
-        group_ranks = rank_targets_among(predicted, features, rows[:, 1], rows[:, 1:])
+        ranks = rank_targets(predicted[None], features, rows[:, 1], excluded_rows=rows[:, 0])
+        answers = best_rows(predicted[None], features, 20, excluded_rows=rows[:, 0])[0]
+        group_ranks = rank_targets_among(predicted[None], features, rows[:, 1], rows[:, 1:])
     assert ranks.tolist() == (order == rows[:, 1:2]).int().argmax(dim=1).tolist()
     assert answers.tolist() == order[:, :20].tolist()
     own, others = scores.gather(1, rows[:, 1:2]), scores.gather(1, rows[:, 2:])
@@ -77,7 +77,7 @@ def test_ranks_and_answers_are_those_of_a_stable_sort(question, precision):
 
 
 def test_all_scores_equal(device):
-    features, predicted = torch.ones(50, 4, device=device), torch.ones(3, 4, device=device)
+    features, predicted = torch.ones(50, 4, device=device), torch.ones(1, 3, 4, device=device)
     targets = torch.tensor([0, 7, 49], device=device)
     assert rank_targets(predicted, features, targets).tolist() == [0, 7, 49]
     assert best_rows(predicted, features, 5)[0].tolist() == [[0, 1, 2, 3, 4]] * 3

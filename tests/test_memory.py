@@ -56,7 +56,7 @@ def test_encoding_is_halved(little_memory, small_clip, world, capsys):
 
 def test_ranking_is_halved(monkeypatch, capsys):
     _MENTIONED.clear()
-    gallery, queries = torch.randn(50, 8), torch.randn(40, 8)
+    gallery, queries = torch.randn(50, 8), torch.randn(1, 40, 8)
     targets = torch.arange(40)
     whole = ranking.rank_targets(queries, gallery, targets)
     new_empty = torch.Tensor.new_empty

@@ -82,14 +82,14 @@ def test_sizes_of_the_real_cirr(shared, tmp_path):
 
 def test_several_texts_are_averaged():
     queries = [Query("0", PAIR, ("a", "b")), Query("1", PAIR, ("c",))]
-    predicted = averaged(torch.tensor([[2.0, 0.0], [0.0, 5.0], [3.0, 0.0]]), queries)
+    (predicted,) = averaged(torch.tensor([[[2.0, 0.0], [0.0, 5.0], [3.0, 0.0]]]), queries)
     assert predicted.tolist() == [pytest.approx([math.sqrt(0.5)] * 2), [1.0, 0.0]]
 
 
 # Five pictures at 0, 20, 40, 60 and 80 degrees, and a query at 5: it sees them in their order.
 ANGLES = torch.deg2rad(torch.tensor([0.0, 20, 40, 60, 80]))
 PICTURES = Gallery(torch.stack([ANGLES.cos(), ANGLES.sin()], dim=1), list("abcde"))
-QUERY = torch.tensor([[0.9962, 0.0872]])
+QUERY = torch.tensor([[[0.9962, 0.0872]]])  # of one factor
 
 
 def test_soft_targets_by_hand():
@@ -118,15 +118,16 @@ def test_the_product_multiplies_similarities():
     def similarities(features):
         return torch.nn.functional.normalize(features, dim=-1) @ torch.nn.functional.normalize(gallery, dim=-1).T
 
+    both = torch.stack([images, texts])
     products = similarities(images).clamp_min(0) * similarities(texts).clamp_min(0)
     order = products.argsort(dim=1, descending=True, stable=True)
     targets = torch.arange(20)
     expected = (order == targets[:, None]).nonzero()[:, 1]
-    assert torch.equal(best_rows((images, texts), gallery, 50)[0], order)
-    assert torch.equal(rank_targets((images, texts), gallery, targets).long(), expected)
+    assert torch.equal(best_rows(both, gallery, 50)[0], order)
+    assert torch.equal(rank_targets(both, gallery, targets).long(), expected)
     members = torch.arange(50).repeat(20, 1)
-    assert torch.equal(best_candidates((images, texts), gallery, 50, members), order)
-    assert torch.equal(rank_targets_among((images, texts), gallery, targets, members), expected)
+    assert torch.equal(best_candidates(both, gallery, 50, members), order)
+    assert torch.equal(rank_targets_among(both, gallery, targets, members), expected)
 
 
 def test_a_choice_is_called_by_its_preset():

@@ -177,7 +177,7 @@ def test_features_of_another_size_are_refused(both, client):
     _, remote = both
     feature = remote.collection.feature(both[0].collection.names[0])
     with pytest.raises(InputError, match="dimensions, the query's"):
-        remote.collection.answers(feature[:, :-1], 3, [None])
+        remote.collection.answers(feature[None, :, :-1], 3, [None])
 
 
 def test_a_product_is_refused(both):

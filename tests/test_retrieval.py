@@ -12,7 +12,7 @@ from src.retrieval.ranking import best_candidates, best_rows, rank_targets, rank
 # Four pictures at 0, 30, 60 and 90 degrees and a query at 10: it sees them in their order.
 ANGLES = torch.deg2rad(torch.tensor([0.0, 30.0, 60.0, 90.0]))
 GALLERY = torch.stack([ANGLES.cos(), ANGLES.sin()], dim=1)
-QUERY = torch.tensor([[0.9848, 0.1736]])
+QUERY = torch.tensor([[[0.9848, 0.1736]]])  # of one factor
 
 
 def rows(*numbers):
@@ -20,7 +20,7 @@ def rows(*numbers):
 
 
 def test_ranks_count_what_scores_higher():
-    queries = QUERY.repeat(4, 1)
+    queries = QUERY.repeat(1, 4, 1)
     assert rank_targets(queries, GALLERY, rows(0, 1, 2, 3)).tolist() == [0, 1, 2, 3]
 
 
@@ -35,7 +35,7 @@ def test_an_excluded_row_leaves_the_ranking():
 
 def test_equal_scores_rank_in_the_gallerys_order():
     gallery = GALLERY[[1, 0, 1, 1]]
-    assert rank_targets(QUERY.repeat(4, 1), gallery, rows(0, 1, 2, 3)).tolist() == [1, 0, 2, 3]
+    assert rank_targets(QUERY.repeat(1, 4, 1), gallery, rows(0, 1, 2, 3)).tolist() == [1, 0, 2, 3]
     assert best_rows(QUERY, gallery, 4)[0].tolist() == [[1, 0, 2, 3]]
     members = rows(3, 0, 2)[None]
     assert rank_targets_among(QUERY, gallery, rows(2), members).tolist() == [1]
@@ -52,7 +52,7 @@ def test_best_rows_agree_with_ranks(device, monkeypatch):
     monkeypatch.setattr(ranking, "SCORES_AT_ONCE", 120)  # three queries at a time
     generator = torch.Generator().manual_seed(0)
     gallery = torch.randn(40, 8, generator=generator).to(device)
-    queries = torch.randn(20, 8, generator=generator).to(device)
+    queries = torch.randn(1, 20, 8, generator=generator).to(device)
     targets = torch.randint(40, (20,), generator=generator).to(device)
     excluded = (targets + 1) % 40
     ranks = rank_targets(queries, gallery, targets, excluded)

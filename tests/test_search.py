@@ -190,11 +190,11 @@ def test_the_first_are_those_of_a_plain_sort(dtype, queries):
     features[5000] = features[17]  # ties are in the collection's order
     collection = Collection.of_features(features.clone(), [str(row) for row in range(9000)])
     collection.unit = collection.unit.to(dtype)
-    predicted = torch.randn((queries, 16), generator=generator)
-    predicted[0] = features[17]
+    predicted = torch.randn((1, queries, 16), generator=generator)
+    predicted[0, 0] = features[17]
     excluded = [[3, 5001]] + [[]] * (queries - 1)
     rows, scores = collection.nearest(predicted, 7, excluded)
-    plain = torch.nn.functional.normalize(predicted) @ collection.unit.float().T
+    plain = torch.nn.functional.normalize(predicted[0]) @ collection.unit.float().T
     plain[0, [3, 5001]] = -torch.inf
     best = plain.sort(dim=1, descending=True, stable=True)
     torch.testing.assert_close(scores, best.values[:, :7])

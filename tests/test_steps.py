@@ -91,6 +91,6 @@ def test_an_answer_waits_for_the_card_as_often_for_many_queries(monkeypatch):
                 for number in range(queries)
             ]
             card.waits.clear()
-            answer(asked, gallery, features[:queries], TASKS["CIRR"].protocol())
+            answer(asked, gallery, features[None, :queries], TASKS["CIRR"].protocol())
             counted.append(len(card.waits))
     assert counted[0] == counted[1]

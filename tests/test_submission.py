@@ -19,7 +19,7 @@ def test_answers_are_the_references(golden, device):
     asked = zip(published["reference_names"], published["group_members"], strict=True)
     triplets = [Triplet(reference, ("caption",), group=tuple(group)) for reference, group in asked]
     gallery = Gallery(torch.tensor(published["index_features"], device=device), published["index_names"])
-    predicted = torch.tensor(published["predicted_features"], device=device)
+    predicted = torch.tensor([published["predicted_features"]], device=device)
     ranked = answer(triplets, gallery, predicted, TASKS["CIRR"].protocol(), best=50)
     answers, group_answers = named_answers(ids, ranked)
     assert answers == published["submission_recall"]

@@ -53,7 +53,7 @@ def test_protocols_count_as_published_programs_do(counted, protocol, shared, sma
 # Five pictures at 0, 20, 40, 60 and 80 degrees, and two queries at 5: they see them in their order.
 ANGLES = torch.deg2rad(torch.tensor([0.0, 20, 40, 60, 80]))
 PICTURES = Gallery(torch.stack([ANGLES.cos(), ANGLES.sin()], dim=1), list("abcde"))
-QUERIES = torch.tensor([[0.9962, 0.0872]]).repeat(2, 1)
+QUERIES = torch.tensor([[[0.9962, 0.0872]]]).repeat(1, 2, 1)  # of one factor
 TRIPLETS = [Triplet("a", ("bluer", "longer"), ("d",)), Triplet("c", ("shorter", "red"), ("e",))]
 
 
@@ -119,7 +119,7 @@ def test_a_query_is_its_references_feature_and_its_caption(small_clip, device):
     rows = [5, 3] * 20
     captions = torch.rand(40, 64, device=device)
     names = [str(row) for row in rows]
-    predicted = predict_features(gallery, names, captions, lambda image, text: image + text, batch_size=7)
+    (predicted,) = predict_features(gallery, names, captions, lambda image, text: image + text, batch_size=7)
     assert torch.equal(predicted, torch.eye(64, device=device)[rows] + captions)
 
 

@@ -20,6 +20,7 @@ from src.base.parser import (
     share,
     usable_cores,
 )
+from src.command.combining import PUBLISHED_NETWORK
 from src.command.comet import CometOptions
 from src.pictures.padding import TRANSFORMS
 from src.tasks.own import OwnTriplets
@@ -29,14 +30,6 @@ from src.tasks.task import Task
 
 PRECISIONS = {"auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """{name of --precision: name of torch's type}; "auto" depends on the device."""
-COMBINING_FUNCTIONS = {
-    "sum": "utils:element_wise_sum",
-    "combiner": "combiner:load_combiner",
-    "product": "combiner:product",
-    "image": "combiner:image_only",
-    "text": "combiner:text_only",
-}
-"""{name of --combining-function: where it is written}; it needs torch, so it is imported behind the flags."""
 
 
 def add_common_options(parser: Parser) -> None:
@@ -137,11 +130,11 @@ def retriever_options(args: Namespace) -> RetrieverOptions:
     )
 
 
-def parse_judging(parser: Parser, argv: list[str] | None = None) -> Namespace:
-    """Parse the options of a judging command."""
+def parse_judging(parser: Parser, functions: dict[str, bool], argv: list[str] | None = None) -> Namespace:
+    """Parse the options of a judging command; `functions` {name: whether it is a network} are all there are."""
     args = parser.parse_args(argv)
-    if args.combining_function == "combiner" and args.combiner_path is None:
-        parser.error("--combining-function combiner needs --combiner-path, a checkpoint of stage 2")
+    if functions.get(args.combining_function) and args.combiner_path is None:
+        parser.error(f"--combining-function {args.combining_function} needs --combiner-path, a checkpoint of stage 2")
     return args
 
 
@@ -246,8 +239,11 @@ def add_clip_options(parser: Parser) -> None:
     )
 
 
-def add_combiner_options(parser: Parser, trained: bool = True) -> None:
-    """Add the Combiner's dimensions and (`trained`) which function judges, with which weights."""
+def add_combiner_options(parser: Parser, functions: dict[str, bool], trained: bool = True) -> None:
+    """Add a network's dimensions and (`trained`) which function judges, with which weights, or what to train.
+
+    `functions` {name: whether it is a network} are all there are, weakest first.
+    """
     group = parser.add_argument_group("Combiner")
     whose = " (default: the checkpoint's)" if trained else ""
     for flag, published, what in (("--projection-dim", 2560, "projections"), ("--hidden-dim", 5120, "hidden layers")):
@@ -257,19 +253,23 @@ def add_combiner_options(parser: Parser, trained: bool = True) -> None:
     if not trained:
         help_text = "share of the Combiner's numbers that a step sets to zero"
         group.add_argument("--dropout", type=share, default=0.5, help=help_text)
+        networks = [name for name, is_network in functions.items() if is_network]
+        if len(networks) > 1:  # else there is no choice
+            help_text = f"the network to train: {', '.join(networks)}"
+            group.add_argument("--network", type=any_case(*networks), default=PUBLISHED_NETWORK, help=help_text)
     else:
         # Any case, as the published command takes it.
-        names = any_case(*COMBINING_FUNCTIONS)
-        help_text = "how picture and caption become a query: " + ", ".join(COMBINING_FUNCTIONS)
-        help_text += " (default: combiner with --combiner-path, else sum)"
-        group.add_argument("--combining-function", type=names, help=help_text)
+        names = list(reversed(functions))
+        help_text = "how picture and caption become a query: " + ", ".join(names)
+        help_text += " (default: the network of --combiner-path, else sum)"
+        group.add_argument("--combining-function", type=any_case(*names), help=help_text)
         group.add_argument("--combiner-path", type=existing_file, help="checkpoint of stage 2, a Combiner")
 
 
-def add_searching_options(parser: Parser) -> None:
+def add_searching_options(parser: Parser, functions: dict[str, bool]) -> None:
     """Add what answers a question about one's own pictures."""
     add_clip_options(parser)
-    add_combiner_options(parser)
+    add_combiner_options(parser, functions)
     add_feature_cache_options(parser)
     group = parser.add_argument_group("machine")
     add_output_path(group)
@@ -283,8 +283,8 @@ def add_submission_option(parser: Parser) -> None:
     parser.add_argument("--submission-name", type=part_of_a_file_name, help=help_text)
 
 
-def add_judging_options(parser: Parser) -> None:
+def add_judging_options(parser: Parser, functions: dict[str, bool]) -> None:
     """Add what the commands share that judge a CLIP with the sum or a Combiner."""
     add_clip_options(parser)
-    add_combiner_options(parser)
+    add_combiner_options(parser, functions)
     add_common_options(parser)

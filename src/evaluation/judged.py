@@ -3,11 +3,12 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from src.command.combining import CombiningFunction
 from src.command.text import text_table
 from src.evaluation.intervals import intervals
 from src.tasks.protocol import Protocol
@@ -15,8 +16,6 @@ from src.tasks.task import Task
 from src.tasks.triplets import Query
 
 Measures = dict[str, float]
-RUNGS = {"text": "caption alone", "image": "picture alone", "product": "product", "sum": "sum", "combiner": "Combiner"}
-"""{what ranks: what a table calls it}, weakest first."""
 
 
 class JudgedCategory(NamedTuple):
@@ -30,11 +29,11 @@ class JudgedCategory(NamedTuple):
     recalls: dict[str, float]
     """{metric: percent}, as the published code rounds."""
     scores: dict[str, dict[str, np.ndarray]]
-    """{rung: {metric: what each query scores, from 0 to 1}}"""
+    """{combining function: {metric: what each query scores, from 0 to 1}}"""
     ranks: np.ndarray
     group_ranks: np.ndarray | None
     solved: dict[str, np.ndarray]
-    """{rung: whether each target is among the first}, the first being the protocol's smallest cut-off."""
+    """{combining function: whether each target is among the first}, up to the protocol's smallest cut-off."""
     best: list[list[str]]
     """Names of each query's first answers."""
     similarities: np.ndarray
@@ -44,11 +43,6 @@ class JudgedCategory(NamedTuple):
     features: str
     """SHA-256 of the gallery's features."""
 
-    @property
-    def is_hard(self) -> np.ndarray:
-        """Which queries neither the caption alone nor the picture alone solves."""
-        return ~(self.solved["text"] | self.solved["image"])
-
 
 class Judged(NamedTuple):
     """A model's answers under one protocol."""
@@ -57,9 +51,11 @@ class Judged(NamedTuple):
     split: str
     protocol: Protocol
     rung: str
-    """Which of RUNGS was judged."""
+    """The name of the combining function that was judged."""
     categories: dict[str, JudgedCategory]
     chance: Measures
+    functions: Sequence[CombiningFunction]
+    """All combining functions there are, weakest first; those that ranked are the rungs of the ladder."""
 
     def recalls(self) -> dict[str, Measures]:
         """Return {category: {metric: percent}}."""
@@ -69,30 +65,52 @@ class Judged(NamedTuple):
         """Return every metric, and the means that papers report, in percent."""
         return self.task.measures(self.recalls())
 
-    def rungs(self) -> list[str]:
-        """Return those of RUNGS that ranked, weakest first."""
+    def rungs(self) -> list[CombiningFunction]:
+        """Return the functions that ranked, weakest first."""
         scored = next(iter(self.categories.values())).scores
-        return [rung for rung in RUNGS if rung in scored]
+        return [function for function in self.functions if function.name in scored]
+
+    def reported(self) -> list[CombiningFunction]:
+        """Return the rungs of a report's ladder, the one that was judged last."""
+        rungs = [rung for rung in self.rungs() if rung.is_listed or rung.name == self.rung]
+        return sorted(rungs, key=lambda rung: rung.name == self.rung)
+
+    def listed(self) -> list[CombiningFunction]:
+        """Return the functions that per-query files list, weakest first, whether they ranked or not."""
+        return [function for function in self.functions if function.is_listed]
+
+    def shortcuts(self) -> list[CombiningFunction]:
+        """Return the functions that ignore a part of the query."""
+        return [function for function in self.functions if function.is_shortcut]
+
+    @property
+    def label(self) -> str:
+        """What tables call the function that was judged."""
+        return next(function.label for function in self.functions if function.name == self.rung)
 
     def of_rung(self, rung: str, hard: bool = False) -> Measures:
         """Return the measures of a rung in percent, on all queries or on the `hard` ones alone."""
         return self.task.measures(
             {
                 name: {
-                    metric: _percent(values[category.is_hard] if hard else values)
+                    metric: _percent(values[self.is_hard(category)] if hard else values)
                     for metric, values in category.scores[rung].items()
                 }
                 for name, category in self.categories.items()
             }
         )
 
+    def is_hard(self, category: JudgedCategory) -> np.ndarray:
+        """Return which queries [queries] of a category no shortcut solves."""
+        return ~np.any([category.solved[shortcut.name] for shortcut in self.shortcuts()], axis=0)
+
     def hard_queries(self) -> int:
-        """Return how many queries neither the caption alone nor the picture alone solves."""
-        return sum(int(category.is_hard.sum()) for category in self.categories.values())
+        """Return how many queries no shortcut solves."""
+        return sum(int(self.is_hard(category).sum()) for category in self.categories.values())
 
     def has_hard_queries(self) -> bool:
         """Whether every category has such a query, so that there is a score on them."""
-        return all(category.is_hard.any() for category in self.categories.values())
+        return all(self.is_hard(category).any() for category in self.categories.values())
 
     def intervals(self, cluster: str | None) -> dict[str, tuple[float, float]]:
         """Return the 95 % interval (low, high) of each measure; `cluster` "reference" draws references."""
@@ -151,25 +169,25 @@ def text_of(judged: Judged, cluster: str | None) -> Iterator[str]:
     rows = [
         [name, f"{value:.2f}", f"{within[name][0]:.2f}", f"{within[name][1]:.2f}"] for name, value in measures.items()
     ]
-    yield text_table(["%", RUNGS[judged.rung], "from", "to (95 %)"], rows)
+    yield text_table(["%", judged.label, "from", "to (95 %)"], rows)
     yield ""
     headline = judged.task.headline
     yield text_table(["%", *headline], list(ladder(judged, headline)))
-    of = sum(len(category.queries) for category in judged.categories.values())
+    queries = sum(len(category.queries) for category in judged.categories.values())
+    shortcuts = "\nnor ".join(f"the {shortcut.label}" for shortcut in judged.shortcuts())
     yield (
-        f"no shortcut: on the {judged.hard_queries():,} of {of:,} queries whose target neither the caption alone\n"
-        f"nor the picture alone ranks among the first {judged.protocol.at[0]}"
+        f"no shortcut: on the {judged.hard_queries():,} of {queries:,} queries whose target neither {shortcuts} "
+        f"ranks among the first {judged.protocol.at[0]}"
     )
 
 
 def ladder(judged: Judged, headline: tuple[str, ...]) -> Iterator[list[str]]:
     """Yield rows of strings: chance, every rung, and the judged one without what a shortcut solves."""
-    rows = {"chance": judged.chance}
-    rows |= {RUNGS[rung]: judged.of_rung(rung) for rung in judged.rungs()}
+    rows = [("chance", judged.chance), *((rung.label, judged.of_rung(rung.name)) for rung in judged.rungs())]
     if judged.has_hard_queries():
-        rows[f"{RUNGS[judged.rung]}, no shortcut"] = judged.of_rung(judged.rung, hard=True)
-    for name, measures in rows.items():
-        yield [name, *(f"{measures[metric]:.2f}" for metric in headline)]
+        rows.append((f"{judged.label}, no shortcut", judged.of_rung(judged.rung, hard=True)))
+    for label, measures in rows:
+        yield [label, *(f"{measures[metric]:.2f}" for metric in headline)]
 
 
 def _or_none(measures: Measures) -> dict[str, float | None]:
@@ -197,7 +215,7 @@ def plain(judged: Judged, cluster: str | None) -> dict:
             name: {"percent": value, "low": within[name][0], "high": within[name][1]}
             for name, value in measures.items()
         },
-        "ladder": {"chance": judged.chance, **{rung: judged.of_rung(rung) for rung in judged.rungs()}},
+        "ladder": {"chance": judged.chance, **{rung.name: judged.of_rung(rung.name) for rung in judged.rungs()}},
         "without_shortcuts": {
             "queries": judged.hard_queries(),
             "solved_within": judged.protocol.at[0],

@@ -19,12 +19,10 @@ COLUMNS = (
     "rank",
     "group_rank",
     "answers",
-    "solved_by_text",
-    "solved_by_image",
-    "solved_by_sum",
-    "solved_by_combiner",
 )
-"""The columns before those of the metrics."""
+"""The first columns. One for each combining function follows, and one for each metric."""
+SOLVED_BY = "solved_by_"
+"""How the columns of the combining functions begin."""
 ANSWERS = 10
 
 
@@ -36,9 +34,10 @@ def write_per_query(path: Path, all_judged: list[Judged]) -> None:
         for category in judged.categories.values()
         for metric in category.scores[judged.rung]
     )
+    solvers = [f"{SOLVED_BY}{function.name}" for function in all_judged[0].listed()]
     with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, *metrics])
+        writer.writerow([*COLUMNS, *solvers, *metrics])
         for judged in all_judged:
             writer.writerows(_rows(judged, list(metrics)))
 
@@ -48,7 +47,8 @@ def _rows(judged: Judged, metrics: list[str]) -> Iterator[list]:
     for name, category in judged.categories.items():
         ranks = (category.ranks + 1).tolist()
         group_ranks = [""] * len(ranks) if category.group_ranks is None else (category.group_ranks + 1).tolist()
-        rungs = [category.solved.get(column.removeprefix("solved_by_")) for column in COLUMNS[-4:]]
+        # The Combiner's column stays empty where a CLIP was judged without one.
+        rungs = [category.solved.get(function.name) for function in judged.listed()]
         solved = [[""] * len(ranks) if rung is None else rung.astype(int).tolist() for rung in rungs]
         scores = [[_cell(value) for value in category.scores[judged.rung][metric].tolist()] for metric in metrics]
         for number, query in enumerate(category.queries):

@@ -16,6 +16,9 @@ TOLD = ("clip_model_name", "transform", "target_ratio")
 LEARNED_ALONG = "learned_along"
 """The fact of a Combiner's checkpoint that also holds the CLIP whose encoder of this name learned along with it."""
 
+NETWORK = "network"
+"""The fact that names a fusion network in its checkpoint, where it is not the published one."""
+
 
 def training_facts(options: Mapping) -> dict:
     """Return what the checkpoints of a training command with these options are to tell, in plain values."""

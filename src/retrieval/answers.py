@@ -1,6 +1,6 @@
 """From predicted features to ranks: the one place that decides what a query is ranked among."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.base.errors import InputError
+from src.retrieval.fusion import Fusion, compared, predict
 from src.retrieval.ranking import (
-    Predicted,
     best_candidates,
     best_rows,
     rank_targets,
@@ -50,6 +50,12 @@ class Gallery:
     def ranked_by(self, protocol: Protocol, triplets: Sequence[Triplet]) -> "Gallery":
         """Return the part of the gallery that queries of `triplets` rank as `protocol` counts."""
         return self if protocol.gallery == "full" else self.narrowed(triplets)
+
+    @torch.inference_mode()
+    def compared_by(self, combining_function: Fusion) -> "Gallery":
+        """Return the gallery with the features that predicted ones are compared with."""
+        features = compared(combining_function, self.features)
+        return self if features is self.features else Gallery(features, self.names)
 
     def narrowed(self, triplets: Sequence[Triplet]) -> "Gallery":
         """Return the gallery of only those pictures that `triplets` name, in its order."""
@@ -106,56 +112,48 @@ def predict_features(
     gallery: Gallery,
     references: Sequence[str],
     caption_features: Tensor,
-    combining_function: Callable[[Tensor, Tensor], Predicted],
+    combining_function: Fusion,
     batch_size: int = 512,
-) -> Predicted:
-    """Return predicted features [queries, dim]: each reference's feature in the gallery combined with its caption's."""
+) -> Tensor:
+    """Return predicted features [factors, queries, dim]: each reference's feature combined with its caption's."""
     # From the gallery, not from the picture again: the published validation does so, and it is free.
     rows = gallery.rows(references)
     batches = zip(rows.split(batch_size), caption_features.split(batch_size), strict=True)
-    return joined([combining_function(gallery.features[row], caption) for row, caption in batches])
-
-
-def joined(predicted: Sequence[Predicted]) -> Predicted:
-    """Return the predicted features of several batches as one, in fp32."""
-    if isinstance(predicted[0], tuple):
-        return tuple(torch.cat(factor).float() for factor in zip(*predicted, strict=True))
-    return torch.cat(predicted).float()
+    predicted = [predict(combining_function, gallery.features[row], caption) for row, caption in batches]
+    return torch.cat(predicted, dim=1).float()
 
 
 def predict_queries(
     gallery: Gallery,
     queries: Sequence[Query],
     text_features: Tensor,
-    combining_function: Callable[[Tensor, Tensor], Predicted],
-) -> Predicted:
-    """Return predicted features [queries, dim] from features [texts, dim] of all that the queries ask in words."""
+    combining_function: Fusion,
+) -> Tensor:
+    """Return predicted features [factors, queries, dim] from features [texts, dim] of all that is asked in words."""
     references = [query.triplet.reference for query in queries for _ in query.texts]
     return averaged(predict_features(gallery, references, text_features, combining_function), queries)
 
 
-def averaged(predicted: Predicted, queries: Sequence[Query]) -> Predicted:
-    """Return predicted features [queries, dim] from those of each query's texts [texts, dim].
+def averaged(predicted: Tensor, queries: Sequence[Query]) -> Tensor:
+    """Return predicted features [factors, queries, dim] from those of each query's texts [factors, texts, dim].
 
     Those of several texts are averaged, each normalised before, and the mean is normalised again.
     """
     # A single text's features stay as they are, to the bit.
     if all(len(query.texts) == 1 for query in queries):
         return predicted
-    if isinstance(predicted, tuple):
-        return tuple(averaged(factor, queries) for factor in predicted)
     counts = torch.tensor([len(query.texts) for query in queries], device=predicted.device)
     query = torch.arange(len(queries), device=predicted.device).repeat_interleave(counts)
-    sums = predicted.new_zeros(len(queries), predicted.shape[1]).index_add_(0, query, F.normalize(predicted, dim=-1))
-    return F.normalize(sums, dim=-1)
+    sums = predicted.new_zeros(len(predicted), len(queries), predicted.shape[2])
+    return F.normalize(sums.index_add_(1, query, F.normalize(predicted, dim=-1)), dim=-1)
 
 
 def answer(
-    triplets: Sequence[Triplet], gallery: Gallery, predicted: Predicted, protocol: Protocol, best: int = 0
+    triplets: Sequence[Triplet], gallery: Gallery, predicted: Tensor, protocol: Protocol, best: int = 0
 ) -> Answers:
-    """Rank the gallery for each triplet's predicted features [queries, dim], as `protocol` counts.
+    """Rank the gallery for each triplet's predicted features [factors, queries, dim], as `protocol` counts.
 
-    Two predicted features of a query multiply their similarities.
+    `gallery` has the features that these are compared with; the similarities of several factors are multiplied.
 
     `best` is how many of the first rows to give; there are fewer in a smaller gallery. Raises InputError for a name
     that is not in the gallery, and for a target that is its own reference or no member of its group.
@@ -193,7 +191,7 @@ def answer(
     )
 
 
-def with_graded(answers: Answers, predicted: Predicted, protocol: Protocol) -> Answers:
+def with_graded(answers: Answers, predicted: Tensor, protocol: Protocol) -> Answers:
     """Return answers of `answer`, where `protocol` counts more than first targets with the ranks of all that counts.
 
     Raises InputError for a triplet without what it counts.
@@ -210,12 +208,12 @@ def with_graded(answers: Answers, predicted: Predicted, protocol: Protocol) -> A
     others = (~is_known).nonzero().flatten()
     if len(others):
         of, rows, features = queries[others], targets[others], gallery.features
-        asked, predicted = [triplets[query] for query in of.tolist()], _rows(predicted, of)
+        asked, predicted = [triplets[query] for query in of.tolist()], predicted[:, of]
         ranks[others] = rank_targets(predicted, features, rows, _excluded_rows(asked, gallery, protocol))
         if protocol.group_at:
             members = _other_members(asked, gallery)
             inside = (members == rows[:, None]).any(dim=1).nonzero().flatten()
-            ranked = rank_targets_among(_rows(predicted, inside), features, rows[inside], members[inside])
+            ranked = rank_targets_among(predicted[:, inside], features, rows[inside], members[inside])
             group_ranks[others[inside]] = ranked
     answers = answers._replace(graded=Graded(queries, grades.float(), ranks, group_ranks))
     if protocol.any_target:
@@ -242,10 +240,6 @@ def _counting(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol)
         # Annotators may grade the reference itself, which leaves the ranking.
         if gallery.row(name) is not None and (protocol.reference == "keep" or name != triplet.reference)
     ]
-
-
-def _rows(predicted: Predicted, rows: Tensor) -> Predicted:
-    return tuple(features[rows] for features in predicted) if isinstance(predicted, tuple) else predicted[rows]
 
 
 def _excluded_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> Tensor | None:

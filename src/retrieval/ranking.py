@@ -1,7 +1,7 @@
 """Ranking a gallery by cosine similarity, in row numbers; names come back only where an answer is written.
 
 A rank is the number of gallery rows that score higher, plus those of equal score in an earlier row. Predicted features
-may be two tensors instead of one: then the two similarities are multiplied, one below zero counting as zero.
+are [factors, queries, dim]: the similarities of several factors are multiplied, one below zero counting as zero.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,6 @@ from src.base.memory import mention
 
 SCORES_AT_ONCE = 2**22
 """Scores held in memory at a time, unless the gallery is so large that these are fewer than QUERIES_AT_ONCE."""
-Predicted = Tensor | tuple[Tensor, Tensor]
 QUERIES_AT_ONCE = 256
 """Queries that are scored at a time at least: a matrix product of a few reads a large gallery too often."""
 ROWS_AT_ONCE = 2**12
@@ -22,7 +21,7 @@ ROWS_AT_ONCE = 2**12
 
 
 def rank_targets(
-    predicted_features: Predicted, gallery_features: Tensor, target_rows: Tensor, excluded_rows: Tensor | None = None
+    predicted_features: Tensor, gallery_features: Tensor, target_rows: Tensor, excluded_rows: Tensor | None = None
 ) -> Tensor:
     """Return the rank [queries], from 0, of each query's target in the whole gallery.
 
@@ -33,7 +32,7 @@ def rank_targets(
 
 
 def rank_targets_and_best_rows(
-    predicted_features: Predicted,
+    predicted_features: Tensor,
     gallery_features: Tensor,
     target_rows: Tensor,
     k: int,
@@ -48,7 +47,7 @@ def rank_targets_and_best_rows(
 
 
 def rank_targets_among(
-    predicted_features: Predicted, gallery_features: Tensor, target_rows: Tensor, candidate_rows: Tensor
+    predicted_features: Tensor, gallery_features: Tensor, target_rows: Tensor, candidate_rows: Tensor
 ) -> Tensor:
     """Return the rank [queries], from 0, of each query's target among its `candidate_rows` [queries, candidates].
 
@@ -63,7 +62,7 @@ def rank_targets_among(
 
 
 def best_rows(
-    predicted_features: Predicted, gallery_features: Tensor, k: int, excluded_rows: Tensor | None = None
+    predicted_features: Tensor, gallery_features: Tensor, k: int, excluded_rows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the first `k` gallery rows [queries, k] of each query, and their scores [queries, k], best first.
 
@@ -83,7 +82,7 @@ def best_of_piece(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return rows, scores.gather(1, rows)
 
 
-def best_candidates(predicted_features: Predicted, gallery_features: Tensor, k: int, candidate_rows: Tensor) -> Tensor:
+def best_candidates(predicted_features: Tensor, gallery_features: Tensor, k: int, candidate_rows: Tensor) -> Tensor:
     """Return the first `k` of each query's `candidate_rows` [queries, candidates], ties in the gallery's order.
 
     A candidate row of -1 is none, and comes last.
@@ -143,18 +142,15 @@ def _candidate_scores(predicted_features, gallery_features, candidate_rows) -> T
     # A sum of products, since autocast would round a matrix product.
     distinct, places = candidate_rows.unique(return_inverse=True)  # most are a candidate of several queries
     candidates = _normalised(gallery_features[distinct])[places]
-    first, *others = [(factor[:, None] * candidates).sum(dim=-1) for factor in normalised_factors(predicted_features)]
-    scores = first.clamp_min(0) * others[0].clamp_min(0) if others else first
+    scores, *others = [(factor[:, None] * candidates).sum(dim=-1) for factor in normalised_factors(predicted_features)]
+    for other in others:
+        scores = scores.clamp_min(0) * other.clamp_min(0)
     return scores.masked_fill_(candidate_rows < 0, -torch.inf)
 
 
-def normalised_factors(predicted_features: Predicted) -> list[Tensor]:
-    """Return each of the predicted features [queries, dim] in fp32, normalised; raises InputError for a NaN."""
-    return [_normalised(features) for features in _all(predicted_features)]
-
-
-def _all(predicted_features: Predicted) -> tuple[Tensor, ...]:
-    return predicted_features if isinstance(predicted_features, tuple) else (predicted_features,)
+def normalised_factors(predicted_features: Tensor) -> list[Tensor]:
+    """Return each factor [queries, dim] of predicted features in fp32, normalised; raises InputError for a NaN."""
+    return [_normalised(factor) for factor in predicted_features]
 
 
 def _ahead_in_gallery(scores, target_rows) -> Tensor:

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from src.retrieval.fusion import Fusion, compared, gallery_side
+
 QUERIES_AT_ONCE = 4096
 LOGITS_AT_ONCE = 2**26
 """Queries and logits that are in memory at a time: those of a large batch or bank alone would fill a card."""
@@ -24,6 +26,12 @@ class Bank:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         return self.unit[rows] * self.lengths[rows]
+
+    def compared_by(self, combining_function: Fusion) -> Tensor:
+        """Return what queries are compared with [pictures, dim], normalised."""
+        if gallery_side(combining_function) is None:
+            return self.unit
+        return F.normalize(compared(combining_function, self.unit * self.lengths), dim=-1)
 
 
 def contrastive_loss(

@@ -14,7 +14,7 @@ import numpy as np
 from src.base.errors import InputError, first_ten, repeated, shown
 from src.base.files import delimiter_of, read_text
 from src.evaluation.intervals import Values
-from src.evaluation.per_query import COLUMNS
+from src.evaluation.per_query import COLUMNS, SOLVED_BY
 from src.tasks.own import OwnTriplets
 from src.tasks.registry import TASKS
 from src.tasks.task import Task
@@ -112,7 +112,9 @@ def _metrics(path: Path, header: list[str]) -> list[str]:
         raise InputError(f"{path}: has two columns called {shown(repeated(header)[0])}")
     if "" in header:
         raise InputError(f"{path}: has a column without a title; delete it in the spreadsheet that wrote it")
-    return [column for column in header if column not in COLUMNS]
+    if not any(column.startswith(SOLVED_BY) for column in header):
+        raise InputError(f"{path}: no file of validate.py --per-query, it has no column {SOLVED_BY}…")
+    return [column for column in header if column not in COLUMNS and not column.startswith(SOLVED_BY)]
 
 
 def _checked(place: str, row: dict, metrics: list[str]) -> Key:

@@ -1,4 +1,4 @@
-const {rows, shown, most} = JSON.parse(document.getElementById("rows").textContent);
+const {rows, shown, shortcuts, most} = JSON.parse(document.getElementById("rows").textContent);
 const filters = {};
 for (const field of document.querySelectorAll("#filters [name]")) filters[field.name] = field;
 function matches(row) {
@@ -6,7 +6,7 @@ function matches(row) {
   return caption.toLowerCase().includes(text.value.trim().toLowerCase())
     && (!of || of.value === "" || of.value === category)
     && (from.value === "" || rank >= +from.value) && (to.value === "" || rank <= +to.value)
-    && !(alone.checked && (row[7] || row[8]));
+    && !(alone.checked && shortcuts.some(column => row[column]));
 }
 function show() {
   const matching = rows.filter(matches), first = matching.slice(0, most);

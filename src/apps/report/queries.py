@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.apps.pages.kit import QueryRow, picture
-from src.evaluation.judged import RUNGS, Judged
+from src.evaluation.judged import Judged
 
 Pictures = dict[str, dict[str, Path]]
 """{category: {name: file}}"""
@@ -19,7 +19,6 @@ CHANGES = 1, 2, 3, 4, 5, 6
 RANKS = 1, 2, 6, 11, 51, 101, 501
 """Where the groups of caption lengths, of numbers of changed things and of target ranks start."""
 JOINT = re.compile(r"\b(?:and|but|also|with)\b|[,;]", re.IGNORECASE)
-LISTED_RUNGS = "text", "image", "sum", "combiner"
 MOST = 200
 """How many rows of the list are drawn at once: thousands would make a browser slow at each key."""
 
@@ -35,7 +34,7 @@ class Asked(NamedTuple):
     rank: int
     group_rank: int | None
     solved: dict[str, bool]
-    """{rung: whether the target is among the first}"""
+    """{combining function: whether the target is among the first}"""
 
 
 def asked(judged: Judged) -> list[Asked]:
@@ -49,7 +48,7 @@ def asked(judged: Judged) -> list[Asked]:
             query.triplet.targets[0],
             int(category.ranks[number]) + 1,
             None if category.group_ranks is None else int(category.group_ranks[number]) + 1,
-            {rung: bool(category.solved[rung][number]) for rung in LISTED_RUNGS if rung in category.solved},
+            {rung.name: bool(category.solved[rung.name][number]) for rung in judged.reported()},
         )
         for name, category in judged.categories.items()
         for number, query in enumerate(category.queries)
@@ -168,14 +167,15 @@ def drawn(judged: Judged, pictures: Pictures, name: str, number: int) -> QueryRo
 
 
 def query_list(judged: Judged) -> dict:
-    """List every query: the `header`, and as JSON takes them the `rows` and which columns of them are `shown`."""
+    """List every query: the `header`, and as JSON takes them the `rows`, and which of their columns are what."""
     queries = asked(judged)
-    rungs = list(queries[0].solved)
+    functions = judged.reported()
     header = ["id", "category", "caption", "reference", "target", "rank", "rank in group"]
-    header += [RUNGS[rung] for rung in rungs]
+    shortcuts = [number for number, function in enumerate(functions, start=len(header)) if function.is_shortcut]
+    header += [function.label for function in functions]
     # What all queries share, or none has, is no column.
     empty = {1} if len(judged.categories) == 1 else set()
     empty |= {6} if queries[0].group_rank is None else set()
     shown = [number for number in range(len(header)) if number not in empty]
-    rows = [[*query[:7], *(int(query.solved[rung]) for rung in rungs)] for query in queries]
-    return {"header": header, "json": {"shown": shown, "most": MOST, "rows": rows}}
+    rows = [[*query[:7], *map(int, query.solved.values())] for query in queries]
+    return {"header": header, "json": {"shown": shown, "shortcuts": shortcuts, "most": MOST, "rows": rows}}

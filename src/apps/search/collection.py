@@ -1,6 +1,7 @@
 """Pictures that can be searched: their features, and which files they are."""
 
 import contextlib
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from src.base.files import file_digest
-from src.retrieval.ranking import Predicted, best_of_piece, lengths_of, normalised_factors
+from src.retrieval.fusion import Fusion, compared, gallery_side
+from src.retrieval.ranking import best_of_piece, lengths_of, normalised_factors
 
 SCORES_AT_ONCE = 2**24
 """Scores held in memory at a time: 64 MB."""
@@ -42,10 +44,13 @@ class Searchable(Protocol):
     def feature(self, name: str) -> Tensor | None:
         """Return a picture's features [1, dim] in fp32, as the encoder gave them; None where there is no such name."""
 
+    def compared_by(self, combining_function: Fusion) -> "Searchable":
+        """Return what answers queries of a combining function; raises InputError where nothing can."""
+
     def answers(
-        self, predicted: Predicted, k: int, left_out: Sequence[LeftOut | None], exponents: tuple[float, float] = (1, 1)
+        self, predicted: Tensor, k: int, left_out: Sequence[LeftOut | None], exponents: Sequence[float] = ()
     ) -> list[list[tuple[str, float]]]:
-        """Return at most `k` names with their scores, best first, for each of predicted features [queries, dim]."""
+        """Return at most `k` names with their scores, best first, for predicted features [factors, queries, dim]."""
 
 
 class Collection:
@@ -61,6 +66,7 @@ class Collection:
         self.digests: list[str] | None = None
         """SHA-256 of each picture's file, where an index knows it."""
         self._row = {name: row for row, name in enumerate(self.names)}
+        self._combining_function: Fusion | None = None
 
     @classmethod
     def of_features(cls, features: Tensor, names: Sequence[str], folder: Path | None = None) -> "Collection":
@@ -91,6 +97,14 @@ class Collection:
         row = self.row(name)
         return None if row is None else self.features([row])
 
+    def compared_by(self, combining_function: Fusion) -> "Collection":
+        """Return the same pictures, compared with queries as a combining function says."""
+        if gallery_side(combining_function) is None:
+            return self
+        other = copy.copy(self)
+        other._combining_function = combining_function
+        return other
+
     def copies(self, path: Path) -> list[int]:
         """Return the rows of pictures with the same bytes as the file at `path`."""
         if self.digests is not None:
@@ -101,9 +115,9 @@ class Collection:
         return [row for row, other in paths.items() if other.is_file() and other.read_bytes() == content]
 
     def answers(
-        self, predicted: Predicted, k: int, left_out: Sequence[LeftOut | None], exponents: tuple[float, float] = (1, 1)
+        self, predicted: Tensor, k: int, left_out: Sequence[LeftOut | None], exponents: Sequence[float] = ()
     ) -> list[list[tuple[str, float]]]:
-        """Return at most `k` names with their scores, best first, for each of predicted features [queries, dim]."""
+        """Return at most `k` names with their scores, best first, for predicted features [factors, queries, dim]."""
         rows, scores = self.nearest(predicted, k, [self._rows_of(picture) for picture in left_out], exponents)
         return [
             [(self.names[row], score) for row, score in zip(*found, strict=True) if score > -torch.inf]
@@ -135,16 +149,16 @@ class Collection:
     @torch.inference_mode()
     def nearest(
         self,
-        predicted: Predicted,
+        predicted: Tensor,
         k: int,
         excluded: Sequence[Sequence[int]] = (),
-        exponents: tuple[float, float] = (1, 1),
+        exponents: Sequence[float] = (),
     ) -> tuple[Tensor, Tensor]:
-        """Return the first `k` rows [queries, k] for predicted features [queries, dim], and their scores, best first.
+        """Return the first `k` rows [queries, k] for predicted features [factors, queries, dim], and their scores.
 
-        A score is a cosine similarity. Of two predicted features each similarity below zero counts as zero, and their
-        powers, by `exponents`, are multiplied. `excluded` are the rows that each query leaves out, whose score is minus
-        infinity. Ties are in the collection's order.
+        A score is a cosine similarity. Of several factors each similarity below zero counts as zero, and their powers,
+        by `exponents` where there are any, are multiplied. `excluded` are the rows that each query leaves out, whose
+        score is minus infinity. The best come first, ties in the collection's order.
         """
         # An index stays on the CPU, whatever card the predicted features come from.
         factors = [factor.to(self.unit.device) for factor in normalised_factors(predicted)]
@@ -154,7 +168,7 @@ class Collection:
         # Whole multiples: products with a row length of, say, 16,777 took half as long again as with 16,384.
         size = ROWS_AT_ONCE * max(1, SCORES_AT_ONCE // (ROWS_AT_ONCE * max(1, queries)))
         for piece in pieces(len(self), size):
-            found = self._scores(factors, exponents, piece)
+            found = self._scores(factors, exponents, piece, predicted.device)
             for query, left_out in enumerate(excluded):
                 inside = [row - piece.start for row in left_out if piece.start <= row < piece.stop]
                 found[query, inside] = -torch.inf
@@ -165,19 +179,33 @@ class Collection:
             rows, scores = rows.gather(1, order), scores.gather(1, order)
         return rows, scores
 
-    def _scores(self, factors: list[Tensor], exponents: tuple[float, float], piece: slice) -> Tensor:
+    def _scores(self, factors: list[Tensor], exponents: Sequence[float], piece: slice, device) -> Tensor:
         """Return scores [queries, rows] of a piece, in fp32 whatever autocast is around it."""
         found = [factors[0].new_empty(len(factors[0]), piece.stop - piece.start) for _ in factors]
         # Features in fp32 are used where they are; others become fp32 a cache's worth at a time.
-        step = piece.stop - piece.start if self.unit.dtype is torch.float32 else ROWS_AT_ONCE
+        as_they_are = self.unit.dtype is torch.float32 and self._combining_function is None
+        step = piece.stop - piece.start if as_they_are else ROWS_AT_ONCE
         for part in pieces(piece.stop - piece.start, step):
-            unit = self.unit[piece.start + part.start : piece.start + part.stop].float()
+            unit = self._unit(slice(piece.start + part.start, piece.start + part.stop), device)
             for factor, scores in zip(factors, found, strict=True):
                 _product(factor, unit, scores[:, part])
         if len(found) == 1:
             return found[0]
-        first, second = (scores.clamp_min_(0).pow_(of) for scores, of in zip(found, exponents, strict=True))
-        return first.mul_(second)
+        powers = [scores.clamp_min_(0) for scores in found]
+        if exponents:
+            powers = [scores.pow_(exponent) for scores, exponent in zip(found, exponents, strict=True)]
+        for scores in powers[1:]:
+            powers[0].mul_(scores)
+        return powers[0]
+
+    def _unit(self, rows: slice, device: torch.device) -> Tensor:
+        """Return what queries are compared with [rows, dim], normalised; a network that makes it is on `device`."""
+        unit = self.unit[rows].float()
+        if self._combining_function is None:
+            return unit
+        features = (unit * self.lengths[rows, None]).to(device)
+        features = compared(self._combining_function, features).float()
+        return (features / lengths_of(features)).to(unit.device)
 
 
 def _product(queries: Tensor, unit: Tensor, out: Tensor) -> None:

@@ -24,7 +24,8 @@ from src.apps.search.index import item_of, require_same
 from src.base.bars import Bar
 from src.base.errors import InputError, in_a_line, shown
 from src.base.files import file_digest
-from src.retrieval.ranking import Predicted, normalised_factors
+from src.retrieval.fusion import Fusion, gallery_side, predict
+from src.retrieval.ranking import normalised_factors
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -45,6 +46,8 @@ UNSAID = (
 """How warnings of qdrant-client begin that tell nobody anything here."""
 _SPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://arxiv.org/abs/2308.11485")
 NOT_INSTALLED = "needs qdrant-client: pip install -r requirements-qdrant.txt"
+
+NOT_ASKED = "cannot be asked of Qdrant, which ranks by one similarity to features as CLIP gives them: use --index"
 
 
 class Uploaded(NamedTuple):
@@ -154,6 +157,16 @@ def _exists(client: "QdrantClient", collection: str) -> bool:
     if not collection or set(collection) & set('/\\<>:"|?*\0') or len(collection) > 255:
         raise InputError(f"{shown(collection)!r}: is no name of a Qdrant collection")
     return client.collection_exists(collection)
+
+
+@torch.inference_mode()
+def require_askable(combining_function: Fusion, name: str, features: Tensor) -> None:
+    """Raise InputError for a combining function, called `name`, that Qdrant cannot rank by.
+
+    `features` [1, dim] are any that it can combine.
+    """
+    if gallery_side(combining_function) is not None or len(predict(combining_function, features, features)) > 1:
+        raise InputError(f"--combining-function {name} {NOT_ASKED}")
 
 
 # ---- uploading ----
@@ -281,19 +294,25 @@ class QdrantCollection:
         point = self._point(name, with_vectors=True)
         return None if point is None else torch.tensor([point.vector[VECTOR]]) * point.payload["length"]
 
+    def compared_by(self, combining_function: Fusion) -> "QdrantCollection":
+        """Return this collection; raises InputError for a function that compares pictures as something else."""
+        if gallery_side(combining_function) is not None:
+            raise InputError(f"a network's picture features {NOT_ASKED}")
+        return self
+
     @torch.inference_mode()
     def answers(
-        self, predicted: Predicted, k: int, left_out: Sequence[LeftOut | None], exponents: tuple[float, float] = (1, 1)
+        self, predicted: Tensor, k: int, left_out: Sequence[LeftOut | None], exponents: Sequence[float] = ()
     ) -> list[list[tuple[str, float]]]:
-        """Return at most `k` names with their scores, best first, for each of predicted features [queries, dim].
+        """Return at most `k` names with their scores, best first, for predicted features [factors, queries, dim].
 
         Pictures of equal scores are in the server's order. Raises InputError for a product of two similarities: a
         server ranks by one of them, and a picture far down in both lists may have the highest product.
         """
         from qdrant_client import models
 
-        if isinstance(predicted, tuple):
-            raise InputError("--combining-function product cannot be asked of Qdrant: search locally, with --index")
+        if len(predicted) > 1:
+            raise InputError(f"a product {NOT_ASKED}")
         (queries,) = normalised_factors(predicted)
         if queries.shape[1] != self.dim:
             raise InputError(f"{self._what}: its features have {self.dim} dimensions, the query's {queries.shape[1]}")

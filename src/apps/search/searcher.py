@@ -17,8 +17,7 @@ from src.base.errors import InputError
 from src.base.folders import pictures_below
 from src.pictures.opening import unusable
 from src.processes import distributed
-from src.retrieval.answers import joined
-from src.retrieval.ranking import Predicted
+from src.retrieval.fusion import gallery_side, predict
 from src.retrieval.retriever import Retriever
 
 WITHOUT = 0.5
@@ -109,11 +108,24 @@ def depends_on(retriever: Retriever) -> dict:
 # ---- questions ----
 
 
+class _Query(NamedTuple):
+    """A question as features."""
+
+    predicted: Tensor
+    """[factors, 1, dim]"""
+    exponents: tuple[float, ...] = ()
+    """Of the factors' similarities, where they weigh differently."""
+    is_combined: bool = False
+    """Whether the combining function made it, or it is a picture or a caption as it is."""
+
+
 class Searcher:
     """Answers questions about a collection with a retriever of the same CLIP."""
 
     def __init__(self, retriever: Retriever, collection: Searchable):
         self.retriever, self.collection = retriever, collection
+        self._combining_function = retriever.combining_function
+        self._compared = collection.compared_by(self._combining_function)
 
     def ask(self, question: Question, k: int = 10, min_score: float | None = None) -> list[Found]:
         """Return at most `k` answers, best first, none below `min_score`."""
@@ -132,13 +144,14 @@ class Searcher:
             None if question.include_reference else self._left_out(question.reference) for question in questions
         ]
         parts = zip(questions, images, texts, withouts, strict=True)
-        predicted = [self._predicted(*part) for part in parts]
+        queries = [self._query(*part) for part in parts]
         answers = [[]] * len(questions)
         # Questions of one kind are scored together, which reads the features once for all.
-        for numbers in _alike([(isinstance(features, tuple), exponents) for features, exponents in predicted]):
-            together = joined([predicted[number][0] for number in numbers])
-            left_out = [excluded[number] for number in numbers]
-            found = self.collection.answers(together, k, left_out, predicted[numbers[0]][1])
+        for numbers in _alike([(query.is_combined, len(query.predicted), query.exponents) for query in queries]):
+            first = queries[numbers[0]]
+            gallery = self._compared if first.is_combined else self.collection
+            together = torch.cat([queries[number].predicted for number in numbers], dim=1).float()
+            found = gallery.answers(together, k, [excluded[number] for number in numbers], first.exponents)
             for number, scored in zip(numbers, found, strict=True):
                 answers[number] = self._found(scored, min_score)
         return answers
@@ -155,23 +168,29 @@ class Searcher:
             if min_score is None or score >= min_score
         ]
 
-    def _predicted(self, question, image, text, without) -> tuple[Predicted, tuple[float, float]]:
-        """Return predicted features [1, dim], two of them for a product, and the exponents of their similarities."""
-        weight, exponents = question.caption_weight, (1.0, 1.0)
+    def _query(self, question, image, text, without) -> "_Query":
+        """Return what is compared for a question with features [1, dim] of its parts; None is a part it lacks."""
         if image is None or text is None:
-            predicted = F.normalize(text if image is None else image, dim=-1)
+            query = _Query(F.normalize(text if image is None else image, dim=-1)[None])
         else:
-            predicted = self.retriever.combining_function(image, text)
-            if isinstance(predicted, tuple):
-                exponents = 2 * (1 - weight), 2 * weight
-            else:
-                predicted = _weighted(predicted.float(), image, text, weight)
+            query = self._combined(question, image, text)
         if without is None:
-            return predicted, exponents
+            return query
         away = WITHOUT * F.normalize(without, dim=-1)
-        if isinstance(predicted, tuple):
-            return tuple(F.normalize(factor, dim=-1) - away for factor in predicted), exponents
-        return F.normalize(predicted, dim=-1) - away, exponents
+        return query._replace(predicted=F.normalize(query.predicted, dim=-1) - away)
+
+    def _combined(self, question, image, text) -> "_Query":
+        weight = question.caption_weight
+        predicted = predict(self._combining_function, image, text)
+        if gallery_side(self._combining_function) is not None and (weight != 0.5 or question.without):
+            raise InputError("--caption-weight, --without: not for a network that compares pictures as it learned to")
+        if len(predicted) == 1:
+            return _Query(_weighted(predicted.float(), image, text, weight), is_combined=True)
+        if len(predicted) == 2:  # what the picture finds, what the caption finds
+            return _Query(predicted, (2 * (1 - weight), 2 * weight), is_combined=True)
+        if weight != 0.5:
+            raise InputError(f"--caption-weight {weight}: not for a product of {len(predicted)} similarities")
+        return _Query(predicted, is_combined=True)
 
     def _image_features(self, references) -> list[Tensor | None]:
         names = {reference: self._name(reference) for reference in references if reference is not None}

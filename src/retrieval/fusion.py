@@ -1,0 +1,32 @@
+"""What a combining function makes of features: those it predicts, and those that it compares them with."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+Fusion = Callable[[Tensor, Tensor], Tensor]
+"""(image features, text features), both [queries, dim] → predicted features [queries, dim], or [factors, queries, dim]
+whose similarities are multiplied."""
+
+
+def predict(function: Fusion, image_features: Tensor, text_features: Tensor) -> Tensor:
+    """Return predicted features [factors, queries, dim] of what goes together, both [queries, dim]."""
+    predicted = function(image_features, text_features)
+    return predicted if predicted.ndim == 3 else predicted[None]
+
+
+def gallery_side(function: Fusion) -> Callable[[Tensor], Tensor] | None:
+    """Return what `function` compares pictures as, features [pictures, dim] → features; None where it says nothing.
+
+    A function says it with an attribute `compared_features`, a network's method with another method of that name.
+    """
+    return getattr(getattr(function, "__self__", function), "compared_features", None)
+
+
+def compared(function: Fusion, gallery_features: Tensor) -> Tensor:
+    """Return what pictures with `gallery_features` [pictures, dim] are compared as: these, where nothing else is said.
+
+    The one place that asks for it.
+    """
+    side = gallery_side(function)
+    return gallery_features if side is None else side(gallery_features)
