@@ -27,7 +27,6 @@ if __name__ == "__main__":
     parse_judging(make_parser(), FUNCTIONS)  # --help and a wrong flag are answered here, before torch is imported
 
 from src.evaluation.circo_submission import check
-from src.evaluation.judged import sizes
 from src.processes.distributed import command, is_first
 from src.tasks.registry import TASKS
 from submitting import answered, submit
@@ -41,7 +40,7 @@ def main(argv=None):
 
     def write(retriever, split, name):
         split = retriever.usable(split)
-        print(f"{task.name} {split.name}, {sizes(protocol, {'': (len(split.triplets), len(split.pictures))})}")
+        print(f"{task.name} {split.name}, {protocol.described({'': (len(split.triplets), len(split.pictures))})}")
         answers = answered(task, protocol, retriever, split)
         # COCO's ids are numbers, as the server takes them.
         ids = [int(name) for name in answers.gallery.names]

@@ -49,9 +49,9 @@ from src.processes.distributed import command
 from src.retrieval.retriever import load_retriever
 from src.training.batches import Batch, TripletImages, TripletRows
 from src.training.gradient_caching import OneEncoder
+from src.training.loop import prepare, read_training_data, train_stage
 from src.training.losses import Bank
 from src.training.run import FINE_TUNING
-from training import prepare, read_training_data, train_stage
 from utils import caption_tokens, device, element_wise_sum, say_device
 
 

@@ -62,9 +62,9 @@ from src.retrieval.retriever import load_retriever
 from src.tasks.task import Task
 from src.training.batches import Batch, TripletRows
 from src.training.gradient_caching import OneEncoder
+from src.training.loop import prepare, read_training_data, train_stage
 from src.training.losses import Bank
 from src.training.run import COMBINER_TRAINING
-from training import prepare, read_training_data, train_stage
 from utils import Encoder, autocast, caption_tokens, device, say_device
 
 

@@ -41,7 +41,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from combiner import find, load_network
+from combiner import COMBINING_FUNCTIONS, find, line_of, load_network
 from src.apps.pages.curves import curves
 from src.apps.pages.kit import write_page
 from src.apps.report import queries
@@ -49,6 +49,8 @@ from src.base.errors import InputError, one_line_errors
 from src.base.files import read_json, require_writable_files
 from src.command.text import text_table
 from src.evaluation.judged import Judged
+from src.evaluation.judging import judge
+from src.evaluation.validation import Validation
 from src.models.facts import holds_its_clip
 from src.pictures.data import read_data
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
@@ -59,7 +61,6 @@ from src.tasks.task import Task
 from src.tasks.triplets import Split
 from src.training.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
 from utils import model_label, say_device
-from validate import Validation
 
 
 class FinishedRun(NamedTuple):
@@ -237,10 +238,12 @@ def main(argv=None):
     data = read_data(task, args.data_path or Path(options["data_path"]), "val", skip_missing=args.skip_missing)
     before, after = validations(last, task, data["val"], choose)
     say_device("auto")
-    judged = after.judge(after.protocol)
+    judged = judge(after, after.protocol, COMBINING_FUNCTIONS, line_of(after.retriever.combining_function).name)
     warning = not_comparable(runs, after.retriever.skipping)
 
-    header, rows = ladder_cells(climb(before.judge(before.protocol), judged), task.headline)
+    header, rows = ladder_cells(
+        climb(judge(before, before.protocol, COMBINING_FUNCTIONS, "sum"), judged), task.headline
+    )
     print(text_table(header, rows))
     if warning:
         print(warning)

@@ -31,32 +31,28 @@ def make_parser() -> Parser:
 if __name__ == "__main__":
     parse_judging(make_parser(), FUNCTIONS)  # --help and a wrong flag are answered here, before torch is imported
 
-import hashlib
 import sys
-
-import numpy as np
-from torch import Tensor
 
 from combiner import COMBINING_FUNCTIONS, line_of, load_combined
 from src.base.files import require_writable, require_writable_files, write_json
 from src.command.comet import start_experiment
-from src.evaluation import judged as judging
+from src.evaluation import judged as results
 from src.evaluation.intervals import CONFIDENCE, DRAWS, SEED
-from src.evaluation.judged import Judged, JudgedCategory
+from src.evaluation.judged import Judged
+from src.evaluation.judging import judge
 from src.evaluation.per_query import write_per_query
 from src.evaluation.trec import write_trec
+from src.evaluation.validation import Validation
 from src.models.facts import told_by_checkpoints
 from src.models.weights import weights_digest
 from src.pictures.data import read_data
 from src.processes.distributed import command, is_first
-from src.retrieval.answers import Answers, Gallery, answer, predict_queries, with_graded
-from src.retrieval.fusion import Fusion
-from src.retrieval.metrics import chance, in_percent, of_each_query
+from src.retrieval.answers import Gallery, answer, predict_queries
+from src.retrieval.metrics import in_percent
 from src.retrieval.retriever import Retriever
 from src.tasks.protocol import Protocol
 from src.tasks.registry import TASKS, find_task
-from src.tasks.task import Task
-from src.tasks.triplets import Query, Split, Triplet
+from src.tasks.triplets import Triplet
 from utils import autocast, extract_caption_features, say_device
 
 # ---- for other code ----
@@ -114,144 +110,6 @@ def _recalls(task, triplets, gallery, clip_model, combining_function, caption_fe
     return tuple(in_percent(answer(triplets, compared, predicted, protocol), protocol).values())
 
 
-# ---- our own validation ----
-
-BEST = 50
-"""How many answers of each query are named at least."""
-
-
-class Validation:
-    """The validation split of a data set, ready to judge a retriever on."""
-
-    def __init__(self, task: Task, splits: dict[str, Split], retriever: Retriever):
-        """Take the validation split {category: Split} as it was read."""
-        self.task, self.retriever = task, retriever
-        self.protocol = task.protocol()
-        self.splits = {category: retriever.usable(split) for category, split in splits.items()}
-        self.pictures = {category: retriever.pictures(split.pictures) for category, split in self.splits.items()}
-        self._known = {}
-
-    def recalls(self, combining_function: Fusion | None = None) -> dict[str, dict[str, float]]:
-        """Return {category: {metric: percent}}; `combining_function` None is the retriever's."""
-        function = combining_function or self.retriever.combining_function
-        return {category: self._recalls(category, function) for category in self.splits}
-
-    def metrics(self, combining_function=None) -> dict[str, float]:
-        """Return the columns of validation_metrics.csv: {metric: percent}."""
-        return self.task.columns(self.recalls(combining_function))
-
-    def chance(self, protocol: Protocol) -> dict[str, float]:
-        """Return the metrics that ranking at random is worth."""
-        of_categories = {}
-        for category, split in self.splits.items():
-            gallery = self._gallery(category).ranked_by(protocol, split.triplets)
-            of_categories[category] = chance(split.triplets, len(gallery.names), protocol)
-        return self.task.columns(of_categories)
-
-    def described(self) -> str:
-        """Return how `recalls` counts, among how many pictures, in a line."""
-        counts = {
-            category: (len(self._queries(category, self.protocol)), len(self.pictures[category].names))
-            for category in self.splits
-        }
-        name = next(iter(self.splits.values())).name
-        return f"{self.task.name} {name}, {judging.sizes(self.protocol, counts)}"
-
-    def judge(self, protocol: Protocol) -> Judged:
-        """Judge the retriever and its baselines, all functions that need no training, under one protocol.
-
-        Raises InputError for a retriever whose combining function has no name.
-        """
-        rung = line_of(self.retriever.combining_function).name
-        rungs = {line.name: line.function for line in COMBINING_FUNCTIONS if not line.is_network}
-        rungs[rung] = self.retriever.combining_function
-        categories = {category: self._judged(category, protocol, rungs, rung) for category in self.splits}
-        name = next(iter(self.splits.values())).name
-        return Judged(self.task, name, protocol, rung, categories, self.chance(protocol), COMBINING_FUNCTIONS)
-
-    def _recalls(self, category, function) -> dict[str, float]:
-        triplets = [query.triplet for query in self._queries(category, self.protocol)]
-        predicted = self._predicted(category, self.protocol, function)
-        answers = answer(triplets, self._gallery(category).compared_by(function), predicted, self.protocol)
-        return in_percent(with_graded(answers, predicted, self.protocol), self.protocol)
-
-    def _judged(self, category, protocol, rungs, judged) -> JudgedCategory:
-        queries = self._queries(category, protocol)
-        scores, solved = {}, {}
-        for rung, function in rungs.items():
-            answered = self._answered(category, protocol, rung, function, BEST if rung == judged else 0)
-            scores[rung] = {name: of.cpu().numpy() for name, of in of_each_query(answered, protocol).items()}
-            solved[rung] = (answered.ranks < protocol.at[0]).cpu().numpy()
-            if rung == judged:
-                answers = answered
-        names = answers.gallery.names
-        return JudgedCategory(
-            queries,
-            gallery=names,
-            ranked=answers.ranked,
-            recalls=in_percent(answers, protocol),
-            scores=scores,
-            ranks=answers.ranks.cpu().numpy(),
-            group_ranks=None if answers.group_ranks is None else answers.group_ranks.cpu().numpy(),
-            solved=solved,
-            best=_named(answers.best, names),
-            similarities=answers.similarities.cpu().numpy(),
-            group_best=None if answers.group_best is None else _named(answers.group_best, names),
-            features=hashlib.sha256(np.ascontiguousarray(answers.gallery.features.cpu().numpy()).data).hexdigest(),
-        )
-
-    def _answered(self, category, protocol, rung, function, best) -> Answers:
-        """Return the answers of a rung; protocols that only score otherwise share them."""
-        triplets = [query.triplet for query in self._queries(category, protocol)]
-        predicted = self._once(
-            ("predicted", category, protocol.captions, rung), lambda: self._predicted(category, protocol, function)
-        )
-        answers = self._once(
-            ("answers", category, protocol._replace(name="", soft=False), rung),
-            lambda: answer(triplets, self._gallery(category).compared_by(function), predicted, protocol, best),
-        )
-        return with_graded(answers, predicted, protocol)
-
-    def _predicted(self, category, protocol, function) -> Tensor:
-        """Return predicted features [factors, queries, dim]."""
-        queries, gallery = self._queries(category, protocol), self._gallery(category)
-        return predict_queries(gallery, queries, self._caption_features(category, protocol), function)
-
-    def _queries(self, category, protocol) -> list[Query]:
-        captions = protocol.captions
-        return self._once(
-            ("queries", category, captions), lambda: self.task.queries(self.splits[category].triplets, captions)
-        )
-
-    def _gallery(self, category):
-        return self._once_if_frozen("image", category, lambda: self.retriever.gallery(self.pictures[category]))
-
-    def _caption_features(self, category, protocol):
-        # Protocols may ask in the same words, which are encoded once.
-        def encode():
-            texts = [text for query in self._queries(category, protocol) for text in query.texts]
-            return self.retriever.encoder.captions(texts)
-
-        return self._once_if_frozen("text", (category, protocol.captions), encode)
-
-    def _once_if_frozen(self, encoder, what, encode):
-        """Return what `encode()` gives, and keep it where that encoder does not learn."""
-        # In stage 1 the features of a learning encoder are others in every validation.
-        frozen = encoder in self.retriever.encoder.frozen
-        return self._once((encoder, what), encode) if frozen else encode()
-
-    def _once(self, what, make):
-        """Return what `make()` gave the first time that `what` was asked for."""
-        if what not in self._known:
-            self._known[what] = make()
-        return self._known[what]
-
-
-def _named(rows: Tensor, names: list[str]) -> list[list[str]]:
-    # A group smaller than others ends in -1.
-    return [[names[row] for row in of_query if row >= 0] for of_query in rows.tolist()]
-
-
 # ---- the command ----
 
 
@@ -274,7 +132,7 @@ def describe(args, all_judged: list[Judged], retriever: Retriever) -> dict:
         "model": {name: None if getattr(args, name) is None else str(getattr(args, name)) for name in facts},
         "weights_sha256": fingerprint(retriever),
         "intervals": {"confidence": CONFIDENCE, "draws": DRAWS, "seed": SEED, "drawn": args.cluster or "query"},
-        "protocols": [judging.plain(judged, args.cluster) for judged in all_judged],
+        "protocols": [results.plain(judged, args.cluster) for judged in all_judged],
         **retriever.skipping.remarks,
     }
 
@@ -319,13 +177,14 @@ def main(argv=None):
     in_full = args.given & {"protocol", "gallery", "reference", "captions", "cluster"}
     with autocast(args.precision):
         if in_full or files:
-            all_judged = [validation.judge(protocol) for protocol in protocols]
+            name = line_of(retriever.combining_function).name
+            all_judged = [judge(validation, protocol, COMBINING_FUNCTIONS, name) for protocol in protocols]
         # A judged protocol has the recalls already; without files nothing but these is needed.
         published = {} if in_full else task.printed(all_judged[0].recalls() if files else validation.recalls())
     mark = retriever.skipping.mark
     if in_full:
         for judged in all_judged:
-            print(*judging.text_of(judged, args.cluster), *([mark.strip()] if mark else []), "", sep="\n")
+            print(*results.text_of(judged, args.cluster), *([mark.strip()] if mark else []), "", sep="\n")
     if published and task.names_protocol:
         print(validation.described())
     for name, recall in published.items():

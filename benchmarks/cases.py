@@ -28,8 +28,8 @@ from src.pictures.transforms import make_transform
 from src.retrieval.ranking import rank_targets
 from src.tasks.registry import TASKS
 from src.training.batches import Batch, TripletLoader, TripletRows
+from src.training.loop import Training
 from src.training.losses import contrastive_loss
-from training import Training
 from utils import Encoder, autocast, device, extract_caption_features, extract_index_features
 from validate import compute_cirr_val_metrics
 

@@ -7,22 +7,22 @@ import torch
 import torch.nn.functional as F
 
 import benchmarks.__main__ as benchmark
-import data_utils
 from benchmarks import plain
 from clip_fine_tune import FineTuning
 from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip
 from src.models.openai_clip import small_clip as random_clip
+from src.pictures import pictures
 from src.pictures.normalisation import OPENAI_NORMALISATION, normalised
 from src.pictures.transforms import make_transform
 from src.retrieval import ranking
 from src.retrieval.ranking import best_rows, rank_targets, rank_targets_among
 from src.tasks.registry import TASKS
 from src.training.batches import TripletImages
+from src.training.loop import Training
 from tests.gradients import plan_of
 from tests.processes import python
 from tests.splits import published_dataset
-from training import Training
 from utils import autocast, extract_caption_features
 from validate import compute_cirr_val_metrics
 
@@ -94,8 +94,8 @@ def test_a_batch_opens_each_of_its_pictures_once(dataset, world, monkeypatch):
     task, preprocess = TASKS[dataset], make_transform("targetpad", 1.25, 64)
     triplets = TripletImages(list(task.read_all(world, "train").values()), preprocess)
     opened = []
-    original = data_utils.opened
-    monkeypatch.setattr(data_utils, "opened", lambda *arguments: opened.append(arguments[0]) or original(*arguments))
+    original = pictures.opened
+    monkeypatch.setattr(pictures, "opened", lambda *arguments: opened.append(arguments[0]) or original(*arguments))
     chosen = list(range(20))
     random.Random(0).shuffle(chosen)
     references, targets, captions, pixels, _ = triplets[chosen]

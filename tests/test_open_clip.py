@@ -26,11 +26,11 @@ from src.pictures.transforms import make_transform
 from src.retrieval.retriever import load_retriever
 from src.tasks.registry import TASKS
 from src.training.batches import TripletImages
+from src.training.loop import Training
 from tests.commands import COMBINER, status_of
 from tests.forks import only_run
 from tests.gradients import plan_of
 from tests.open_clips import CONFIGS, HALF, PLAIN, load_open_clip, write_open_clip
-from training import Training
 from utils import caption_tokens, extract_caption_features, load_clip, model_label, save_model
 
 open_clip = pytest.importorskip("open_clip")

@@ -9,10 +9,10 @@ import cirr_test_submission
 import clip_fine_tune
 import combiner_train
 import search
-import training
 import validate
 from combiner import Combiner
 from src.models.weights import read_content
+from src.training import loop as training
 from tests.commands import COMBINER, toy_options
 from tests.forks import only_run
 from tests.pretended_card import CARD, PretendedCard

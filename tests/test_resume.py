@@ -13,7 +13,7 @@ import torch
 
 import clip_fine_tune
 import combiner_train
-import data_utils
+from src.pictures import pictures
 from src.training.state import STATE_FILE
 from tests.commands import status_of, toy_options
 from tests.forks import finished_runs, only_run
@@ -237,7 +237,7 @@ def test_a_disk_without_room_is_refused_before_training(world, refused, tmp_path
 
 
 def test_a_dead_worker_is_named(world, refused, tmp_path, monkeypatch):
-    monkeypatch.setattr(data_utils, "opened", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(pictures, "opened", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     arguments = flags_of("clip_fine_tune", "CIRR", world, tmp_path, "--num-workers", "1")
     line = refused("clip_fine_tune", *arguments)
     assert "DataLoader worker (pid" in line

@@ -14,9 +14,9 @@ from src.retrieval.answers import Gallery, answer
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
 from src.training.batches import TripletImages, TripletLoader
+from src.training.loop import Training
 from tests.gradients import plan_of
 from tests.pretended_card import PretendedCard
-from training import Training
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 import clip_fine_tune
 from src.base import files
 from src.base.errors import InputError
+from src.evaluation.validation import Validation
 from src.pictures.cache import ImageCache
 from src.pictures.transforms import make_transform
 from src.processes import workers
@@ -24,7 +25,6 @@ from src.training.batches import TripletImages
 from tests.commands import toy_options
 from tests.forks import only_run
 from tests.processes import PATIENCE, assert_one_line, descendants_of, last_line, python, wait_for_end, wait_for_workers
-from validate import Validation
 
 SHORT = ["--dataset", "CIRR", "--batch-size", "16", "--num-epochs", "1", "--learning-rate", "1e-3"]
 

@@ -23,8 +23,7 @@ from src.base.parser import (
 from src.command.combining import PUBLISHED_NETWORK
 from src.command.comet import CometOptions
 from src.pictures.padding import TRANSFORMS
-from src.tasks.own import OwnTriplets
-from src.tasks.protocol import Protocol
+from src.tasks.protocol import OWN, Protocol
 from src.tasks.registry import TASKS, folders
 from src.tasks.task import Task
 
@@ -141,8 +140,7 @@ def parse_judging(parser: Parser, functions: dict[str, bool], argv: list[str] | 
 def add_protocol_options(parser: Parser) -> None:
     """Add how recalls are counted, and the files that keep more than recalls."""
     group = parser.add_argument_group("protocol")
-    tasks = *TASKS.values(), OwnTriplets("")
-    names = dict.fromkeys(protocol.name for task in tasks for protocol in task.protocols)
+    names = dict.fromkeys([protocol.name for task in TASKS.values() for protocol in task.protocols] + [OWN])
     help_text = f"ways of counting to print in full, or all: {', '.join(names)} (default: as published)"
     group.add_argument("--protocol", nargs="+", type=any_case(*names, "all"), metavar="NAME", help=help_text)
     of_protocol = "(default: the protocol's)"

@@ -123,7 +123,7 @@ class Judged(NamedTuple):
     def described(self) -> str:
         """Return data set, split, protocol, queries and galleries in a line."""
         counts = {name: (len(category.queries), len(category.gallery)) for name, category in self.categories.items()}
-        return f"{self.task.name} {self.split}, {sizes(self.protocol, counts)}"
+        return f"{self.task.name} {self.split}, {self.protocol.described(counts)}"
 
     def digest(self) -> str:
         """Return the SHA-256 of all that makes a score comparable: protocol, galleries and queries."""
@@ -149,16 +149,6 @@ def _percent(scores: np.ndarray) -> float:
     """Return the mean in percent of those of `scores` that are no NaN; NaN where all are."""
     counted = scores[~np.isnan(scores)]
     return 100 * float(counted.mean()) if len(counted) else math.nan
-
-
-def sizes(protocol: Protocol, counts: dict[str, tuple[int, int]]) -> str:
-    """Return protocol, queries and galleries in a line, from {category: (queries, pictures)}."""
-    each = [
-        f"{name + ' ' if len(counts) > 1 else ''}{queries:,} over {pictures:,}"
-        for name, (queries, pictures) in counts.items()
-    ]
-    rules = f"{protocol.gallery} gallery, reference {'dropped' if protocol.reference == 'drop' else 'kept'}"
-    return f"protocol {protocol.name}: {rules}, captions {protocol.captions}; queries over pictures: {', '.join(each)}"
 
 
 def text_of(judged: Judged, cluster: str | None) -> Iterator[str]:

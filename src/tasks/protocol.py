@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+OWN = "own"
+"""The name of the protocol of own triplets."""
+
 
 class Protocol(NamedTuple):
     """One way of counting, most of them published."""
@@ -33,3 +36,12 @@ class Protocol(NamedTuple):
         same = next((preset for preset in presets if preset._replace(name=changed.name) == changed), None)
         spelled = "-".join([*(["soft"] if self.soft else []), changed.gallery, changed.reference, changed.captions])
         return changed._replace(name=spelled) if same is None else same
+
+    def described(self, counts: dict[str, tuple[int, int]]) -> str:
+        """Return protocol, queries and galleries in a line, from {category: (queries, pictures)}."""
+        each = [
+            f"{name + ' ' if len(counts) > 1 else ''}{queries:,} over {pictures:,}"
+            for name, (queries, pictures) in counts.items()
+        ]
+        rules = f"{self.gallery} gallery, reference {'dropped' if self.reference == 'drop' else 'kept'}"
+        return f"protocol {self.name}: {rules}, captions {self.captions}; queries over pictures: {', '.join(each)}"

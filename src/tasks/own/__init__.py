@@ -15,7 +15,7 @@ from src.tasks.annotations import is_name, refuse, require_any, stays_inside
 from src.tasks.captions import drawn_texts
 from src.tasks.fashioniq import FashionIQ
 from src.tasks.own.rows import SUFFIXES, Row, read_rows
-from src.tasks.protocol import Protocol
+from src.tasks.protocol import OWN, Protocol
 from src.tasks.task import Task
 from src.tasks.triplets import Split, Triplet
 
@@ -57,9 +57,7 @@ class OwnTriplets(Task):
         self.path = path
         self.categories = tuple(categories)
         of_group, of_all = ((1, 2, 3) if has_groups else ()), (MAP_AT if has_several else ())
-        self.protocols = (
-            Protocol("own", "drop", "full", AT, "joined", of_group, map_at=of_all, any_target=has_several),
-        )
+        self.protocols = (Protocol(OWN, "drop", "full", AT, "joined", of_group, map_at=of_all, any_target=has_several),)
         metrics = [*(f"group_recall_at{k}" for k in of_group), *(f"map_at{k}" for k in of_all)]
         metrics += [f"recall_at{k}" for k in AT]
         many = len(categories) > 1

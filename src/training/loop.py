@@ -15,6 +15,7 @@ from src.base.errors import InputError, fault_of_machine, in_a_line, is_out_of_m
 from src.base.files import owning, require_writable
 from src.base.memory import free_cached
 from src.command.training_flags import RunOptions, TrainingPlan
+from src.evaluation.validation import Validation
 from src.models.facts import training_facts
 from src.models.registry import model_label
 from src.models.weights import checkpoint_content
@@ -24,7 +25,6 @@ from src.processes import distributed
 from src.processes.signals import Stopping
 from src.retrieval.precision import autocast, autocast_dtype, resolved
 from src.retrieval.retriever import Retriever
-from src.tasks.own import read_extra
 from src.tasks.registry import find_task
 from src.tasks.task import Task
 from src.tasks.triplets import Split
@@ -33,7 +33,6 @@ from src.training.losses import contrastive_loss
 from src.training.progress import mean_train_loss, set_train_bar_description, update_train_running_results
 from src.training.run import new_run_folder, open_run
 from src.training.state import STATE_FILE, Keeper, TrainingState, read_state, require_same_run
-from validate import Validation
 
 
 class TrainingData(NamedTuple):
@@ -54,7 +53,11 @@ def read_training_data(options: RunOptions) -> TrainingData:
     """
     task = find_task(options.dataset)
     data = read_data(task, options.data_path, "train", "val", skip_missing=options.skip_missing)
-    extra = read_extra(options.extra_triplets)
+    extra = {}
+    if options.extra_triplets:
+        from src.tasks.own import read_extra  # late: most runs train on a data set with a name
+
+        extra = read_extra(options.extra_triplets)
     if not options.skip_missing:
         require_present(path for split in extra.values() for path in split.pictures.values())
     train = data["train"] | extra

@@ -1,0 +1,93 @@
+"""The recalls of a retriever on a validation split."""
+
+from collections.abc import Callable, Hashable
+
+from torch import Tensor
+
+from src.retrieval.answers import Gallery, answer, predict_queries, with_graded
+from src.retrieval.fusion import Fusion
+from src.retrieval.metrics import chance, in_percent
+from src.retrieval.retriever import Retriever
+from src.tasks.protocol import Protocol
+from src.tasks.task import Task
+from src.tasks.triplets import Query, Split
+
+
+class Validation:
+    """The validation split of a data set, ready to judge a retriever on."""
+
+    def __init__(self, task: Task, splits: dict[str, Split], retriever: Retriever):
+        """Take the validation split {category: Split} as it was read."""
+        self.task, self.retriever = task, retriever
+        self.protocol = task.protocol()
+        self.splits = {category: retriever.usable(split) for category, split in splits.items()}
+        self.pictures = {category: retriever.pictures(split.pictures) for category, split in self.splits.items()}
+        self._known = {}
+
+    def recalls(self, combining_function: Fusion | None = None) -> dict[str, dict[str, float]]:
+        """Return {category: {metric: percent}}; `combining_function` None is the retriever's."""
+        function = combining_function or self.retriever.combining_function
+        return {category: self._recalls(category, function) for category in self.splits}
+
+    def metrics(self, combining_function: Fusion | None = None) -> dict[str, float]:
+        """Return the columns of validation_metrics.csv: {metric: percent}."""
+        return self.task.columns(self.recalls(combining_function))
+
+    def chance(self, protocol: Protocol) -> dict[str, float]:
+        """Return the metrics that ranking at random is worth."""
+        of_categories = {}
+        for category, split in self.splits.items():
+            gallery = self.gallery(category).ranked_by(protocol, split.triplets)
+            of_categories[category] = chance(split.triplets, len(gallery.names), protocol)
+        return self.task.columns(of_categories)
+
+    def described(self) -> str:
+        """Return how `recalls` counts, among how many pictures, in a line."""
+        counts = {
+            category: (len(self.queries(category, self.protocol)), len(self.pictures[category].names))
+            for category in self.splits
+        }
+        name = next(iter(self.splits.values())).name
+        return f"{self.task.name} {name}, {self.protocol.described(counts)}"
+
+    def _recalls(self, category, function) -> dict[str, float]:
+        triplets = [query.triplet for query in self.queries(category, self.protocol)]
+        predicted = self.predicted(category, self.protocol, function)
+        answers = answer(triplets, self.gallery(category).compared_by(function), predicted, self.protocol)
+        return in_percent(with_graded(answers, predicted, self.protocol), self.protocol)
+
+    def predicted(self, category: str, protocol: Protocol, function: Fusion) -> Tensor:
+        """Predict features [factors, queries, dim] with a combining function."""
+        queries, gallery = self.queries(category, protocol), self.gallery(category)
+        return predict_queries(gallery, queries, self._caption_features(category, protocol), function)
+
+    def queries(self, category: str, protocol: Protocol) -> list[Query]:
+        """Return what the protocol asks, made once."""
+        captions = protocol.captions
+        return self.once(
+            ("queries", category, captions), lambda: self.task.queries(self.splits[category].triplets, captions)
+        )
+
+    def gallery(self, category: str) -> Gallery:
+        """Return the features of a category's pictures, encoded once where the picture encoder is frozen."""
+        return self._once_if_frozen("image", category, lambda: self.retriever.gallery(self.pictures[category]))
+
+    def _caption_features(self, category, protocol):
+        # Protocols may ask in the same words, which are encoded once.
+        def encode():
+            texts = [text for query in self.queries(category, protocol) for text in query.texts]
+            return self.retriever.encoder.captions(texts)
+
+        return self._once_if_frozen("text", (category, protocol.captions), encode)
+
+    def _once_if_frozen(self, encoder, what, encode):
+        """Return what `encode()` gives, and keep it where that encoder does not learn."""
+        # In stage 1 the features of a learning encoder are others in every validation.
+        frozen = encoder in self.retriever.encoder.frozen
+        return self.once((encoder, what), encode) if frozen else encode()
+
+    def once(self, what: Hashable, make: Callable):
+        """Return what `make()` gave the first time that `what` was asked for."""
+        if what not in self._known:
+            self._known[what] = make()
+        return self._known[what]
