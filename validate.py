@@ -12,7 +12,10 @@ from src.command.flags import (
     chosen_protocols,
     combining_options,
     comet_options,
+    data_files,
+    output_files,
     parse_judging,
+    require_outputs,
     retriever_options,
 )
 
@@ -38,13 +41,13 @@ from torch import Tensor, nn
 from combiner import image_only, load_combined, product, text_only
 from retriever import Retriever
 from src.base.distributed import command, is_first
-from src.base.files import require_writable, require_writable_files, write_json
+from src.base.files import require_writable, write_json
 from src.command.comet import start_experiment
 from src.evaluation import judged as judging
 from src.evaluation.intervals import CONFIDENCE, DRAWS, SEED
 from src.evaluation.judged import Judged, JudgedCategory
 from src.evaluation.per_query import write_per_query
-from src.evaluation.trec import write_trec
+from src.evaluation.trec import trec_files, write_trec
 from src.models.facts import told_by_checkpoints
 from src.models.weights import weights_digest
 from src.retrieval.answers import Answers, Gallery, answer, predict_queries, with_graded
@@ -302,9 +305,13 @@ def main(argv=None):
     protocols = chosen_protocols(args, task)
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
     data = read_data(task, args.data_path, "val", skip_missing=args.skip_missing)
-    files = [path for path in (args.per_query, args.trec_run, args.json) if path is not None]
+    files = output_files(args, "per_query", "json", "trec_run")
+    if args.trec_run is not None:
+        files["--trec-run"] = [
+            path for protocol in protocols for path in trec_files(args.trec_run, protocol, protocols)
+        ]
     require_writable(args.output_path)
-    require_writable_files(*files)
+    require_outputs(args, files, data_files(task, args.data_path, data["val"].values()))
     retriever = load_combined(retriever_options(args), combining_options(args))
     say_device(args.precision)
     validation = Validation(task, data["val"], retriever)

@@ -19,6 +19,10 @@ ONLY_CATEGORY = "all"
 PICTURE_COLUMNS = ("reference", "target", "group")
 AT = (1, 5, 10, 50)
 MAP_AT = (5, 10, 25, 50)
+SPLITS = ("train", "val", "test")
+_ANY_SPLIT = "|".join(SPLITS)
+KNOWN_NAMES = re.compile(rf"triplets\.({_ANY_SPLIT})\.(csv|tsv|jsonl)|gallery\.({_ANY_SPLIT})(\..+)?\.txt")
+"""Names of the files that are read of a folder, beside its pictures."""
 
 
 def _for_one_too(ask):
@@ -30,7 +34,7 @@ class OwnTriplets(Task):
     """Somebody's own triplets. A second caption is treated as FashionIQ's, a group as CIRR's."""
 
     annotations = ""
-    splits = ("train", "val", "test")
+    splits = SPLITS
     captions = FashionIQ.captions | {
         how: _for_one_too(FashionIQ.captions[how]) for how in ("joined", "both-avg", "both-two")
     }
@@ -94,6 +98,10 @@ class OwnTriplets(Task):
         root = self.root(data_path)
         names = [root / f"gallery.{split}.{category}.txt", root / f"gallery.{split}.txt"]
         return self._path(root, split), next((path for path in names if path.is_file()), names[-1])
+
+    def tables(self, data_path: Path) -> list[Path]:
+        # Each split may have categories that the others lack, so by their names.
+        return [path for path in self.root(data_path).iterdir() if KNOWN_NAMES.fullmatch(path.name) and path.is_file()]
 
     def categories_in(self, data_path: Path, split: str) -> list[str]:
         root = self.root(data_path)
@@ -163,7 +171,7 @@ def read_extra(paths: Sequence[Path]) -> dict[str, Split]:
     Pictures are called by their whole paths, which no data set's names equal. Raises InputError for a faulty table, and
     for one that is named twice.
     """
-    for path in repeated(paths):
+    for path in repeated(paths, key=Path.resolve):
         raise InputError(f"{path}: is named twice as extra triplets")
     return {str(path): _read_extra(path) for path in paths}
 
@@ -199,12 +207,10 @@ ROLES = {
 
 def _require_known_names(folder: Path) -> None:
     """Raise InputError for a table or a gallery under a name that no split has: nobody would read it."""
-    splits = "|".join(OwnTriplets.splits)
-    known = re.compile(rf"triplets\.({splits})\.(csv|tsv|jsonl)|gallery\.({splits})(\..+)?\.txt")
     tables = (".csv", ".tsv", ".jsonl", ".json", ".xlsx", ".xls", ".ods", ".txt", ".parquet")
     for path in sorted(folder.iterdir()):
         is_table = path.name.lower().startswith(("triplets", "gallery")) and path.suffix.lower() in tables
-        if is_table and path.is_file() and not known.fullmatch(path.name):
+        if is_table and path.is_file() and not KNOWN_NAMES.fullmatch(path.name):
             names = "triplets.train, triplets.val or triplets.test with .csv, .tsv or .jsonl, or gallery.val.txt"
             raise InputError(f"{path}: is not read under this name; {names} would be")
 
