@@ -20,9 +20,10 @@ from src.apps.checking.findings import (
     pictures_of,
 )
 from src.base.errors import NAMED, InputError, one_line_errors
-from src.base.files import PROJECT_ROOT, require_writable_files, write_json
+from src.base.files import PROJECT_ROOT, write_json
 from src.base.parser import Parser
 from src.command.flags import add_num_workers, dataset_choices, dataset_name
+from src.command.outputs import data_files, output_files, require_outputs
 from src.pictures.kinds import look_at_all
 from src.tasks.registry import TASKS, find_task, folders
 from src.tasks.task import Task
@@ -154,7 +155,9 @@ def main(argv=None):
     tasks = tasks_to_check(args.dataset, args.data_path)
     annotated = [(task, read_splits(task, args.data_path)) for task in tasks]
     # Before any picture is decoded.
-    require_writable_files(args.output)
+    for task, splits in annotated:
+        of_task = (split for categories in splits.values() for split in categories.values())
+        require_outputs(args, output_files(args, "output"), data_files(task, args.data_path, of_task))
 
     checked = []
     for task, splits in annotated:

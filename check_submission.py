@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from src.base.errors import InputError, first_ten, one_line_errors
-from src.base.files import PROJECT_ROOT, require_writable_files, write_json
+from src.base.files import PROJECT_ROOT, write_json
 from src.base.parser import Parser, any_case, existing_file, file_path
+from src.command.outputs import data_files, output_files, require_outputs
 from src.evaluation import circo_submission, cirr_submission
 from src.evaluation.submission import FAULT, SubmissionFile
 from src.tasks.registry import TASKS
@@ -82,7 +83,7 @@ def main(argv=None):
     wanted = 1 if args.dataset == "CIRCO" else 2
     if len(args.files) > wanted:
         raise InputError(f"{args.files[wanted]}: {TOO_MANY[args.dataset]}")
-    require_writable_files(args.json)
+    require_outputs(args, output_files(args, "json"), data_files(TASKS[args.dataset], args.data_path))
     files = checked(args)
     is_ready = not any(finding.level == FAULT for file in files for finding in file.findings)
     if args.json:

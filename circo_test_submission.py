@@ -38,6 +38,9 @@ def main(argv=None):
     task = TASKS["CIRCO"]
     protocol = task.protocol().chosen(task.protocols, reference=args.reference, captions=args.captions)
 
+    def files(name):
+        return [args.output_path / "submission" / "CIRCO" / f"submission_{name}.json"]
+
     def write(retriever, split, name):
         split = retriever.usable(split)
         print(f"{task.name} {split.name}, {protocol.described({'': (len(split.triplets), len(split.pictures))})}")
@@ -46,12 +49,10 @@ def main(argv=None):
         ids = [int(name) for name in answers.gallery.names]
         rows = zip(split.triplets, answers.best.tolist(), strict=True)
         content = {triplet.id: [ids[row] for row in best] for triplet, best in rows}
-        path = args.output_path / "submission" / "CIRCO" / f"submission_{name}.json"
         if is_first():  # all processes answer, one writes
-            write_json(path, content)
-        return [path]
+            write_json(*files(name), content)
 
-    submit(args, task, write, lambda paths, split: check(paths[0], split))
+    submit(args, task, files, write, lambda paths, split: check(paths[0], split))
 
 
 if __name__ == "__main__":

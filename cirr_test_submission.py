@@ -22,6 +22,7 @@ def make_parser() -> Parser:
 if __name__ == "__main__":
     parse_judging(make_parser(), FUNCTIONS)  # --help and a wrong flag are answered here, before torch is imported
 
+from functools import partial
 from pathlib import Path
 
 from src.evaluation.cirr_submission import check
@@ -36,6 +37,7 @@ from submitting import answered, read_test_split, submit
 from utils import Encoder
 
 GROUP_ANSWERS = 3
+METRICS = "recall", "recall_subset"
 
 
 def generate_cirr_test_submissions(
@@ -62,16 +64,18 @@ def generate_cirr_test_submissions(
     split = retriever.usable(split or read_test_split(task, data_path, retriever.skipping.enabled))
     answers = answered(task, task.protocol(), retriever, split)
 
-    folder = Path(output_path) / "submission" / "CIRR"
     ids = [triplet.id for triplet in split.triplets]
-    written = []
-    for metric, content in zip(("recall", "recall_subset"), named_answers(ids, answers), strict=True):
-        # Two files, since the server takes the two rankings apart.
-        written.append(folder / f"{metric}_submission_{file_name}.json")
+    written = submission_files(output_path, file_name)
+    for metric, path, content in zip(METRICS, written, named_answers(ids, answers), strict=True):
         # All processes answer, one writes.
         if is_first():
-            write_json(written[-1], {"version": "rc2", "metric": metric, **content}, sort_keys=True)
+            write_json(path, {"version": "rc2", "metric": metric, **content}, sort_keys=True)
     return written
+
+
+def submission_files(output_path: Path, name: str) -> list[Path]:
+    """Return where the two files of a submission go: the server takes the two rankings apart."""
+    return [Path(output_path) / "submission" / "CIRR" / f"{metric}_submission_{name}.json" for metric in METRICS]
 
 
 def named_answers(ids: list[str], answers: Answers) -> tuple[dict, dict]:
@@ -92,7 +96,8 @@ def main(argv=None):
         function = retriever.combining_function
         return generate_cirr_test_submissions(function, name, *clip_and_transform, *paths, retriever, split)
 
-    submit(args, TASKS["CIRR"], write, lambda paths, split: check(paths, split, args.data_path))
+    files = partial(submission_files, args.output_path)
+    submit(args, TASKS["CIRR"], files, write, lambda paths, split: check(paths, split, args.data_path))
 
 
 if __name__ == "__main__":

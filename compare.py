@@ -37,7 +37,8 @@ from typing import NamedTuple
 from src.apps.compare.comparison import Key, PerQuery, moved_most, read_all, require_comparable
 from src.apps.compare.paired import Difference, differences, holm
 from src.base.errors import InputError, in_a_line, one_line_errors, shown
-from src.base.files import require_writable_files, write_json
+from src.base.files import write_json
+from src.command.outputs import data_files, output_files, require_outputs
 from src.command.text import text_table
 
 HEADER = ["%", "first", "other", "gain", "from", "to (95 %)", "p", "test", "better", "worse", "same"]
@@ -185,8 +186,9 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     if len(args.files) < 2:
         raise InputError(f"{args.files[0]}: there is nothing to compare it with, two files are needed")
-    require_writable_files(args.json, args.page)
     first, *others = read_all(args.files)
+    outputs, is_there = output_files(args, "json", "page"), (args.data_path / first.task.folder).is_dir()
+    require_outputs(args, outputs, data_files(first.task, args.data_path) if is_there else {})
     for other in others:
         require_comparable(first, other)
     # Before anything is printed: without its pictures the page cannot be made.

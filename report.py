@@ -10,12 +10,15 @@ from pathlib import Path
 from src.base.parser import Parser, existing_file, name_or_file
 from src.command.flags import (
     RetrieverOptions,
+    add_clip_options,
+    add_common_options,
     add_dataset_option,
     add_feature_cache_options,
     add_num_workers,
     add_skip_missing_option,
     feature_cache_folder,
 )
+from src.command.outputs import data_files, require_outputs
 
 
 def make_parser() -> Parser:
@@ -45,9 +48,9 @@ from combiner import COMBINING_FUNCTIONS, find, line_of, load_network
 from src.apps.pages.curves import curves
 from src.apps.pages.kit import write_page
 from src.apps.report import queries
-from src.base.errors import InputError, one_line_errors
-from src.base.files import read_json, require_writable_files
+from src.base.errors import InputError, in_a_line, one_line_errors
 from src.command.text import text_table
+from src.command.training_flags import OPTIONS_FILE, read_options, require_values
 from src.evaluation.judged import Judged
 from src.evaluation.judging import judge
 from src.evaluation.validation import Validation
@@ -59,8 +62,11 @@ from src.tasks.own import OwnTriplets
 from src.tasks.registry import TASKS, find_task
 from src.tasks.task import Task
 from src.tasks.triplets import Split
-from src.training.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
+from src.training.run import COMBINER_TRAINING, FINE_TUNING, STAGES, TABLES, StageNames
 from utils import model_label, say_device
+
+NEEDED = "dataset", "clip_model_name", "transform", "target_ratio", "data_path", "output_path"
+"""Options without which a run cannot be judged again."""
 
 
 class FinishedRun(NamedTuple):
@@ -77,6 +83,10 @@ class FinishedRun(NamedTuple):
         network = self.options.get("network")  # where there was a choice
         return self.stage.title if network is None else f"stage 2, {find(network).label}"
 
+    def files(self) -> list[Path]:
+        """Return what a run keeps, which a report may not replace."""
+        return [self.weights, *(self.folder / name for name in (OPTIONS_FILE, *(f"{table}.csv" for table in TABLES)))]
+
 
 class Rung(NamedTuple):
     """A step of the ladder: what ranks, and what that is worth."""
@@ -89,24 +99,32 @@ class Rung(NamedTuple):
 
 def read_run(folder: Path) -> FinishedRun:
     """Read the run in `folder`; raises InputError when there is none, or it saved no weights."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, where a run is expected")
-    path = folder / "training_hyperparameters.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: not a run folder, it has no {path.name}")
-    options = read_json(path, dict)
+    options = read_options(folder)
+    require_values(folder, options, _kept_options())
     # The kept options tell the stage: older runs have no other mark of it.
     stage = next((stage for stage in STAGES if stage.option in options), FINE_TUNING)
     # A folder of own triplets may have moved since; what its best weights are called has not.
-    best = next(iter(stage.best(TASKS.get(options["dataset"], OwnTriplets))))
+    best = next(iter(stage.best(TASKS.get(options.get("dataset"), OwnTriplets))))
     numbered = folder.glob(f"saved_models/{stage.weights}_[0-9]*.pt")
     # By number: as text, epoch 10 comes before epoch 9.
     by_epoch = sorted(numbered, key=lambda path: int(path.stem.rpartition("_")[2]))
     saved = [path for path in (*by_epoch, folder / "saved_models" / f"{best}.pt") if path.is_file()]
     if not saved:
         raise InputError(f"{folder}: has no weights, only a run with --save-training can be reported")
+    for name in NEEDED:
+        if options.get(name) is None:
+            raise InputError(f"{folder / OPTIONS_FILE}: has no {name}, which the options of a run have")
     # The best weights where they were kept, else the last epoch's.
     return FinishedRun(folder, stage, options, saved[-1])
+
+
+def _kept_options() -> Parser:
+    """Declare those of a run's options that a report reads."""
+    parser = Parser("")
+    add_dataset_option(parser)
+    add_clip_options(parser)
+    add_common_options(parser)
+    return parser
 
 
 def runs_behind(folder: Path, moved: dict[str, str]) -> list[FinishedRun]:
@@ -118,9 +136,9 @@ def runs_behind(folder: Path, moved: dict[str, str]) -> list[FinishedRun]:
     run = run._replace(options=run.options | moved)
     # Stage 2 may stand on published weights or on a file that was moved, which have no run beside them.
     tuned_clip = run.options.get("clip_model_path")
-    if tuned_clip is None or not (Path(tuned_clip).parents[1] / "training_hyperparameters.json").is_file():
+    if tuned_clip is None or not (Path(tuned_clip).parent.parent / OPTIONS_FILE).is_file():
         return [run]
-    return [read_run(Path(tuned_clip).parents[1])._replace(weights=Path(tuned_clip)), run]
+    return [read_run(Path(tuned_clip).parent.parent)._replace(weights=Path(tuned_clip)), run]
 
 
 def validations(
@@ -166,12 +184,25 @@ def ladder_cells(rungs: list[Rung], headline: Sequence[str]) -> tuple[list[str],
     return ["", *headline], [[rung.name, *(cell(rung, name) for name in headline)] for rung in rungs]
 
 
+def read_table(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV of a run; raises InputError unless it has `columns` of numbers."""
+    path = folder / f"{name}.csv"
+    try:
+        table = pd.read_csv(path)
+    except ValueError as error:
+        raise InputError(f"{path}: not a table of a run ({in_a_line(error)})") from None
+    for column in columns:
+        if column not in table or not pd.api.types.is_numeric_dtype(table[column]):
+            raise InputError(f"{path}: has no column {column} of numbers, as a table of a run has")
+    return table
+
+
 def draw_curves(runs: list[FinishedRun], headline: Sequence[str]) -> str:
     """Draw loss and recalls of each run over its epochs, as an SVG."""
     panels = []
     for run in runs:
-        training = pd.read_csv(run.folder / "train_metrics.csv")
-        validation = pd.read_csv(run.folder / "validation_metrics.csv")
+        training = read_table(run.folder, "train_metrics", ("epoch", "train_epoch_loss"))
+        validation = read_table(run.folder, "validation_metrics", ("epoch", *headline))
         recalls = {name: (validation["epoch"], validation[name]) for name in headline}
         panels.append((run.title, "loss", {"loss": (training["epoch"], training["train_epoch_loss"])}))
         panels.append((run.title, "recall, %", recalls))
@@ -193,7 +224,7 @@ def not_comparable(runs: list[FinishedRun], skipping: Skipping) -> str:
 
 
 def _remark(folder):
-    rows = pd.read_csv(folder / "train_metrics.csv")
+    rows = read_table(folder, "train_metrics", ())
     return rows[NOT_COMPARABLE].dropna().iloc[-1] if NOT_COMPARABLE in rows else None
 
 
@@ -221,9 +252,9 @@ def main(argv=None):
     output = args.output or args.run_folder / "report.html"
     renamed = {"clip_model_name": args.clip_model_name, "clip_model_path": args.clip_model_path}
     runs = runs_behind(args.run_folder, {name: str(file) for name, file in renamed.items() if file is not None})
-    require_writable_files(output)
     last, options = runs[-1], runs[-1].options
     args.output_path = Path(options["output_path"])  # the feature cache's place, unless a flag names another
+    data_path = args.data_path or Path(options["data_path"])
     cache_folder, dataset = feature_cache_folder(args), args.dataset or options["dataset"]
     task = find_task(dataset)
     # A folder of own triplets that stands in for the run's is taken for the same one, moved.
@@ -235,7 +266,10 @@ def main(argv=None):
         machine = cache_folder, None, args.num_workers, args.skip_missing
         return RetrieverOptions(options["clip_model_name"], clip_model_path, *transform, *machine)
 
-    data = read_data(task, args.data_path or Path(options["data_path"]), "val", skip_missing=args.skip_missing)
+    of_runs = {"--run-folder": [path for run in runs for path in run.files()]}
+    require_outputs(args, {"--output": [output]}, data_files(task, data_path) | of_runs)
+    curves_drawn = draw_curves(runs, trained.headline)  # of files that may be faulty, so before the work
+    data = read_data(task, data_path, "val", skip_missing=args.skip_missing)
     before, after = validations(last, task, data["val"], choose)
     say_device("auto")
     judged = judge(after, after.protocol, COMBINING_FUNCTIONS, line_of(after.retriever.combining_function).name)
@@ -254,7 +288,7 @@ def main(argv=None):
         title=args.run_folder.name,
         introduction=" ".join([describe(last, judged), *warning.splitlines()]),
         ladder=(header, rows),
-        curves=draw_curves(runs, trained.headline),
+        curves=curves_drawn,
         **about_queries(judged, after),
     )
     print(output)

@@ -9,6 +9,7 @@ The folder is encoded once. Unreadable pictures are listed on stderr and left ou
 from src.base.parser import Parser, count, existing_file, file_path, finite, share, words
 from src.command.combining import names_in
 from src.command.flags import add_searching_options, combining_options, parse_judging, retriever_options
+from src.command.outputs import output_files, require_outputs
 
 FUNCTIONS = names_in("combiner.py")
 
@@ -81,12 +82,13 @@ from pathlib import Path
 import torch
 
 from combiner import line_of, load_combined
+from src.apps.pages.kit import picture
 from src.apps.search.collection import Collection, Searchable
 from src.apps.search.index import open_index, require_own, write_index
 from src.apps.search.qdrant import QdrantCollection, open_client, require_askable, upload
 from src.apps.search.searcher import Found, Question, Searcher, collect, depends_on, require_folder
 from src.base.errors import InputError, first_ten, shown
-from src.base.files import replacing, require_writable_files, write_json
+from src.base.files import replacing, write_json
 from src.command.text import text_table
 from src.models.facts import told_by_checkpoints
 from src.processes.distributed import command, is_first, processes
@@ -107,12 +109,16 @@ def read_questions(args: Namespace) -> dict[str, Question]:
     if args.queries is None:
         asked = args.reference or args.caption
         return {"": Question(args.reference, args.caption or "", **rules)} if asked else {}
-    questions = {}
+    questions, places = {}, {}
     for row in read_rows(args.queries):
-        reference, caption = row.text("reference") or None, row.text("caption")
+        reference, caption, name = row.text("reference") or None, row.text("caption"), row.text("id") or row.place
         if reference is None and not caption:
             raise InputError(f"{args.queries}, {row.place}: has neither a reference nor a caption")
-        questions[row.text("id") or row.place] = Question(reference, caption, **rules)
+        if row.text("caption2"):
+            raise InputError(f"{args.queries}, {row.place}: has two captions; a question has one, so give each a row")
+        if name in questions:
+            raise InputError(f"{args.queries}, {row.place}: is called {shown(name)}, as {places[name]} is")
+        questions[name], places[name] = Question(reference, caption, **rules), row.place
     return questions
 
 
@@ -126,6 +132,12 @@ def require_references(questions: dict[str, Question], folder: Path, known: Cont
     ]
     if wrong:
         raise InputError(f"{first_ten(wrong)}: neither a file nor a picture of {folder}")
+
+
+def references(args: Namespace, questions: dict[str, Question]) -> list[Path]:
+    """Return the files that the questions' references may be."""
+    asked = [question.reference for question in questions.values() if question.reference is not None]
+    return [folder / reference for folder in (Path(), args.pictures) if folder is not None for reference in asked]
 
 
 @contextmanager
@@ -213,7 +225,7 @@ def write_csv(path: Path, answered: Answered) -> None:
 
 def draw_page(path: Path, answered: Answered, searcher: Searcher) -> None:
     """Write a page with the pictures; raises InputError for one that is not at hand."""
-    from src.apps.pages.kit import picture, write_page  # late: few searches want a page
+    from src.apps.pages.kit import write_page  # late: few searches want a page
 
     questions = [
         {
@@ -244,10 +256,10 @@ def say_what_is_missing(questions: list[Question]) -> None:
 @command
 def main(argv=None):
     args = parse(argv)
-    require_writable_files(args.json, args.csv, args.page)
     told = told_by_checkpoints((args.clip_model_path, args.combiner_path), vars(args), args.given)
     vars(args).update(told)
     questions = read_questions(args)
+    require_outputs(args, output_files(args, "json", "csv", "page"), {"a reference": references(args, questions)})
     if questions and args.qdrant is not None and processes() > 1:
         raise InputError("--qdrant under torchrun encodes and uploads; ask its questions in a command of one process")
     if args.pictures is not None:

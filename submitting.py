@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from combiner import load_combined
-from src.base.files import require_writable, time_stamp
+from src.base.files import time_stamp
 from src.command.comet import start_experiment
 from src.command.flags import combining_options, comet_options, retriever_options
+from src.command.outputs import data_files, require_outputs
 from src.evaluation.submission import FAULT, SubmissionFile
 from src.models.facts import told_by_checkpoints
 from src.pictures.data import read_data
@@ -42,21 +43,24 @@ def answered(task: Task, protocol: Protocol, retriever: Retriever, split: Split)
     return answer(split.triplets, compared, predicted, protocol, best=ANSWERS)
 
 
-def submit(args: Namespace, task: Task, write: Callable, check: Callable) -> None:
+def submit(args: Namespace, task: Task, files: Callable, write: Callable, check: Callable) -> None:
     """Do what both commands do, with the options `args` of a judging command and --submission-name.
 
-    `write(retriever, split, name)` writes the files and returns their paths, `check(paths, split)` reads them again.
+    `files(name)` gives the paths of the files, `write(retriever, split, name)` writes them, `check(paths, split)` reads
+    them again.
     """
     checkpoints = args.clip_model_path, args.combiner_path
     vars(args).update(told_by_checkpoints(checkpoints, vars(args), args.given))
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
     split = read_test_split(task, args.data_path, args.skip_missing)
-    require_writable(args.output_path)
+    name = args.submission_name or time_stamp()
+    written = files(name)
+    require_outputs(args, {"--submission-name": written}, data_files(task, args.data_path, [split]))
     retriever = load_combined(retriever_options(args), combining_options(args))
     say_device(args.precision)
     experiment = start_experiment(f"{task.name} test submission", comet_options(args), args.output_path / "comet")
     with autocast(args.precision):
-        written = write(retriever, split, args.submission_name or time_stamp())
+        write(retriever, split, name)
     for path in written:
         print(f"{path}{retriever.skipping.mark}")
         experiment.log_asset(str(path))

@@ -16,6 +16,7 @@ from src.command.flags import (
     parse_judging,
     retriever_options,
 )
+from src.command.outputs import data_files, output_files, require_outputs
 
 FUNCTIONS = names_in("combiner.py")
 
@@ -34,14 +35,14 @@ if __name__ == "__main__":
 import sys
 
 from combiner import COMBINING_FUNCTIONS, line_of, load_combined
-from src.base.files import require_writable, require_writable_files, write_json
+from src.base.files import require_writable, write_json
 from src.command.comet import start_experiment
 from src.evaluation import judged as results
 from src.evaluation.intervals import CONFIDENCE, DRAWS, SEED
 from src.evaluation.judged import Judged
 from src.evaluation.judging import judge
 from src.evaluation.per_query import write_per_query
-from src.evaluation.trec import write_trec
+from src.evaluation.trec import trec_files, write_trec
 from src.evaluation.validation import Validation
 from src.models.facts import told_by_checkpoints
 from src.models.weights import weights_digest
@@ -166,9 +167,13 @@ def main(argv=None):
     protocols = chosen_protocols(args, task)
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
     data = read_data(task, args.data_path, "val", skip_missing=args.skip_missing)
-    files = [path for path in (args.per_query, args.trec_run, args.json) if path is not None]
+    files = output_files(args, "per_query", "json", "trec_run")
+    if args.trec_run is not None:
+        files["--trec-run"] = [
+            path for protocol in protocols for path in trec_files(args.trec_run, protocol, protocols)
+        ]
     require_writable(args.output_path)
-    require_writable_files(*files)
+    require_outputs(args, files, data_files(task, args.data_path, data["val"].values()))
     retriever = load_combined(retriever_options(args), combining_options(args))
     say_device(args.precision)
     validation = Validation(task, data["val"], retriever)

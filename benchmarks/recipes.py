@@ -162,7 +162,7 @@ def table(trained: dict[str, Sequence[Trained]]) -> str:
 @one_line_errors
 def main(argv=None):
     args = parse_arguments(argv)
-    require_writable_files(args.output)
+    require_writable_files({"--output": [args.output]})
     started = time.monotonic()
     trained = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:

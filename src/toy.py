@@ -8,6 +8,7 @@ No combination recurs in train, val and test. Sizes, places, shades and names do
 
 import csv
 import random
+import shutil
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -284,8 +285,14 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.folder.is_file():
         raise InputError(f"{args.folder}: is a file, the toy world needs a folder")
-    args.folder.mkdir(parents=True, exist_ok=True)  # now, before the bar of its first pictures stands in the way
-    write_world(args.folder, PICTURES, QUERIES, args.seed)
+    if args.folder.is_dir() and any(args.folder.iterdir()):
+        raise InputError(f"{args.folder}: is not empty, and the toy world must not replace anybody's data")
+    # Under another name until it is whole, since a world of which a part is there could not be told from real data.
+    unfinished = args.folder.absolute().with_name(f".{args.folder.absolute().name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)  # now, before the bar of its first pictures stands in the way
+    write_world(unfinished, PICTURES, QUERIES, args.seed)
+    unfinished.rename(args.folder.absolute())
     print(args.folder)
 
 

@@ -1,8 +1,8 @@
 """A process that imports everything once, and then forks commands: as many processes as each order that it reads says.
 
 An order is a line of JSON. Two lines answer it: the numbers that the system knows the processes by and, once all have
-ended, how each ended. An order's "operations" lets a process kill itself with SIGKILL at the n-th file operation in its
-run folder, "writes" in the middle of writing its n-th state. "limit" allows no file above so many bytes, "files" no
+ended, how each ended. An order's "operations" lets a process send itself "signal", SIGKILL where none is named, at the
+n-th file operation in its run folder, "writes" kills it in the middle of writing its n-th state. "limit" allows no file above so many bytes, "files" no
 more open ones, "address" so many bytes of address space beyond what is used, and "shm" so many of /dev/shm; "memory"
 raises at the n-th large piece of work. "group" makes the process lead a group of processes.
 """
@@ -95,7 +95,7 @@ def prepare(order, number):
     if hasattr(order, "group"):
         os.setpgid(0, 0)
     if hasattr(order, "operations"):
-        die_at_operation(order.operations)
+        die_at_operation(order.operations, getattr(order, "signal", signal.SIGKILL))
     if hasattr(order, "writes"):
         die_while_writing(order.writes)
     if hasattr(order, "limit"):
@@ -132,13 +132,13 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_at_operation(n):
-    """Die at the n-th time that a file of a run folder is opened or renamed."""
+def die_at_operation(n, number):
+    """Send this process a signal at the n-th time that a file of a run folder is opened or renamed."""
     operations = itertools.count(1)
 
     def hook(event, arguments):
         if event in ("open", "os.rename") and "/models/" in str(arguments[0]) and next(operations) == n:
-            die()
+            os.kill(os.getpid(), number)
 
     sys.addaudithook(hook)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from src.base.files import PROJECT_ROOT
+from src.training.run import UNFINISHED
 from tests.processes import PATIENCE, wait_for_file
 
 
@@ -81,8 +82,13 @@ class Forks:
 
 def only_run(folder):
     """Return the one run folder below an output path."""
-    (run,) = (folder / "models").iterdir()
+    (run,) = runs_of(folder)
     return run
+
+
+def runs_of(folder):
+    """Return the run folders below an output path, without those that a kill left unfinished."""
+    return [run for run in folder.glob("models/*") if not run.name.startswith(UNFINISHED)]
 
 
 def finished_runs(forks, flags_of, world, make_folder):

@@ -21,13 +21,13 @@ import pandas as pd
 
 from src.toy import write_world
 from tests.commands import toy_options
-from tests.forks import Forks, only_run
+from tests.forks import Forks, only_run, runs_of
 from tests.processes import descendants_of, wait_for_end
 from tests.splits import read_cirr
 from tests.test_resume import STAGES, assert_same
 
 COMMANDS = tuple(STAGES)
-STATUSES = 0, 2, 130, 143, -signal.SIGTERM
+STATUSES = 0, 2, 130, 143, -signal.SIGTERM, -signal.SIGKILL
 """How a run may end: well, with a line about what cannot be used, or by a signal, which may come before it listens."""
 
 
@@ -75,8 +75,8 @@ class Storm:
         wait_for_end(helpers)
 
         if status != 0:
-            begun = list(output.glob("models/*/training_hyperparameters.json"))
-            again = ["--resume", begun[0].parent] if begun else self.flags(command, output / "anew")
+            begun = runs_of(output)
+            again = ["--resume", begun[0]] if begun else self.flags(command, output / "anew")
             assert self.forks.run(command, again) == 0, (fault, order, said, self.forks.said())
             output = output if begun else output / "anew"
         if status == 0 and "the memory is full" in said:  # it went on in smaller pieces, which round differently
@@ -96,7 +96,7 @@ class Storm:
         def disturb(process):
             time.sleep(self.draws.random() * 1.5)
             helpers = descendants_of(process)
-            _kill(process, self.draws.choice((signal.SIGINT, signal.SIGTERM)))
+            _kill(process, self.draws.choice((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)))
             return helpers
 
         return {}, disturb, lambda: None

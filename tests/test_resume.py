@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import time
 
 import pandas as pd
 import pytest
@@ -13,10 +14,12 @@ import torch
 
 import clip_fine_tune
 import combiner_train
+from src.command.training_flags import OPTIONS_FILE
 from src.pictures import pictures
+from src.training.run import UNFINISHED, new_run_folder
 from src.training.state import STATE_FILE
 from tests.commands import status_of, toy_options
-from tests.forks import finished_runs, only_run
+from tests.forks import finished_runs, only_run, runs_of
 from tests.processes import wait_for_end, wait_for_workers
 
 EPOCHS, FEW_EPOCHS = 6, 3
@@ -83,10 +86,8 @@ def test_killed_often_and_resumed_is_the_same_to_the_bit(
     arguments = flags_of(command, dataset, world, tmp_path, *extra)
     statuses = []
     for death in itertools.islice(deaths(), 60):
-        if list(tmp_path.glob("models/*/training_hyperparameters.json")):
+        if runs_of(tmp_path):
             arguments = ["--resume", only_run(tmp_path)]
-        else:
-            shutil.rmtree(tmp_path / "models", ignore_errors=True)  # killed before there was a run to resume
         statuses.append(forks.run(command, [*arguments, "--num-workers", workers], **death))
         if statuses[-1] != -signal.SIGKILL:
             break
@@ -95,6 +96,70 @@ def test_killed_often_and_resumed_is_the_same_to_the_bit(
     assert_same(only_run(tmp_path), expected)
     left_over = [path for path in only_run(tmp_path).rglob(".*") if path.is_file()]
     assert left_over == []
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_run_that_is_stopped_before_its_first_step_goes_on(number, status, forks, whole_run, world, tmp_path):
+    """At each file operation from the first one on, that is while the folder is made and filled."""
+    expected = whole_run("clip_fine_tune", "CIRR", "--num-epochs", "1")
+    without_folder = 0
+    for operation in range(1, 13):
+        output = tmp_path / str(operation)
+        flags = flags_of("clip_fine_tune", "CIRR", world, output, "--num-epochs", "1")
+        assert forks.run("clip_fine_tune", flags, operations=operation, signal=number) == status, forks.said()
+        if number == signal.SIGKILL and not runs_of(output):
+            without_folder += 1
+            continue
+        if number != signal.SIGKILL:
+            line = f"stopped by {number.name}: --resume {only_run(output)} goes on from no finished epoch"
+            assert forks.said().splitlines()[-1] == line
+        if operation % 4 == 2:  # each is a training
+            assert forks.run("clip_fine_tune", ["--resume", only_run(output)]) == 0, forks.said()
+            assert_same(only_run(output), expected)
+    assert without_folder < 8
+
+
+def test_what_a_kill_left_of_a_folder_in_the_making_is_removed_later(tmp_path):
+    models, now = tmp_path / "models", time.time()
+    for name, age in (("old", 7200), ("new", 60)):
+        (models / f"{UNFINISHED}{name}").mkdir(parents=True)
+        os.utime(models / f"{UNFINISHED}{name}", (now - age, now - age))
+    (models / "a_run").mkdir()
+    folder = new_run_folder(models, "run", {"seed": 1})
+    assert {path.name for path in models.iterdir()} == {f"{UNFINISHED}new", "a_run", folder.name}
+    assert json.loads((folder / OPTIONS_FILE).read_text()) == {"seed": 1}
+
+
+def test_runs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("src.training.run.time_stamp", lambda: "now")
+    folders = [new_run_folder(tmp_path, "run", {"seed": seed}) for seed in range(3)]
+    assert [folder.name for folder in folders] == ["run_now", "run_now_2", "run_now_3"]
+    assert [json.loads((folder / OPTIONS_FILE).read_text())["seed"] for folder in folders] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "not a JSON file"),
+        ('{"dataset": "CIRR", "num_ep', "not a JSON file"),
+        ("[1]", "holds a list where a dict is expected"),
+        ('{"encoder": "both", "num_epochs": "many"}', "num_epochs is 'many', which --num-epochs does not take"),
+        ('{"encoder": "sideways"}', "encoder is 'sideways'"),
+        ('{"batch_size": true}', "batch_size is True"),
+        ('{"data_path": 5}', "data_path is 5"),
+        ('{"save_training": "yes"}', "save_training is 'yes'"),
+        ('{"extra_triplets": [1]}', "extra_triplets is [1]"),
+        ('{"precision": ["auto"]}', "precision is ['auto']"),
+        ('{"scale": 1e999}', "scale is inf"),
+    ],
+)
+def test_options_that_are_torn_or_of_other_kinds(content, words, refused, tmp_path):
+    (tmp_path / OPTIONS_FILE).write_text(content)
+    line = refused("clip_fine_tune", "--resume", tmp_path)
+    assert f"{tmp_path}/{OPTIONS_FILE}: " in line
+    assert words in line
 
 
 def flags_and_folder(command, world, output, *extra):

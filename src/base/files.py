@@ -7,11 +7,12 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 from src.base.errors import InputError, repeated, shown
+from src.base.folders import PICTURE_SUFFIXES
 
 try:
     import fcntl
@@ -27,9 +28,11 @@ PROJECT_ROOT = Path(__file__).absolute().parents[2]
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a file name beside `path` to write to; that file takes the place of `path` when the block ends well.
 
-    Syncs both, so that the new file is on the disk even if the power fails. Raises OSError that names `path`.
+    Syncs both, so that the new file is on the disk even if the power fails. Raises OSError that names `path`, and
+    InputError where it is a folder or a device.
     """
     path = Path(path)
+    require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder: renaming is only atomic on one file system.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -37,7 +40,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         yield unfinished
         _sync(unfinished, os.O_RDWR)
         unfinished.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         # A failed write does not say where, and the name of the unfinished file would mean nothing to anybody.
         if error.filename in (None, str(unfinished)):
@@ -55,7 +58,7 @@ def remove_unfinished(folder: Path) -> None:
             path.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Sync a folder, so that a new name in it survives a power failure, where the file system can."""
     try:
         _sync(folder, os.O_RDONLY)
@@ -114,15 +117,63 @@ def require_writable(folder: Path) -> None:
         raise InputError(f"{existing}: may not be written to")
 
 
-def require_writable_files(*paths: Path | None) -> None:
-    """Raise InputError unless each of `paths` can be written as a file of its own; None is none."""
-    asked = [Path(path).absolute() for path in paths if path is not None]
-    if repeated(asked):
-        raise InputError(f"{repeated(asked)[0]}: is asked for twice, each output needs a file of its own")
-    for path in asked:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder, a file is needed")
+NEVER_REPLACED = (
+    *(*PICTURE_SUFFIXES, ".heic", ".heif"),
+    *(".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npy", ".npz", ".parquet"),
+)
+"""Suffixes of pictures, weights, features and tables that no command writes where --json or --csv says."""
+
+
+def require_writable_files(outputs: dict[str, Iterable[Path]], inputs: dict[str, Iterable[Path]] | None = None) -> None:
+    """Raise InputError unless all of `outputs` {option: its files} can be written, and none replaces what is needed.
+
+    That is one of `inputs` {option: its files, or folders with all that is in them}, under whatever name; a picture;
+    and a file of weights or features.
+    """
+    asked = [(option, Path(path).absolute()) for option, paths in outputs.items() for path in paths]
+    again = repeated([path for _, path in asked], key=_place)
+    if again:
+        raise InputError(f"{again[0]}: is asked for twice, each output needs a file of its own")
+    for option, path in asked:
+        require_replaceable(path)
         require_writable(path.parent)
+        if path.exists() and path.suffix.lower() in NEVER_REPLACED:
+            raise InputError(f"{option} {path}: is a picture or holds weights or features; name another file")
+    there = [(option, path, _identities(path)) for option, path in asked if path.exists()]
+    for of_input, paths in (inputs or {}).items() if there else ():
+        for identity in filter(None, map(_identity, paths)):
+            for option, path, identities in there:
+                if identity in identities:
+                    raise InputError(f"{option} {path}: is an input of this command ({of_input}); name another file")
+
+
+def require_replaceable(path: Path) -> None:
+    """Raise InputError for what is no regular file, such as a folder or /dev/stdout, which `replacing` would replace."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, a file is needed")
+    # /dev/stdout leads to a regular file where the shell has redirected it.
+    place = path.parent.resolve()
+    if (path.exists() and not path.is_file()) or place == Path("/dev") or place.parts[:2] == ("/", "proc"):
+        raise InputError(f"{path}: is not a regular file, which a file of results has to be")
+
+
+def _place(path: Path) -> Hashable:
+    """Return what two names of one file have in common, whether it is there or not."""
+    return _identity(path) or path.parent.resolve() / path.name
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what the system knows a file or a folder by, whatever it is called here; None where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _identities(path: Path) -> set:
+    """Return what the system knows a file by, and all the folders that it lies in."""
+    return {_identity(path), *map(_identity, path.absolute().parents), *map(_identity, path.resolve().parents)}
 
 
 def delimiter_of(text: str) -> str:
@@ -160,7 +211,7 @@ def read_json(path: Path, kind: type) -> list | dict:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repetition)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=without_repetition)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
@@ -173,7 +224,7 @@ def read_json(path: Path, kind: type) -> list | dict:
     return content
 
 
-def _without_repetition(pairs: list[tuple]) -> dict:
+def without_repetition(pairs: list[tuple]) -> dict:
     """Make a dict of the pairs of a JSON object. Python's own would keep the last of two equal keys in silence."""
     content = dict(pairs)
     if len(content) < len(pairs):

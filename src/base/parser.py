@@ -59,6 +59,29 @@ def _told_by_torchrun(name: str, otherwise: int) -> int:
     return int(os.environ.get(name, otherwise)) if "TORCHELASTIC_RUN_ID" in os.environ else otherwise
 
 
+def is_plain_value(action: argparse.Action, value: object) -> bool:
+    """Whether `value`, as JSON has it, is one that `plain` gives of an option."""
+    if action.nargs == 0:
+        return type(value) is bool
+    if value is None or action.choices is not None:
+        return value in (None, *(action.choices or ()))
+    if isinstance(action, argparse._AppendAction):
+        return isinstance(value, list) and all(isinstance(part, str) for part in value)
+    if action.type in (count, count_or_zero, positive, share, finite, one_or_more):
+        return type(value) in (int, float) and _takes(action.type, str(value))
+    # What a path leads to may have moved, and is for others to look at.
+    is_path = action.dest == "dataset" or action.type in (None, file_path, existing_file, name_or_file)
+    return isinstance(value, str) and (is_path or _takes(action.type, value))
+
+
+def _takes(convert: Callable[[str], object], text: str) -> bool:
+    try:
+        convert(text)
+    except argparse.ArgumentTypeError:
+        return False
+    return True
+
+
 def any_case(*names: str) -> Callable[[str], str]:
     """Make an option type that takes one of `names` in any case and gives it as spelled here."""
     spelled = {name.lower(): name for name in names}

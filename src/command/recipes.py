@@ -12,7 +12,7 @@ class Recipe(NamedTuple):
 
     def changed(self, options: dict) -> str:
         """Return which of its options a run with `options` has other values of, as flags; an empty text for none."""
-        other = {name: options[name] for name, value in self.options.items() if options[name] != value}
+        other = {name: options.get(name) for name, value in self.options.items() if options.get(name) != value}
         return ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in other.items())
 
 

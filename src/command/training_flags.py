@@ -4,15 +4,26 @@ from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
 
-from src.base.errors import InputError
+from src.base.errors import InputError, in_a_line
 from src.base.files import read_json
-from src.base.parser import Parser, count, existing_file, file_path, hyper_parameters, plain, positive
+from src.base.parser import (
+    Parser,
+    count,
+    existing_file,
+    file_path,
+    hyper_parameters,
+    is_plain_value,
+    plain,
+    positive,
+)
 from src.command.comet import CometOptions
 from src.command.flags import comet_options
 from src.command.recipes import Recipe
 from src.tasks.registry import TASKS
 
 NEGATIVES = ("batch", "bank")
+OPTIONS_FILE = "training_hyperparameters.json"
+"""What a run folder keeps of its options."""
 
 
 def add_training_options(
@@ -78,18 +89,36 @@ def parse_training(parser: Parser, recipes: dict[str, Recipe], argv: list[str] |
     return args
 
 
+def read_options(folder: Path) -> dict:
+    """Return the options that a run folder keeps, as plain values; raises InputError where there are none."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, where a run is expected")
+    path = folder / OPTIONS_FILE
+    if not path.is_file():
+        raise InputError(f"{folder}: not a run folder, it has no {path.name}")
+    return read_json(path, dict)
+
+
+def require_values(folder: Path, options: dict, parser: Parser) -> None:
+    """Raise InputError for one of the `options` that a run folder keeps that `parser`, which has it, would not take."""
+    for action in parser._actions:
+        if action.dest in options and not is_plain_value(action, options[action.dest]):
+            value = in_a_line(repr(options[action.dest]))
+            flag = action.option_strings[-1]
+            raise InputError(f"{folder / OPTIONS_FILE}: {action.dest} is {value}, which {flag} does not take")
+
+
 def _take_over(args: Namespace, parser: Parser) -> None:
     """Give `args` the options of the run to resume where the command says nothing."""
-    if not args.resume.is_dir():
-        raise InputError(f"--resume {args.resume}: no such folder")
-    path = args.resume / "training_hyperparameters.json"
-    if not path.is_file():
-        raise InputError(f"--resume {args.resume}: not a run folder, it has no {path.name}")
-    kept, known = read_json(path, dict), hyper_parameters(args)
+    try:
+        kept, known = read_options(args.resume), hyper_parameters(args)
+    except InputError as error:
+        raise InputError(f"--resume {error}") from None
     # The options of a command are its signature: each stage has some that the other lacks.
     foreign = sorted(kept.keys() - known.keys())
     if foreign:
         raise InputError(f"--resume {args.resume}: a run of another command, whose options differ in {foreign[0]}")
+    require_values(args.resume, kept, parser)
     # A run that was begun before there was an option had what is its default now.
     options = {name: plain(parser.get_default(name)) for name in known} | kept
     if not options["save_training"]:

@@ -1,6 +1,6 @@
 """Runs and judgements in the form of TREC, which trec_eval, ir_measures and ranx read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count, repeat
 from pathlib import Path
 from urllib.parse import quote
@@ -9,23 +9,31 @@ import numpy as np
 
 from src.base.files import replacing
 from src.evaluation.judged import Judged, JudgedCategory
+from src.tasks.protocol import Protocol
 
 SYSTEM = "clip4cir"
 
 
 def write_trec(path: Path, all_judged: list[Judged]) -> list[Path]:
-    """Write a run for each protocol, and its judgements beside it with the suffix .qrels; return their paths.
+    """Write a run, its judgements and a run of the groups for each protocol, to `trec_files`; return their paths."""
+    written = []
+    protocols = [judged.protocol for judged in all_judged]
+    for judged in all_judged:
+        lines = _run(judged), _judgements(judged), _group_run(judged)
+        paths = trec_files(path, judged.protocol, protocols)
+        written += [_write(*of_file) for of_file in zip(paths, lines, strict=False)]
+    return written
+
+
+def trec_files(path: Path, protocol: Protocol, protocols: Sequence[Protocol]) -> list[Path]:
+    """Return where a run of a protocol goes, its judgements, with the suffix .qrels, and its run of groups, if any.
 
     Several protocols put their names before the suffix, and a ranking of the groups has ".group" there.
     """
-    written = []
-    for judged in all_judged:
-        middle = f".{judged.protocol.name}" if len(all_judged) > 1 else ""
-        run = path.with_name(f"{path.stem}{middle}{path.suffix}")
-        written += [_write(run, _run(judged)), _write(run.with_suffix(".qrels"), _judgements(judged))]
-        if judged.protocol.group_at:
-            written.append(_write(run.with_name(f"{run.stem}.group{run.suffix}"), _group_run(judged)))
-    return written
+    middle = f".{protocol.name}" if len(protocols) > 1 else ""
+    run = path.with_name(f"{path.stem}{middle}{path.suffix}")
+    groups = [run.with_name(f"{run.stem}.group{run.suffix}")] if protocol.group_at else []
+    return [run, run.with_suffix(".qrels"), *groups]
 
 
 def _write(path: Path, lines: Iterator[str]) -> Path:
@@ -70,7 +78,9 @@ def _categories(judged: Judged) -> Iterator[tuple[list[str], JudgedCategory]]:
     """Yield the topics and answers of each category; a topic has the category's name where there are several."""
     many = len(judged.categories) > 1
     for name, category in judged.categories.items():
-        yield [_word(f"{name}-{query.id}" if many else query.id) for query in category.queries], category
+        # Without a dash of its own, so that "a-b" of "c" and "a" of "b-c" stay two.
+        prefix = f"{_word(name).replace('-', '%2D')}-" if many else ""
+        yield [prefix + _word(query.id) for query in category.queries], category
 
 
 def _word(name: str) -> str:

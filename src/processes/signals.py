@@ -32,9 +32,22 @@ class Stopping:
         return self
 
     def __exit__(self, failure, *_):
+        # A failed process must be able to say why it failed before another signal ends it.
+        self._restore(failure is not None)
+
+    def _restore(self, failed):
         for number, handler in self._before.items():
-            # A failed process must be able to say why it failed before another signal ends it.
-            signal.signal(number, handler if failure is None else self._next_handler(handler))
+            signal.signal(number, self._next_handler(handler) if failed else handler)
+        self._before = {}
+
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        """Let a process that fails in here say why it failed before another signal ends it."""
+        try:
+            yield
+        except BaseException:
+            self._restore(failed=True)
+            raise
 
     @contextlib.contextmanager
     def finishing(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean as mean_of_numbers
 
-from src.base.errors import InputError, require_one_of
+from src.base.errors import InputError, repeated, require_one_of
 from src.tasks.protocol import Protocol
 from src.tasks.triplets import Query, Split, Triplet
 
@@ -50,6 +50,16 @@ class Task:
             if any(file.exists() for file in self.files(data_path, category, split))
         ]
 
+    def tables(self, data_path: Path) -> list[Path]:
+        """Return the annotation files that are there, of all splits."""
+        files = (
+            file
+            for split in self.splits
+            for category in self.categories
+            for file in self.files(data_path, category, split)
+        )
+        return [file for file in dict.fromkeys(files) if file.is_file()]
+
     def read(self, data_path: Path, category: str, split: str) -> Split:
         """Read one category of a split; raises InputError for the first kind of fault in its two files."""
         raise NotImplementedError
@@ -60,9 +70,13 @@ class Task:
         A query's id is the triplet's, or its number in the file where not all have different ids of their own.
         """
         require_one_of(captions, tuple(self.captions), f"way to ask {self.name}'s captions")
+        numbers = list(map(str, range(len(triplets))))
         ids = [triplet.id for triplet in triplets]
-        if not all(ids) or len(set(ids)) < len(ids):
-            ids = [str(number) for number in range(len(triplets))]
+        queries = self._queries(triplets, captions, ids if all(ids) else numbers)
+        # The second query of a triplet "a" is called "a.1", which may be another one's id.
+        return self._queries(triplets, captions, numbers) if repeated([query.id for query in queries]) else queries
+
+    def _queries(self, triplets: Sequence[Triplet], captions: str, ids: Sequence[str]) -> list[Query]:
         queries = []
         for name, triplet in zip(ids, triplets, strict=True):
             asked = self.captions[captions](triplet)

@@ -4,6 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -31,8 +32,8 @@ from src.tasks.triplets import Split
 from src.training.batches import Batch, TripletLoader, TripletRows
 from src.training.losses import contrastive_loss
 from src.training.progress import mean_train_loss, set_train_bar_description, update_train_running_results
-from src.training.run import new_run_folder, open_run
-from src.training.state import STATE_FILE, Keeper, TrainingState, read_state, require_same_run
+from src.training.run import StageNames, new_run_folder, open_run
+from src.training.state import NOTHING, STATE_FILE, Keeper, TrainingState, read_state, require_same_run, way_on
 
 
 class TrainingData(NamedTuple):
@@ -115,12 +116,13 @@ class Training:
         self.state = TrainingState(stage.trained, optimizer, scaler, order, plan.seed)
         self._stepped = False
 
-    def train(self, keeper: Keeper, validation: Validation, best: dict[str, str]) -> None:
+    def train(self, keeper: Keeper, stopping: Stopping, validation: Validation, best: dict[str, str]) -> None:
         """Run the epochs that are left, with a validation behind every so many of them.
 
         `best` {name of weights: metric} are the only weights to keep; empty keeps those of every validation. Raises
         InputError when a loss is not finite or the disk has no room for what will be saved.
         """
+        stopping.last_words = keeper.last_words
         self.state.restore_random_states()
         saves = keeper.saves and distributed.is_first()
         if saves:
@@ -128,8 +130,8 @@ class Training:
             # With --save-best one file more: the new one is written beside the old one.
             keeper.require_space(files=len(best) + 1 if best else validations)
         try:
-            # Not an attribute, which would be a cycle of references: the loader's workers would end seconds late.
-            with Stopping(keeper.last_words) as stopping, distributed.naming_lost_processes(keeper.last_words):
+            with stopping.failing(), distributed.naming_lost_processes(keeper.last_words):
+                # Not an attribute, which would be a cycle of references: the loader's workers would end seconds late.
                 save = partial(self._save_state, keeper, stopping) if saves else lambda at_once=False: None
                 self._judge_if_due(keeper, validation, best, save)  # of a run that ended before it could
                 for epoch in range(self.state.next_epoch, self.plan.num_epochs):
@@ -150,7 +152,8 @@ class Training:
             raise InputError(f"{fault}; {keeper.last_words()}") from None
         finally:
             try:
-                keeper.finish()
+                with stopping.finishing():
+                    keeper.finish()
             finally:
                 keeper.run.end()
 
@@ -308,16 +311,40 @@ def train_stage(
 
     `facts` are what its checkpoints tell beside the options. Refuses before anything of an old run is changed.
     """
-    options, task, plan, names = data.options, data.task, data.options.plan, stage.names
-    training = Training(stage, optimizer, loader, task, plan)
+    options, plan, names = data.options, data.options.plan, stage.names
+    training = Training(stage, optimizer, loader, data.task, plan)
     remarks = validation.retriever.skipping.remarks
-    # What is left out belongs to them too: a run must not go on with other pictures than it began with.
-    backbone = validation.retriever.backbone
-    clip = {"clip_weights": backbone.digest()} | ({"clip_network": backbone.network} if backbone.network else {})
-    facts = training_facts(options.hyper_parameters) | (facts or {}) | clip | remarks
-    facts |= {"precision": resolved(plan.precision, training=True)}
-    told = f"{task.name} {names.project}", options.comet, options.hyper_parameters, remarks
+    facts = _facts(options, validation.retriever) | (facts or {})
     triplets = len(loader.triplets)
+    _say_what_is_not_kept(plan)
+    with _run_folder(data, names) as (folder, stopping):
+        state = read_state(folder)
+        # None is a new run, or one that was stopped in its first epoch.
+        if state is not None:
+            require_same_run(state, folder / STATE_FILE, triplets, facts, plan.num_epochs)
+            training.state.restore(state, folder / STATE_FILE)
+        project = f"{data.task.name} {names.project}"
+        run = open_run(folder, state and state["run"], project, options.comet, options.hyper_parameters, remarks)
+        if training.state.next_epoch == plan.num_epochs and training.state.judged:
+            print(f"{folder}: all {plan.num_epochs} epochs are done; --num-epochs takes more", file=sys.stderr)
+        recipe = names.recipe(options.hyper_parameters)
+        # Told, but not compared: a run that goes on for more epochs is still the same.
+        facts |= {"recipe": recipe} if recipe else {}
+        keeper = Keeper(training.state, run, triplets, facts, plan.save_training)
+        training.train(keeper, stopping, validation, names.best(data.task) if plan.save_best else {})
+        print(folder)
+
+
+def _facts(options: RunOptions, retriever: Retriever) -> dict:
+    """Return what the checkpoints of a run tell that both stages have."""
+    backbone = retriever.backbone
+    clip = {"clip_weights": backbone.digest()} | ({"clip_network": backbone.network} if backbone.network else {})
+    # What is left out belongs to them too: a run must not go on with other pictures than it began with.
+    facts = training_facts(options.hyper_parameters) | clip | retriever.skipping.remarks
+    return facts | {"precision": resolved(options.plan.precision, training=True)}
+
+
+def _say_what_is_not_kept(plan: TrainingPlan) -> None:
     if not plan.save_training:
         best = "--save-best: saves nothing without --save-training"
         print(best if plan.save_best else "without --save-training no weights are saved", file=sys.stderr)
@@ -326,23 +353,18 @@ def train_stage(
         last = f"epoch {plan.num_epochs - 1 - unjudged} is the last with a validation"
         frequency = f"--validation-frequency {plan.validation_frequency}"
         print(f"{frequency}: {last}; later ones leave no weights but for --resume", file=sys.stderr)
-    if options.resume is None:
-        label = model_label(options.hyper_parameters["clip_model_name"])
-        folder = new_run_folder(options.output_path / "models", f"{names.run}_on_{task.short_name}_{label}")
-    else:
-        folder = options.resume
-    with owning(folder) if distributed.is_first() else contextlib.nullcontext():
-        state = read_state(folder)
-        # None is a new run, or one that was stopped in its first epoch.
-        if state is not None:
-            require_same_run(state, folder / STATE_FILE, triplets, facts, plan.num_epochs)
-            training.state.restore(state, folder / STATE_FILE)
-        run = open_run(folder, state and state["run"], *told)
-        if training.state.next_epoch == plan.num_epochs and training.state.judged:
-            print(f"{folder}: all {plan.num_epochs} epochs are done; --num-epochs takes more", file=sys.stderr)
-        recipe = names.recipe(options.hyper_parameters)
-        # Told, but not compared: a run that goes on for more epochs is still the same.
-        facts |= {"recipe": recipe} if recipe else {}
-        keeper = Keeper(training.state, run, triplets, facts, plan.save_training)
-        training.train(keeper, validation, names.best(task) if plan.save_best else {})
-        print(folder)
+
+
+@contextlib.contextmanager
+def _run_folder(data: TrainingData, names: StageNames) -> Iterator[tuple[Path, Stopping]]:
+    """Give a new run's folder or that of --resume, which no other process has meanwhile, and what stops the run."""
+    options, folder, saves = data.options, data.options.resume, data.options.plan.save_training
+    with Stopping(lambda: way_on(folder, saves) if folder else "nothing was written yet") as stopping:
+        if folder is None:
+            label = model_label(options.hyper_parameters["clip_model_name"])
+            name = f"{names.run}_on_{data.task.short_name}_{label}"
+            with stopping.finishing():
+                folder = new_run_folder(options.output_path / "models", name, options.hyper_parameters)
+                stopping.last_words = partial(way_on, folder, saves, NOTHING)
+        with owning(folder) if distributed.is_first() else contextlib.nullcontext():
+            yield folder, stopping

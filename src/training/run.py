@@ -3,18 +3,25 @@
 Of the processes of one job only the first writes and logs.
 """
 
+import contextlib
+import shutil
+import time
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import pandas as pd
 
-from src.base.files import remove_unfinished, replacing, time_stamp, write_json
+from src.base.files import remove_unfinished, replacing, sync_folder, time_stamp, write_json
 from src.command.comet import CometOptions, start_experiment
 from src.command.recipes import COMBINER_RECIPES, FINE_TUNING_RECIPES, Recipe
+from src.command.training_flags import OPTIONS_FILE
 from src.processes import distributed
 from src.tasks.task import Task
 
 TABLES = ("train_metrics", "validation_metrics")
+UNFINISHED = ".unfinished_"
+"""The beginning of a run folder's name until it has its options."""
 
 
 class StageNames(NamedTuple):
@@ -41,8 +48,8 @@ class StageNames(NamedTuple):
     def recipe(self, options: dict) -> str | None:
         """Return which recipe a run with these options followed, and what it changed of it; None for none."""
         name = options.get("recipe")  # older runs have no such option
-        if name is None:
-            return None
+        if name not in self.recipes:  # None, or one of another version
+            return name
         changed = self.recipes[name].changed(options)
         return f"{name}, but {changed}" if changed else name
 
@@ -78,9 +85,6 @@ class Run:
         self.remarks = remarks or {}
         self._rows = {table: [] for table in TABLES}
         self._best = {}
-        if distributed.is_first():
-            # Sorted, so that two runs can be compared line by line.
-            write_json(folder / "training_hyperparameters.json", hyper_parameters, sort_keys=True, indent=4)
         experiment.log_parameters(hyper_parameters)
         experiment.log_others(self.remarks)
 
@@ -141,13 +145,15 @@ class Run:
             pd.DataFrame(self._rows[table]).to_csv(unfinished, index=False)
 
 
-def new_run_folder(models_path: Path, name: str) -> Path:
-    """Create `models_path`/<name>_<time>, the same for all processes of a job.
+def new_run_folder(models_path: Path, name: str, hyper_parameters: dict) -> Path:
+    """Create `models_path`/<name>_<time> with the options in it, the same folder for all processes of a job.
 
-    A second run of the same second gets a number behind the time, as array jobs start several in one.
+    --resume takes it from then on. A second run of the same second gets a number after the time, as array jobs start
+    several in one.
     """
     # One process names the folder. Each would see another second.
-    return distributed.broadcast(_create_run_folder(models_path, name) if distributed.is_first() else None)
+    folder = _create_run_folder(models_path, name, hyper_parameters) if distributed.is_first() else None
+    return distributed.broadcast(folder)
 
 
 def open_run(
@@ -165,6 +171,7 @@ def open_run(
     if distributed.is_first():
         # Only of this run's own folder, which no other process writes to.
         remove_unfinished(folder)
+        _write_options(folder, hyper_parameters)  # a resumed run may have more epochs
     state = state or {"rows": dict.fromkeys(TABLES, ()), "best": {}, "experiment": None}
     experiment = start_experiment(project_name, comet_options, folder, state["experiment"])
     run = Run(folder, experiment, hyper_parameters, remarks)
@@ -172,12 +179,33 @@ def open_run(
     return run
 
 
-def _create_run_folder(models_path: Path, name: str) -> Path:
-    stamped = f"{name}_{time_stamp()}"
-    for folder in (models_path / stamped, *(models_path / f"{stamped}_{number}" for number in range(2, 100))):
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            continue
-    raise RuntimeError(f"{models_path / stamped}: a hundred runs in one second")
+def _write_options(folder: Path, hyper_parameters: dict) -> None:
+    # Sorted, so that two runs can be compared line by line.
+    write_json(folder / OPTIONS_FILE, hyper_parameters, sort_keys=True, indent=4)
+
+
+def _create_run_folder(models_path: Path, name: str, hyper_parameters: dict) -> Path:
+    _remove_unfinished_folders(models_path)
+    unfinished, stamped = models_path / f"{UNFINISHED}{uuid4().hex}", models_path / f"{name}_{time_stamp()}"
+    try:
+        _write_options(unfinished, hyper_parameters)
+        for folder in (stamped, *(stamped.with_name(f"{stamped.name}_{number}") for number in range(2, 100))):
+            try:
+                unfinished.rename(folder)
+                sync_folder(models_path)
+                return folder
+            except OSError:
+                if not folder.exists():
+                    raise
+        raise RuntimeError(f"{stamped}: a hundred runs in one second")
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _remove_unfinished_folders(models_path: Path) -> None:
+    """Delete what processes left that were killed while they made a run folder."""
+    for folder in models_path.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            # Another process may be making one now, which takes milliseconds.
+            if time.time() - folder.stat().st_mtime > 3600:
+                shutil.rmtree(folder, ignore_errors=True)

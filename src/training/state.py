@@ -21,6 +21,7 @@ from src.training.run import Run
 STATE_FILE = "training_state.pt"
 SHARE = 0.2
 """The part of the time that states may take to be written."""
+NOTHING = "no finished epoch"
 KEYS = "next_epoch", "triplets", "weights", "optimizer", "scaler", "random", "order", "draws", "facts", "run"
 
 
@@ -165,15 +166,12 @@ class Keeper:
 
     def last_words(self) -> str:
         """Return how to go on with this run once it has stopped."""
-        if not self.saves:
-            return "without --save-training nothing was kept to go on from"
         if not distributed.is_first():  # which alone knows what it has saved
-            return f"--resume {self.run.folder} goes on from its last state"
+            return way_on(self.run.folder, self.saves)
         # In whole epochs: a stopped one begins anew, which its random states make the same.
         done, judged = self._kept
-        epochs = "no finished epoch" if done == 0 else "1 finished epoch" if done == 1 else f"{done} finished epochs"
-        validation = "" if judged else ", with the validation of the last"
-        return f"--resume {self.run.folder} goes on from {epochs}{validation}"
+        epochs = NOTHING if done == 0 else "1 finished epoch" if done == 1 else f"{done} finished epochs"
+        return way_on(self.run.folder, self.saves, epochs if judged else f"{epochs}, with the validation of the last")
 
     def require_space(self, files: int) -> None:
         """Raise InputError unless the disk can hold `files` files of weights, and the state twice."""
@@ -181,6 +179,13 @@ class Keeper:
         # A new state is written beside the old one.
         needed = files * weights + 2 * (weights + self.state.optimizer_bytes())
         require_space(self.run.folder, needed, f"{self.run.folder}: the weights need {needed / 1e9:.2f} GB")
+
+
+def way_on(folder: Path, saves: bool, done: str = "its last state") -> str:
+    """Return how to go on with the run in `folder` once it has stopped; `done` is what it goes on from."""
+    if not saves:
+        return "without --save-training nothing was kept to go on from"
+    return f"--resume {folder} goes on from {done}"
 
 
 def _random_states() -> dict:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from src.base.errors import InputError, first_ten, repeated, require_one_of
 from src.base.files import read_text
 from src.base.folders import pictures_below
-from src.tasks.annotations import is_name, refuse, require_any, stays_inside
+from src.tasks.annotations import KNOWN_NAMES, is_name, refuse, require_any, stays_inside
 from src.tasks.captions import drawn_texts
 from src.tasks.fashioniq import FashionIQ
 from src.tasks.own.rows import SUFFIXES, Row, read_rows
@@ -97,6 +97,10 @@ class OwnTriplets(Task):
         names = [root / f"gallery.{split}.{category}.txt", root / f"gallery.{split}.txt"]
         return self._path(root, split), next((path for path in names if path.is_file()), names[-1])
 
+    def tables(self, data_path: Path) -> list[Path]:
+        # Each split may have categories that the others lack, so by their names.
+        return [path for path in self.root(data_path).iterdir() if KNOWN_NAMES.fullmatch(path.name) and path.is_file()]
+
     def categories_in(self, data_path: Path, split: str) -> list[str]:
         root = self.root(data_path)
         return list(self._by_category(root, split)) if self._path(root, split).is_file() else []
@@ -165,7 +169,7 @@ def read_extra(paths: Sequence[Path]) -> dict[str, Split]:
     Pictures are called by their whole paths, which no data set's names equal. Raises InputError for a faulty table, and
     for one that is named twice.
     """
-    for path in repeated(paths):
+    for path in repeated(paths, key=Path.resolve):
         raise InputError(f"{path}: is named twice as extra triplets")
     return {str(path): _read_extra(path) for path in paths}
 
@@ -201,12 +205,10 @@ ROLES = {
 
 def _require_known_names(folder: Path) -> None:
     """Raise InputError for a table or a gallery under a name that no split has: nobody would read it."""
-    splits = "|".join(OwnTriplets.splits)
-    known = re.compile(rf"triplets\.({splits})\.(csv|tsv|jsonl)|gallery\.({splits})(\..+)?\.txt")
     tables = (".csv", ".tsv", ".jsonl", ".json", ".xlsx", ".xls", ".ods", ".txt", ".parquet")
     for path in sorted(folder.iterdir()):
         is_table = path.name.lower().startswith(("triplets", "gallery")) and path.suffix.lower() in tables
-        if is_table and path.is_file() and not known.fullmatch(path.name):
+        if is_table and path.is_file() and not KNOWN_NAMES.fullmatch(path.name):
             names = "triplets.train, triplets.val or triplets.test with .csv, .tsv or .jsonl, or gallery.val.txt"
             raise InputError(f"{path}: is not read under this name; {names} would be")
 

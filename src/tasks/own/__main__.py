@@ -7,6 +7,7 @@
 Pictures become links to where they are, with --copy copies.
 """
 
+import filecmp
 import json
 import shutil
 from argparse import Namespace
@@ -87,17 +88,21 @@ def convert_table(args: Namespace) -> Path:
     for row in rows:
         row |= {column: [name.removeprefix(f"{start}/") for name in row[column]] for column in NAMES if column in row}
     names = dict.fromkeys(name for row in rows for column in NAMES for name in row.get(column, ()))
-    # What the table itself holds lies in the folder already.
-    outside = [name for name in names if not (args.to / name).is_file()]
-    _place([start / name for name in outside], outside, args.to, args.copy)
+    _place([start / name for name in names], names, args.to, args.copy)
     return _write_rows(args.to, args.split, [row | {"reference": row.get("reference", [""])[0]} for row in rows])
 
 
 def _place(files: Iterable[Path], names: Iterable[str], folder: Path, copy: bool) -> None:
-    """Put pictures into the folder under their names; those that lie there already stay."""
+    """Put pictures into the folder under their names; those that lie there already stay.
+
+    Raises InputError for a picture that is not there, and for another one under its name.
+    """
     for file, name in zip(files, names, strict=True):
         place = folder / name
         if place.is_symlink() or place.exists():
+            # What the table itself holds lies there alone.
+            if file.is_file() and not _is_same(file, place):
+                raise InputError(f"{place}: is there already, and another picture than {file}; make another folder")
             continue
         if not file.is_file():
             raise InputError(f"{file}: no such picture (--pictures says where a table's paths start)")
@@ -106,6 +111,10 @@ def _place(files: Iterable[Path], names: Iterable[str], folder: Path, copy: bool
             shutil.copy2(file, place)
         else:
             place.symlink_to(file.absolute())
+
+
+def _is_same(file: Path, other: Path) -> bool:
+    return other.is_file() and (file.samefile(other) or filecmp.cmp(file, other, shallow=False))
 
 
 def _write_rows(folder: Path, split: str, rows: list[dict]) -> Path:
@@ -123,8 +132,9 @@ def _write(path: Path, lines: Iterable[str]) -> Path:
 def main(argv=None):
     args = make_parser().parse_args(argv)
     splits = OwnTriplets.splits if args.dataset else (args.split,)
-    # Before anything is written: two tables of one split could not be told apart.
-    there = [path for split in splits for path in args.to.glob(f"triplets.{split}.*")]
+    # Before anything is written: two tables of one split could not be told apart, and a gallery may be somebody's own.
+    kinds = ("triplets", "gallery") if args.dataset else ("triplets",)
+    there = [path for kind in kinds for split in splits for path in args.to.glob(f"{kind}.{split}.*")]
     if there:
         raise InputError(f"{there[0]}: is there already; remove it, or make another folder")
     if args.dataset:

@@ -3,11 +3,11 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from src.base.errors import InputError, in_a_line, shown
-from src.base.files import delimiter_of, read_json, read_text, replacing
+from src.base.errors import InputError, in_a_line, repeated, shown
+from src.base.files import delimiter_of, read_json, read_text, replacing, without_repetition
 from src.tasks.annotations import is_text
 from src.tasks.own.rows import COLUMNS, LISTS, column_of, json_lines
 
@@ -24,11 +24,19 @@ def read_table(path: Path, titles: dict[str, str], folder: Path) -> list[dict]:
     Face's do, are written to `folder`. Raises InputError with the number of the first faulty row.
     """
     read = {".parquet": _parquet, ".jsonl": _json_lines, ".json": _json}.get(path.suffix, _delimited)
+    used = {column_of(titles.get(column, column)) for column in COLUMNS}
+
+    def require_once(header):
+        again = repeated([title for title in map(column_of, map(str, header)) if title in used])
+        if again:
+            raise InputError(f"{path}: has two columns {shown(again[0])}")
+
     rows = []
-    for number, cells in enumerate(read(path), start=1):
+    for number, cells in enumerate(read(path, require_once), start=1):
         place = f"{path}, entry {number}"
         if not isinstance(cells, dict):
             raise InputError(f"{place}: no object")
+        require_once(cells)
         by_title = {column_of(str(title)): value for title, value in cells.items()}
         for title in (titles.get(column, column) for column in ("reference", "caption", *titles)):
             if column_of(title) not in by_title:
@@ -81,32 +89,35 @@ def _written(picture: dict, folder: Path) -> str:
     return name
 
 
-def _parquet(path: Path) -> Iterator[dict]:
+def _parquet(path: Path, require_once: Callable) -> Iterator[dict]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise InputError(f"{path}: needs pyarrow to be read (pip install pyarrow)") from None
     try:
         # Some rows at a time: a table with pictures is larger than memory.
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=64):
+        file = parquet.ParquetFile(path)
+        require_once(file.schema_arrow.names)  # a dict would keep the last of two in silence
+        for batch in file.iter_batches(batch_size=64):
             yield from batch.to_pylist()
     except (ArrowException, OSError) as error:
         raise InputError(f"{path}: cannot be read as parquet ({in_a_line(error)})") from None
 
 
-def _json_lines(path: Path) -> Iterator[object]:
-    for _, content in json_lines(path):
+def _json_lines(path: Path, _) -> Iterator[object]:
+    for _, content in json_lines(path, without_repetition):
         yield content
 
 
-def _json(path: Path) -> Iterator[object]:
+def _json(path: Path, _) -> Iterator[object]:
     yield from read_json(path, list)
 
 
-def _delimited(path: Path) -> Iterator[dict]:
+def _delimited(path: Path, require_once: Callable) -> Iterator[dict]:
     text = read_text(path)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
     try:
+        require_once(reader.fieldnames or ())
         for cells in reader:
             if None in cells or None in cells.values():
                 raise InputError(f"{path}, line {reader.line_num}: has another number of cells than the header")

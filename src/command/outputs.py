@@ -1,0 +1,57 @@
+"""Outputs of a command, which replace none of its inputs."""
+
+import re
+from argparse import Namespace
+from collections.abc import Iterable
+from pathlib import Path
+
+from src.base.errors import InputError
+from src.base.files import NEVER_REPLACED, require_writable_files
+from src.tasks.annotations import KNOWN_NAMES
+from src.tasks.task import Task
+from src.tasks.triplets import Split
+
+FOLDERS_OF_FILES = "clip_model_name", "index", "qdrant", "feature_cache", "image_cache"
+"""Options that may name a folder all of whose files are read."""
+TABLE_NAMES = re.compile(rf"{KNOWN_NAMES.pattern}|(cap|split)\..+\.json")
+"""Names of tables of own triplets, and of CIRR's and FashionIQ's, wherever they lie."""
+
+
+def output_files(args: Namespace, *names: str) -> dict[str, list[Path]]:
+    """Return {option: its file} of the options `names` that name a file to write."""
+    return {_flag(name): [getattr(args, name)] for name in names if getattr(args, name) is not None}
+
+
+def require_outputs(args: Namespace, outputs: dict[str, list[Path]], inputs: dict[str, Iterable[Path]]) -> None:
+    """Raise InputError unless `outputs` {option: its files} can be written and replace nothing that a command reads.
+
+    It reads what its other options name, and `inputs` {option: files}.
+    """
+    for option, paths in outputs.items():
+        for path in paths:
+            if path.is_file() and TABLE_NAMES.fullmatch(path.name):
+                raise InputError(f"{option} {path}: is a table of a data set; name another file")
+    given = {_flag(name): _files_in(name, value) for name, value in vars(args).items() if _flag(name) not in outputs}
+    require_writable_files(outputs, given | inputs)
+
+
+def data_files(task: Task, data_path: Path, splits: Iterable[Split] = ()) -> dict[str, list[Path]]:
+    """Return {option: files} of a data set that no output may replace: its tables, and the pictures of `splits`."""
+    pictures = (path for split in splits for path in split.pictures.values())
+    # Most are known by their suffixes and need no look.
+    others = (path for path in pictures if path.suffix.lower() not in NEVER_REPLACED)
+    return {"--dataset": [*task.tables(data_path), *others]}
+
+
+def _flag(name: str) -> str:
+    return "FILE" if name == "files" else f"--{name.replace('_', '-')}"
+
+
+def _files_in(name: str, value: object) -> list[Path]:
+    """Return the files that an option's value names, and a folder where all its files are read."""
+    found = []
+    for part in value if isinstance(value, list) else [value]:
+        # open_clip:ViT-B-32:FILE is a name with a file in it.
+        paths = [Path(text) for text in (part, *part.split(":"))] if isinstance(part, str) else [part]
+        found += [path for path in paths if isinstance(path, Path) and (path.is_file() or name in FOLDERS_OF_FILES)]
+    return found
