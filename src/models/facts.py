@@ -1,17 +1,18 @@
 """What a checkpoint tells of itself, so that whoever uses it need not say it again and cannot contradict it."""
 
-import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-import torch
-
 from src.base.errors import InputError, in_a_line
 from src.base.parser import plain
+from src.models.weights import read_content
 from src.pictures.padding import TRANSFORMS
 
 TOLD = ("clip_model_name", "transform", "target_ratio")
 """Options that whoever uses a checkpoint must give as its training had them."""
+
+KINDS = {"clip_model_name": str, "transform": str, "target_ratio": float, "clip_network": str, "clip_weights": str}
+"""{a fact that decides results: what it is}"""
 
 LEARNED_ALONG = "learned_along"
 """The fact of a Combiner's checkpoint that also holds the CLIP whose encoder of this name learned along with it."""
@@ -26,15 +27,18 @@ def training_facts(options: Mapping) -> dict:
 
 
 def read_facts(path: Path) -> dict:
-    """Return what the checkpoint at `path` tells of itself: {} where it tells nothing or cannot be read."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # without reading its tensors
-    except Exception:  # whatever it is, reading the weights will say so; TorchScript archives tell nothing
-        return {}
+    """Return what the checkpoint at `path` tells of itself, {} where it tells nothing.
+
+    Raises InputError when it cannot be read, or tells what no training wrote.
+    """
+    content = read_content(path, tensors=False)
     facts = content.get("facts") if isinstance(content, dict) else None
-    return facts if isinstance(facts, dict) else {}
+    if not isinstance(facts, dict):
+        return {}
+    for name, kind in KINDS.items():
+        if not isinstance(facts.get(name), (kind, type(None))):
+            raise InputError(f"{path}: its {name} is a {type(facts[name]).__name__}, expected a {kind.__name__}")
+    return facts
 
 
 def require_network(path: Path, network: str) -> None:

@@ -3,16 +3,18 @@
 import copy
 import errno
 import hashlib
-import re
-import warnings
-import zipfile
+import io
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from src.base.errors import InputError, in_a_line
+from src.base.errors import InputError, in_a_line, shown
 from src.base.files import replacing
+from src.models.archive import BEGINNING, Archive, Unreadable
+from src.models.legacy import read_legacy
+from src.models.pickles import Reader, require_plain
+from src.models.torchscript import MARK, read_torchscript
 
 
 def read_weights(path: Path | str, name: str) -> dict[str, Tensor]:
@@ -39,12 +41,22 @@ def read_state_dict(path: Path | str, name: str) -> dict[str, Tensor]:
         raise InputError(f"{path}: holds a {type(content).__name__} where weights of a {name} are expected")
     if not all(isinstance(key, str) and isinstance(tensor, torch.Tensor) for key, tensor in content.items()):
         raise InputError(f"{path}: holds {in_a_line(list(content))} where weights of a {name} are expected")
+    require_finite(content, path)
     for prefix in (prefix for _ in PREFIXES for prefix in PREFIXES):  # they may be nested either way
         if all(key.startswith(prefix) for key in content):
             content = {key.removeprefix(prefix): tensor for key, tensor in content.items()}
     # OpenAI's archives list these sizes among their weights.
     sizes = "input_resolution", "context_length", "vocab_size"
     return {key: tensor for key, tensor in content.items() if key not in sizes}
+
+
+def require_finite(weights: dict[str, Tensor], path: Path | str) -> None:
+    """Raise InputError, which names the weight, when one is NaN or infinite: every feature would be false."""
+    for name, tensor in weights.items():
+        values = tensor.double() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
+        # The sum is quick and finite for nearly all that are.
+        if values.is_floating_point() and not values.sum().isfinite() and not values.isfinite().all():
+            raise InputError(f"{path}: {shown(name)} holds values that are not finite numbers (NaN or infinite)")
 
 
 KEYS = "state_dict", "model_state_dict", "model"
@@ -66,7 +78,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path | str)
             raise InputError(f"{path}: its weights do not fit this {name}, {key} is {shapes}")
     unknown = [key for key in weights if key not in expected]
     if unknown:
-        raise InputError(f"{path}: its weights do not fit this {name}, which has no {unknown[0]}")
+        raise InputError(f"{path}: its weights do not fit this {name}, which has no {shown(unknown[0])}")
     model.load_state_dict(weights)
 
 
@@ -83,28 +95,53 @@ def weights_digest(weights: dict[str, Tensor], network: str = "") -> str:
     return digest.hexdigest()
 
 
-def read_content(path: Path | str):
-    """Read what the file at `path` holds, to the CPU; never runs code from it.
+def read_content(path: Path | str, tensors: bool = True) -> object:
+    """Read what the file at `path` holds, to the CPU; never runs code from it. Without `tensors` each is None.
 
-    Raises InputError when it cannot be read.
+    Raises InputError when it cannot be read, or is not what was written: see docs/reliability.md.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: {'a folder, a file is needed' if path.is_dir() else 'no such file'}")
-    foreign = _at_first_sight(path)
-    if foreign:
-        raise InputError(f"{path}: cannot be read as weights (it is {foreign})")
-    reader = _safetensors_reader(path) if _is_safetensors(path) else None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript is deprecated, and torn files make torch's reader wonder
-            if reader is not None:
-                return reader(path)
-            if is_torchscript(path):
-                return dict(torch.jit.load(path, map_location="cpu").state_dict())
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what torch's readers raise for a torn file may be anything
-        raise InputError(f"{path}: cannot be read as weights ({_said_by_reader(error)})") from None
+        foreign = _at_first_sight(path)
+        if foreign:
+            raise Unreadable(f"it is {foreign}")
+        return _read(path, tensors)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as weights ({error.strerror})") from None
+    # RuntimeError is torch's when there is no memory.
+    except (Unreadable, RuntimeError, MemoryError) as error:
+        raise InputError(f"{path}: cannot be read as weights ({in_a_line(error, longest=200)})") from None
+    except Exception:  # what bytes that mean nothing lead to may be anything
+        raise InputError(f"{path}: cannot be read as weights (it is torn, or no file of weights)") from None
+
+
+def _read(path, tensors):
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head.startswith(BEGINNING):
+        with Archive(path) as archive:
+            return _read_archive(archive, tensors)
+    # The length of a JSON object, and that.
+    if head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return _read_safetensors(path) if tensors else {}
+    content = read_legacy(path, tensors)
+    require_plain(content)
+    return content
+
+
+def _read_archive(archive, tensors):
+    if MARK in archive:
+        content = read_torchscript(archive) if tensors else {}
+    else:
+        if "byteorder" in archive and archive.read("byteorder") != b"little":
+            raise Unreadable("it was saved on a machine with another order of bytes")
+        content = Reader(io.BytesIO(archive.read("data.pkl")), archive.storage if tensors else None).load()
+        require_plain(content)
+    if tensors:
+        archive.finish()
+    return content
 
 
 def _at_first_sight(path: Path) -> str | None:
@@ -131,30 +168,16 @@ NO_WEIGHTS = {
 """{what a file begins with, in lower case: what it then is}"""
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Whether a file begins as a safetensors file does: the length of a JSON object, and that."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
-
-
-def _safetensors_reader(path):
+def _read_safetensors(path):
     try:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError:
-        needed = "a safetensors file needs `pip install safetensors`"
-        raise InputError(f"{path}: cannot be read as weights ({needed})") from None
-    return load_file
-
-
-def _said_by_reader(error: Exception) -> str:
-    """Return what torch's reader says, in a line that names what the file would have to run."""
-    needed = re.search(r"GLOBAL (\S+)", str(error))
-    if needed:
-        return f"it needs {needed[1]}, which is code; save it again with tensors and plain values alone"
-    if "weights_only" in str(error):  # a page of torch's about its own options
-        return "it is torn, or no file of weights"
-    return in_a_line(error)
+        raise Unreadable("a safetensors file needs `pip install safetensors`") from None
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise Unreadable(in_a_line(error)) from None
 
 
 def checkpoint_path(run_folder: Path | str, name: str) -> Path:
@@ -204,7 +227,8 @@ def size_of(content) -> int:
 
 def is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive, the form in which OpenAI alone publishes its CLIPs."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with Archive(path) as archive:
+            return MARK in archive
+    except Unreadable:  # reading it says so
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
