@@ -247,7 +247,9 @@ def _read_items(folder: Path, meta: dict) -> list[dict]:
         text = path.read_bytes()
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        raise TornIndexError(f"{path}: {in_a_line(error)}") from None
+    except OSError as error:  # which says nothing about the file
         raise InputError(f"{path}: cannot be read ({in_a_line(error, path)})") from None
     if hashlib.sha256(text).hexdigest() != meta["items_sha256"]:
         raise TornIndexError(f"{path}: is not as it was written")
