@@ -22,6 +22,8 @@ def make_parser() -> Parser:
     help_text = "folder of an index: with --pictures it is written or brought up to date, alone it is searched"
     group.add_argument("--index", type=file_path, metavar="FOLDER", help=help_text)
     group.add_argument("--half", action="store_true", help="keep the index in half the space, as fp16")
+    help_text = "bring an index or a collection up to date also when more than half of its pictures are gone"
+    group.add_argument("--remove-missing", action="store_true", help=help_text)
     help_text = "a Qdrant server, or a folder in its place: with --pictures or --index it is filled, alone it is asked"
     group.add_argument("--qdrant", type=words, metavar="URL_OR_FOLDER", help=help_text)
     help_text = "name of the Qdrant collection"
@@ -64,6 +66,8 @@ def parse(argv=None):
     if args.queries is not None and (args.reference or args.caption):
         parser.error("--queries has the questions, so there is no --reference and no --caption")
     writes = sum(source is not None for source in sources) > 1
+    if args.remove_missing and not writes:
+        parser.error("--remove-missing is for an --index or a --qdrant that is brought up to date")
     if args.queries is None and not (args.reference or args.caption) and not writes:
         parser.error("--reference, --caption or --queries is needed, to look for")
     return args
@@ -84,11 +88,12 @@ import torch
 from combiner import line_of, load_combined
 from src.apps.pages.kit import picture
 from src.apps.search.collection import Collection, Searchable
-from src.apps.search.index import open_index, require_own, write_index
+from src.apps.search.index import open_index, updating
 from src.apps.search.qdrant import QdrantCollection, open_client, require_askable, upload
 from src.apps.search.searcher import Found, Question, Searcher, collect, depends_on, require_folder
 from src.base.errors import InputError, first_ten, shown
 from src.base.files import replacing, write_json
+from src.base.folders import pictures_below
 from src.command.text import text_table
 from src.models.facts import told_by_checkpoints
 from src.processes.distributed import command, is_first, processes
@@ -151,9 +156,8 @@ def opened(args: Namespace, retriever: Retriever) -> Iterator[Searchable | None]
     else:
         with closing(open_client(args.qdrant, new=collection is not None)) as client:
             if collection is not None:
-                uploaded = upload(client, args.collection, collection, depends_on(retriever))
-                said = f"{uploaded.sent:,} pictures uploaded, {uploaded.kept:,} kept, {uploaded.removed:,} removed"
-                print(f"{args.qdrant}: {said}", file=sys.stderr)
+                changes = upload(client, args.collection, collection, depends_on(retriever), args.remove_missing)
+                print(f"{args.qdrant}: {changes}", file=sys.stderr)
             yield QdrantCollection(client, depends_on(retriever), args.collection)
 
 
@@ -163,15 +167,22 @@ def read_collection(args: Namespace, retriever: Retriever) -> Collection | None:
         return None
     if args.pictures is None:
         return open_index(args.index, depends_on(retriever))
-    if args.index is not None:
-        require_own(args.index, depends_on(retriever))  # before the hours that encoding may take
-    collection, lost = collect(retriever, args.pictures)
+    if args.index is None or not is_first():
+        return collect_all(args.pictures, retriever)
+    with updating(args.index, depends_on(retriever), args.remove_missing) as update:
+        update.require_most(pictures_below(args.pictures))  # before the hours that encoding may take
+        collection = collect_all(args.pictures, retriever)
+        changes = update.write(collection, args.half)
+    print(f"{args.index}: an index of {len(collection):,} pictures ({changes})", file=sys.stderr)
+    return collection
+
+
+def collect_all(folder: Path, retriever: Retriever) -> Collection:
+    """Return the pictures of a folder, and name those that cannot be read."""
+    collection, lost = collect(retriever, folder)
     if lost:
         said = f"{len(lost)} of {len(lost) + len(collection)} pictures cannot be read and are left out"
-        print(f"{args.pictures}: {said}: {first_ten(lost)}", file=sys.stderr)
-    if args.index is not None and is_first():
-        write_index(args.index, collection, depends_on(retriever), args.half)
-        print(f"{args.index}: an index of {len(collection):,} pictures", file=sys.stderr)
+        print(f"{folder}: {said}: {first_ten(lost)}", file=sys.stderr)
     return collection
 
 

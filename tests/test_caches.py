@@ -16,6 +16,7 @@ from src.models.openai_clip import OpenAIClip
 from src.models.openai_clip import small_clip as random_clip
 from src.models.weights import read_weights
 from src.pictures.cache import ImageCache
+from src.pictures.opening import each_in_workers
 from src.pictures.pictures import Pictures
 from src.pictures.transforms import make_transform
 from tests.commands import COMBINER
@@ -244,6 +245,19 @@ def test_a_picture_is_decoded_once(own_world, tmp_path, monkeypatch, capsys):
     gallery = cached_gallery(own_world, tmp_path)
     assert opened == [changed]
     assert torch.equal(gallery.images([4, 3]), gallery_of(own_world).images([4, 3]))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_flipped_pixels_are_decoded_again(workers, own_world, tmp_path, capfd):
+    cached_gallery(own_world, tmp_path)
+    (rows_path,) = (tmp_path / "cache").rglob("*.npy")
+    content = bytearray(rows_path.read_bytes())
+    content[-64 * 64 * 3 * 2 - 5] ^= 0x40  # in the last picture but two
+    rows_path.write_bytes(content)
+    gallery, plain = cached_gallery(own_world, tmp_path), gallery_of(own_world)
+    batches = each_in_workers(lambda number: gallery.images([number])[0], range(30), workers, "")
+    assert torch.equal(torch.cat(list(batches)), plain.images(range(30)))
+    assert capfd.readouterr().err.count(f"{rows_path}: holds rows that are torn") == 1
 
 
 def test_a_disk_without_space_is_refused_beforehand(world, tmp_path, monkeypatch):

@@ -11,8 +11,9 @@ import torch
 
 from combiner import product
 from src.apps.search import qdrant
+from src.apps.search.changes import Changes
 from src.apps.search.index import open_index, write_index
-from src.apps.search.qdrant import QdrantCollection, Uploaded, open_client, upload
+from src.apps.search.qdrant import QdrantCollection, open_client, upload
 from src.apps.search.searcher import Question, Searcher, collect, depends_on
 from src.base.errors import InputError
 from src.command.flags import RetrieverOptions
@@ -48,7 +49,7 @@ def both(retriever, pictures, client):
     """Return searchers of one folder: in memory, and in Qdrant."""
     collection, _ = collect(retriever, pictures)
     uploaded = upload(client, "pictures", collection, depends_on(retriever))
-    assert uploaded == Uploaded(len(collection), 0, 0)
+    assert uploaded == Changes(len(collection), 0, 0, 0)
     return Searcher(retriever, collection), Searcher(
         retriever, QdrantCollection(client, depends_on(retriever), "pictures")
     )
@@ -128,8 +129,8 @@ def test_an_interrupted_upload_goes_on(retriever, pictures, client, monkeypatch)
     with pytest.raises(InputError, match="interrupted; upload the pictures again"):
         QdrantCollection(client, depends_on(retriever), "pictures")
     monkeypatch.setattr(client, "upsert", send)
-    assert upload(client, "pictures", collection, depends_on(retriever)) == Uploaded(len(collection) - 8, 8, 0)
-    assert upload(client, "pictures", collection, depends_on(retriever)) == Uploaded(0, len(collection), 0)
+    assert upload(client, "pictures", collection, depends_on(retriever)) == Changes(len(collection) - 8, 0, 8, 0)
+    assert upload(client, "pictures", collection, depends_on(retriever)) == Changes(0, 0, len(collection), 0)
     assert len(QdrantCollection(client, depends_on(retriever), "pictures")) == len(collection)
 
 
@@ -140,7 +141,7 @@ def test_a_changed_picture_is_replaced_and_a_deleted_one_removed(both, client):
     shutil.copy(other, picture)
     (folder / "more" / "copy.png").unlink()
     collection, _ = collect(local.retriever, folder)
-    assert upload(client, "pictures", collection, settings) == Uploaded(1, len(collection) - 1, 1)
+    assert upload(client, "pictures", collection, settings) == Changes(0, 1, len(collection) - 1, 1)
     same = [remote.collection.feature(path.relative_to(folder).as_posix()) for path in (picture, other)]
     assert torch.allclose(*same)
     assert "more/copy.png" not in remote.collection
@@ -152,8 +153,8 @@ def test_an_index_is_uploaded_without_its_pictures(retriever, pictures, client, 
     write_index(tmp_path / "index", collection, depends_on(retriever), half=True)
     shutil.rmtree(pictures)
     index = open_index(tmp_path / "index", depends_on(retriever))
-    assert upload(client, "pictures", index, depends_on(retriever)).sent == len(index)
-    assert upload(client, "pictures", index, depends_on(retriever)).sent == 0
+    assert upload(client, "pictures", index, depends_on(retriever)).added == len(index)
+    assert upload(client, "pictures", index, depends_on(retriever)).kept == len(index)
     questions = [Question(name, "in blue") for name in index.names]
     remote = Searcher(retriever, QdrantCollection(client, depends_on(retriever), "pictures"))
     answers = remote.ask_all(questions, 100), Searcher(retriever, index).ask_all(questions, 100)
@@ -251,7 +252,7 @@ def test_several_processes_upload_and_one_asks(forks, world, pictures, tmp_path)
     options += ["--clip-model-name", world / "small_clip.pt"]
     question = ["--caption", "in blue", "--reference", first(pictures).relative_to(pictures), "--json"]
     assert forks.run("search", ["--pictures", pictures, *options], processes=2) == 0, forks.said()
-    assert "18 pictures uploaded, 0 kept, 0 removed" in forks.said()
+    assert "pictures: 18 added, 0 changed, 0 kept, 0 removed" in forks.said()
     assert forks.run("search", [*question, tmp_path / "remote.json", *options]) == 0, forks.said()
     local = ["--pictures", pictures, *options[4:]]
     assert forks.run("search", [*question, tmp_path / "local.json", *local], processes=2) == 0, forks.said()

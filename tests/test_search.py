@@ -94,9 +94,9 @@ def test_ranks_on_real_pictures_are_those_of_validation(function, shared, tmp_pa
 def test_an_index_answers_alike_without_the_pictures(folder, asked, tmp_path):
     question = ["--reference", folder / sorted(folder.glob("*/*.png"))[0].relative_to(folder), "--caption", "in blue"]
     (whole,) = asked(*question, "--index", tmp_path / "index", folder=folder)
-    assert np.load(tmp_path / "index" / "features.npy").dtype == np.float32
-    lines = (tmp_path / "index" / "items.jsonl").read_text().splitlines()
     meta = json.loads((tmp_path / "index" / "meta.json").read_text())
+    assert np.load(tmp_path / "index" / meta["features"]).dtype == np.float32
+    lines = (tmp_path / "index" / meta["items"]).read_text().splitlines()
     assert len(lines) == meta["pictures"] == len(list(folder.glob("*/*.png")))
     (alone,) = asked(*question, "--index", tmp_path / "index")
     assert names(alone["answers"]) == names(whole["answers"])
@@ -107,7 +107,8 @@ def test_an_index_answers_alike_without_the_pictures(folder, asked, tmp_path):
 
 def test_half_the_space(folder, asked, tmp_path):
     (of,) = asked("--caption", "red", "--index", tmp_path / "half", "--half", folder=folder)
-    assert np.load(tmp_path / "half" / "features.npy").dtype == np.float16
+    (features,) = (tmp_path / "half").glob("features.*.npy")
+    assert np.load(features).dtype == np.float16
     (half,) = asked("--caption", "red", "--index", tmp_path / "half")
     for first, second in zip(of["answers"], half["answers"], strict=True):
         assert first["score"] == pytest.approx(second["score"], abs=1e-3)
@@ -209,7 +210,7 @@ def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
     (tmp_path / "q.csv").write_text("reference,caption\n,red\nx.png,\ny.png,red\n")
     asked("--caption", "red", "--index", tmp_path / "index", folder=folder)
     shutil.copytree(tmp_path / "index", tmp_path / "torn")
-    (tmp_path / "torn" / "items.jsonl").write_text("{}\n")
+    next((tmp_path / "torn").glob("items.*.jsonl")).write_text("{}\n")
     shutil.copytree(tmp_path / "index", tmp_path / "other")
     meta = json.loads((tmp_path / "other" / "meta.json").read_text())
     meta["depends_on"]["weights"] = "0" * 64
@@ -223,6 +224,7 @@ def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
         (["--pictures", folder, "--caption", "red", "--collection", "mine"], "--collection is for --qdrant"),
         (["--qdrant", tmp_path / "q", "--combining-function", "product", "--caption", "red"], "product cannot be"),
         (["--pictures", folder], "--reference, --caption or --queries is needed"),
+        (["--index", tmp_path / "index", "--caption", "red", "--remove-missing"], "--remove-missing is for an --index"),
         (["--pictures", folder, "--caption", " "], "--caption: ' ' is empty"),
         (["--pictures", folder, "--caption", "red", "--caption-weight", "2"], "is not a number from 0 to 1"),
         (["--pictures", tmp_path / "nowhere", "--caption", "red"], "nowhere: no such folder"),
@@ -234,7 +236,7 @@ def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
         (["--pictures", folder, "--index", tmp_path / "other"], "an index of another CLIP or transform (weights: 000"),
         (["--pictures", folder, "--reference", tmp_path / "no.jpg"], "no.jpg: cannot be read as a picture"),
         (["--index", tmp_path / "none", "--caption", "red"], "none: is no index"),
-        (["--index", tmp_path / "torn", "--caption", "red"], "its files do not belong together"),
+        (["--index", tmp_path / "torn", "--caption", "red"], ".jsonl: is not as it was written; --pictures FOLDER"),
         (
             ["--index", tmp_path / "other", "--caption", "red"],
             "an index of another CLIP or transform (weights: 000",

@@ -1,40 +1,53 @@
 """Rows that are dear to compute, kept under string keys in plain .npy files from one process to the next."""
 
+import contextlib
 import hashlib
+import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
 
 from src.base.errors import InputError, in_a_line
-from src.base.files import read_json, replacing, write_json
+from src.base.files import replacing
+from src.base.memory import mention
+from src.base.npy import map_rows, require_regular, write_rows
+from src.base.sealed import is_whole, write_sealed
 
 
 class RowStore:
     """Arrays of one shape and type by key, in a subfolder for what they depend on; without a folder, in memory.
 
-    An addition is two files of one name: rows [n, ...] in .npy, then their keys and SHA-256 in .json. Nothing is ever
+    An addition is two files of one name: rows [n, ...] in .npy, then their keys and checksums in .json. Nothing is ever
     changed in place, so a process that is killed while it writes loses its own addition and nothing else.
     """
 
-    def __init__(self, folder: Path | None = None, depends_on: dict | None = None, mapped: bool = False):
-        """`depends_on` are plain values that all rows depend on.
+    def __init__(
+        self,
+        folder: Path | None = None,
+        depends_on: dict | None = None,
+        mapped: bool = False,
+        kind: tuple[tuple[int, ...], str] | None = None,
+    ):
+        """`depends_on` are plain values that all rows depend on; `kind` is a row's shape and type, where it is known.
 
         `mapped` rows stay on disk until they are read: for more than memory holds.
         """
         self.folder = None if folder is None else Path(folder).absolute() / _digest(depends_on)
         self.depends_on = depends_on
         self.mapped = mapped
+        self.kind = None if kind is None else (kind[0], np.dtype(kind[1]))
         self._additions = []
         self._files = []
         self._places = {}
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)  # now: a folder that cannot be written would waste the work
             for index_path in sorted(self.folder.glob("*.json")):
-                self._open(index_path)
+                self._open_if_whole(index_path)
 
     def __getstate__(self):
         # Mapped rows are opened again by whoever gets a copy: pickled, they would be sent whole to every worker.
@@ -56,19 +69,32 @@ class RowStore:
         if self.folder is None:
             self._remember(keys, np.concatenate(list(batches)))
         else:
-            self._open(self._write(keys, batches))
+            index_path = self._write(keys, batches)
+            try:
+                self._open(index_path)
+            except (OSError, ValueError) as error:
+                raise InputError(f"{index_path}: cannot be read back ({in_a_line(error, index_path)})") from None
 
-    def read(self, keys: Sequence[str]) -> np.ndarray:
-        """Return the rows [keys, ...] under `keys`, each of which is kept."""
+    def read(self, keys: Sequence[str], make: Callable[[int], np.ndarray] | None = None) -> np.ndarray:
+        """Return the rows [keys, ...] under `keys`, each of which is kept.
+
+        Mapped rows are compared with their checksums now; `make(position)` makes one again that is torn.
+        """
         places = np.array([self._places[key] for key in keys])
         for addition, file in enumerate(self._files):
             if self._additions[addition] is None:
-                self._additions[addition] = np.lib.format.open_memmap(file, mode="r")
+                self._additions[addition] = _mapped_again(file)
         rows = np.empty((len(keys), *self._additions[-1].shape[1:]), self._additions[-1].dtype)
         # One fancy index for each addition: row by row is a hundred times slower.
         for addition in np.unique(places[:, 0]):
             here = places[:, 0] == addition
             rows[here] = self._additions[addition][places[here, 1]]
+        for position, (addition, row) in enumerate(places.tolist() if self.mapped else ()):
+            file = self._files[addition]
+            if zlib.crc32(rows[position]) != file.sums[row]:
+                said = f"{file.path}: holds rows that are torn; they are made again each time, until it is deleted"
+                mention(str(file.path), said)
+                rows[position] = make(position)
         return rows
 
     def _remember(self, keys, array):
@@ -77,50 +103,82 @@ class RowStore:
 
     def _write(self, keys, batches) -> Path:
         path = self.folder / f"{_digest(keys)}.npy"
-        checksum = hashlib.sha256()
-        # Batch by batch, since all rows together may not fit into memory.
-        with replacing(path) as unfinished, unfinished.open("wb") as file:
-            for batch in batches:
-                if file.tell() == 0:
-                    write_header(file, (len(keys), *batch.shape[1:]), batch.dtype)
-                content = np.ascontiguousarray(batch).data
-                file.write(content)
-                checksum.update(content)
+        while path.is_dir() or path.with_suffix(".json").is_dir():  # nothing can take their place
+            path = path.with_stem(f"{path.stem}-")
+        sums, batches = [], iter(batches)
+        with replacing(path) as unfinished:
+            first = next(batches)
+            every = _summed(itertools.chain([first], batches), sums)
+            write_rows(unfinished, (len(keys), *first.shape[1:]), first.dtype, every)
         # The key in the file is older than the name in this code; changing it would throw whole caches away.
-        index = {"facts": self.depends_on, "keys": keys, "sha256": checksum.hexdigest()}
-        write_json(path.with_suffix(".json"), index)
+        index = {"facts": self.depends_on, "keys": keys, "shape": first.shape[1:], "dtype": first.dtype.str}
+        write_sealed(path.with_suffix(".json"), index | {"crc32": sums})
         return path.with_suffix(".json")
 
-    def _open(self, index_path: Path) -> None:
+    def _open_if_whole(self, index_path: Path) -> None:
+        """Open an addition; one that is not as it was written is removed, with a line."""
         path = index_path.with_suffix(".npy")
         try:
-            index = read_json(index_path, dict)
-            array = np.lib.format.open_memmap(path, mode="r")
-        except (InputError, OSError, ValueError, SyntaxError) as error:
-            fault = in_a_line(error, index_path)
+            self._open(index_path)
+        except (FileNotFoundError, ValueError, RecursionError) as error:
+            # So that it is said once. What cannot be removed, such as a folder, is said each time.
+            for torn in (path, index_path):
+                with contextlib.suppress(OSError):
+                    torn.unlink(missing_ok=True)
+            fault = error
+        except OSError as error:
+            fault = error
         else:
-            # Read whole, so that a torn page is found now and not in an epoch.
-            array = array if self.mapped else np.array(array)
-            fault = self._fault(index, array)
-        if fault:
-            print(f"{path}: not used, its rows are made again ({fault})", file=sys.stderr)
-        else:
-            self._files.append(path)
-            self._remember(index["keys"], array)
+            return
+        print(f"{path}: not used, its rows are made again ({in_a_line(fault, index_path)})", file=sys.stderr)
 
-    def _fault(self, index, array) -> str | None:
-        """Return what is wrong with an addition, or None. Mapped rows are not read, they may be many gigabytes."""
-        keys = index.get("keys")
-        if index.get("facts") != self.depends_on or not isinstance(keys, list) or len(keys) != len(array):
-            return "foreign"
-        same_kind = not self._additions or (array.dtype, array.shape[1:]) == (
-            self._additions[0].dtype,
-            self._additions[0].shape[1:],
-        )
-        if not same_kind:
-            return "rows of another shape"
-        torn = not self.mapped and hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() != index.get("sha256")
-        return "torn" if torn else None
+    def _open(self, index_path: Path) -> None:
+        """Open an addition; raises OSError, and ValueError for one that is not as it was written."""
+        require_regular(index_path)
+        index = json.loads(index_path.read_bytes())
+        if not isinstance(index, dict) or not is_whole(index):
+            raise ValueError("its keys are not those that were written")
+        if index["facts"] != self.depends_on:
+            raise ValueError("foreign")
+        kind = tuple(index["shape"]), np.dtype(index["dtype"])
+        if self.kind not in (None, kind):
+            raise ValueError("rows of another shape or type")
+        sums = np.array(index["crc32"], np.uint32)
+        file = _Addition(index_path.with_suffix(".npy"), (len(sums), *kind[0]), kind[1], sums)
+        array = map_rows(file.path, file.shape, file.dtype)
+        if not self.mapped:
+            # Read whole, so that a torn page is found now and not in an epoch.
+            array = np.array(array)
+            if [zlib.crc32(row) for row in array] != index["crc32"]:
+                raise ValueError("torn")
+        self.kind = kind
+        self._files.append(file)
+        self._remember(index["keys"], array)
+
+
+class _Addition(NamedTuple):
+    """A file of rows, and what it has to be."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    sums: np.ndarray
+    """A checksum for each row."""
+
+
+def _mapped_again(file: _Addition) -> np.memmap:
+    try:
+        return map_rows(file.path, file.shape, file.dtype)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file.path}: was changed while it was used ({in_a_line(error, file.path)})") from None
+
+
+def _summed(batches: Iterable[np.ndarray], sums: list[int]) -> Iterator[np.ndarray]:
+    """Yield `batches`, and append the checksum of each of their rows."""
+    for batch in batches:
+        rows = np.ascontiguousarray(batch)
+        sums.extend(map(zlib.crc32, rows))
+        yield rows
 
 
 def file_key(path: Path | str) -> str:
@@ -135,9 +193,3 @@ def file_key(path: Path | str) -> str:
 
 def _digest(content) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Write the beginning of a .npy file, whose rows can then be written some at a time."""
-    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, described)

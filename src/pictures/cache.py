@@ -27,14 +27,16 @@ class ImageCache:
         """
         # The first process decodes; on another machine the first does, where its disk has not got them by then.
         with distributed.in_turn():
-            self._store = RowStore(self.folder, self.preprocess.pixel_settings, mapped=True)
+            kind = (self.preprocess.dim, self.preprocess.dim, 3), "uint8"
+            self._store = RowStore(self.folder, self.preprocess.pixel_settings, True, kind)
             # Taken once: workers must not ask the disk for every picture of every batch.
             self._keys = {path: file_key(path) for path in paths}
             self._add_missing(num_workers)
 
     def pixels(self, paths: Sequence[Path]) -> np.ndarray:
-        """Return bytes [pictures, dim, dim, 3] of pictures that `fill` was given."""
-        return self._store.read([self._keys[path] for path in paths])
+        """Return bytes [pictures, dim, dim, 3] of pictures that `fill` was given; decodes torn ones again."""
+        keys = [self._keys[path] for path in paths]
+        return self._store.read(keys, lambda position: opened(paths[position], self.preprocess.pixels))
 
     def _add_missing(self, num_workers: int) -> None:
         paths, keys = list(self._keys), list(self._keys.values())

@@ -175,7 +175,7 @@ class Encoder:
             depends_on["weights"] = self.digest(encoder)
         place = json.dumps(depends_on)
         if place not in self._stores:
-            self._stores[place] = RowStore(self.cache_folder, depends_on)
+            self._stores[place] = RowStore(self.cache_folder, depends_on, kind=((self.backbone.dimension,), "float32"))
         return self._stores[place]
 
     def digest(self, encoder: str) -> str:

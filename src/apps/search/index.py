@@ -1,96 +1,273 @@
 """A collection on disk, in forms that other tools read.
 
-features.npy holds normalised features [pictures, dim] in fp32 or fp16, items.jsonl a line for each picture in the same
-order, meta.json what the features depend on.
+features.VERSION.npy holds normalised features [pictures, dim] in fp32 or fp16, items.VERSION.jsonl a line for each
+picture in the same order. meta.json says what the features depend on, and has the names and checksums of both. Each
+writing makes new files and replaces meta.json last, by one rename: so an index is the old one or the new one, whole.
 """
 
+import contextlib
+import gc
 import hashlib
 import json
 import os
+import re
+import sys
+import uuid
 import warnings
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from src.apps.search.changes import Changes, require_most_remain
 from src.apps.search.collection import Collection, pieces
-from src.base.errors import InputError, in_a_line, shown
-from src.base.files import file_digest, read_json, read_text, replacing, write_json
-from src.base.row_store import write_header
+from src.base.errors import InputError, first_ten, in_a_line, shown
+from src.base.files import file_digest, owning, read_json, replacing, require_writable
+from src.base.npy import map_rows, require_regular, write_rows
+from src.base.sealed import is_whole, write_sealed
 
-FORMAT = 1
-FEATURES, ITEMS, META = "features.npy", "items.jsonl", "meta.json"
+FORMAT = 2
+META = "meta.json"
+OLD_FILES = "features.npy", "items.jsonl"
+"""Of indexes of format 1."""
+OURS = re.compile(r"(features\.[0-9a-f]{32}\.npy|items\.[0-9a-f]{32}\.jsonl)|\.(features|items|meta)\..*\.\d+")
+"""Names of an index's files: in the first group those that a meta.json may name, else what a killed process left."""
 ROWS_AT_ONCE = 2**14
+"""Rows that are written at a time. Each such piece has a checksum."""
+CHECKERS = 2
+"""Threads that compute checksums."""
+OPENINGS = 20
+"""How often files are looked for that a writer has replaced in the meantime."""
+DTYPES = {"fp32": np.dtype("<f4"), "fp16": np.dtype("<f2")}
 
 
-def write_index(folder: Path, collection: Collection, depends_on: dict, half: bool) -> None:
+class TornIndexError(InputError):
+    """An index that cannot be read, and that an update writes anew."""
+
+
+# ---- writing ----
+
+
+class IndexUpdate:
+    """An index that no other process writes to, before its new files are written."""
+
+    def __init__(self, folder: Path, depends_on: dict, remove_missing: bool):
+        """Read what is there; raises InputError where that is an index of other features, or no index."""
+        self.folder, self.depends_on, self.remove_missing = folder, depends_on, remove_missing
+        self.known: dict[str, dict] = {}
+        """Items of the index that is replaced {name: item}."""
+        self.replaces = os.path.lexists(folder / META)
+        if not self.replaces:
+            return
+        try:
+            meta = _read_meta(folder, depends_on)
+            self.known = {item["name"]: item for item in _read_items(folder, meta)}
+        except (TornIndexError, FileNotFoundError) as error:
+            print(f"{folder}: written anew ({in_a_line(error, folder)})", file=sys.stderr)
+
+    def require_most(self, names: Iterable[str]) -> None:
+        """Raise InputError when more than half of the index's pictures are not among `names`, unless that is meant."""
+        if not self.remove_missing:
+            gone = len(self.known.keys() - set(names))
+            require_most_remain(f"{self.folder}: an index", gone, len(self.known))
+
+    def write(self, collection: Collection, half: bool) -> Changes:
+        """Write a collection whose pictures are at hand in place of what is there; return what that changed.
+
+        Raises InputError for a name that no other tool could read, and for features that nothing can be compared with.
+        """
+        self.require_most(collection.names)
+        items = [
+            item_of(name, os.path.join(collection.folder, name), length, self.known)  # noqa: PTH118, takes half the time
+            for name, length in zip(collection.names, collection.lengths.flatten().tolist(), strict=True)
+        ]
+        version = uuid.uuid4().hex
+        features, lines = f"features.{version}.npy", f"items.{version}.jsonl"
+        dtype = DTYPES["fp16" if half else "fp32"]
+        text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items).encode()
+        meta = {
+            "format": FORMAT,
+            "pictures": len(items),
+            "dim": collection.unit.shape[1],
+            "dtype": "fp16" if half else "fp32",
+            "folder": str(collection.folder.absolute()),
+            "depends_on": self.depends_on,
+            "features": features,
+            "items": lines,
+            "items_sha256": hashlib.sha256(text).hexdigest(),
+        }
+        sums = []
+        with replacing(self.folder / lines) as unfinished:
+            unfinished.write_bytes(text)
+            with replacing(self.folder / features) as other:
+                write_rows(other, tuple(collection.unit.shape), dtype, _checked(collection, dtype, sums))
+        write_sealed(self.folder / META, meta | {"features_crc32": sums}, indent=1)
+        _remove_others(self.folder, (features, lines), OLD_FILES if self.replaces else ())
+        return self._changes(items)
+
+    def _changes(self, items: list[dict]) -> Changes:
+        there = [self.known.get(item["name"]) for item in items]
+        added = there.count(None)
+        changed = sum(
+            item["sha256"] != old["sha256"] for item, old in zip(items, there, strict=True) if old is not None
+        )
+        return Changes(added, changed, len(items) - added - changed, len(self.known) - len(items) + added)
+
+
+@contextlib.contextmanager
+def updating(folder: Path, depends_on: dict, remove_missing: bool = False) -> Iterator[IndexUpdate]:
+    """Let no other process write to an index inside the block; `depends_on` tells its features from others.
+
+    Raises InputError when another process writes to it, and for an index of other features.
+    """
+    folder, is_new = Path(folder), not Path(folder).exists()
+    require_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with owning(folder, "index"):
+            yield IndexUpdate(folder, depends_on, remove_missing)
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it holds an index now
+                folder.rmdir()
+
+
+def write_index(
+    folder: Path, collection: Collection, depends_on: dict, half: bool, remove_missing: bool = False
+) -> Changes:
     """Write a collection whose pictures are at hand; `depends_on` are plain values that tell its features from others.
 
-    Files of an older index are replaced one by one, and meta.json, which describes the others, last. What another
-    program had open stays what it was. Raises InputError for an index of other features, and for a name that no other
-    tool could read.
+    What another program had open stays what it was. Raises InputError as `updating` and `IndexUpdate` do.
     """
-    require_own(folder, depends_on)
-    known = _items_of(folder)
-    items = [
-        item_of(name, os.path.join(collection.folder, name), length, known)  # noqa: PTH118, in less than half the time
-        for name, length in zip(collection.names, collection.lengths.flatten().tolist(), strict=True)
-    ]
-    dtype = np.dtype(np.float16 if half else np.float32)
-    with replacing(folder / FEATURES) as unfinished, unfinished.open("wb") as file:
-        # Rows some at a time, since a copy of all may not fit into memory.
-        write_header(file, tuple(collection.unit.shape), dtype)
-        for rows in pieces(len(collection), ROWS_AT_ONCE):
-            file.write(np.ascontiguousarray(collection.unit[rows].cpu().numpy().astype(dtype)).data)
-    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-    with replacing(folder / ITEMS) as unfinished:
-        unfinished.write_text(lines, encoding="utf-8")
-    meta = {
-        "format": FORMAT,
-        "pictures": len(items),
-        "folder": str(collection.folder.absolute()),
-        "depends_on": depends_on,
-    }
-    write_json(folder / META, meta | {"items_sha256": _digest(lines)}, indent=1)
+    with updating(folder, depends_on, remove_missing) as update:
+        return update.write(collection, half)
+
+
+def _checked(collection: Collection, dtype: np.dtype, sums: list[int]) -> Iterator[np.ndarray]:
+    """Yield the features some rows at a time, as a copy of all may not fit into memory; append their checksums."""
+    for rows in pieces(len(collection), ROWS_AT_ONCE):
+        unit = collection.unit[rows].float()
+        odd = ((unit.norm(dim=1) - 1).abs() < 0.01).logical_not().nonzero().flatten().tolist()  # so NaN is odd too
+        if odd:
+            names = first_ten([collection.names[rows.start + row] for row in odd])
+            raise InputError(f"{names}: features that are zero or not finite, the weights that made them are broken")
+        batch = np.ascontiguousarray(unit.cpu().numpy().astype(dtype))
+        sums.append(zlib.crc32(batch))
+        yield batch
+
+
+def _remove_others(folder: Path, keep: Sequence[str], others: Sequence[str]) -> None:
+    """Delete `others`, and all files of an index but those to keep: older ones, and what killed processes left."""
+    for path in list(folder.iterdir()):
+        is_other = path.name in others or (OURS.fullmatch(path.name) and path.name not in keep)
+        if is_other and path.is_file():
+            path.unlink()
+
+
+# ---- reading ----
 
 
 def open_index(folder: Path, depends_on: dict) -> Collection:
-    """Return the collection of an index, with its features on disk until they are read.
+    """Return the collection of an index, with its features mapped from disk.
 
-    Raises InputError when there is none, when it is torn, and when its features are not those that `depends_on` tells.
+    Raises InputError when there is none, when anything in it is not as it was written, and when its features are not
+    those that `depends_on` tells.
     """
-    folder = Path(folder)
-    if not (folder / META).is_file():
-        raise InputError(f"{folder}: is no index; --pictures FOLDER --index FOLDER writes one")
-    meta = _meta_of(folder, depends_on)
-    text = read_text(folder / ITEMS)
     try:
-        array = np.load(folder / FEATURES, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{folder / FEATURES}: cannot be read ({in_a_line(error)})") from None
-    # Before its lines are read as JSON: they are written by this program, or they are torn.
-    if _digest(text) != meta.get("items_sha256") or array.shape[:1] != (meta["pictures"],) or array.ndim != 2:
-        raise InputError(f"{folder}: its files do not belong together; --pictures makes the index anew")
-    items = _lines(text)
+        return _open_newest(Path(folder), depends_on)
+    except TornIndexError as error:
+        raise TornIndexError(f"{error}; --pictures FOLDER --index FOLDER writes the index anew") from None
+
+
+def _open_newest(folder: Path, depends_on: dict) -> Collection:
+    for _ in range(OPENINGS):
+        if not (folder / META).is_file():
+            raise InputError(f"{folder}: is no index; --pictures FOLDER --index FOLDER writes one")
+        meta = _read_meta(folder, depends_on)
+        # A writer that replaced meta.json since then has removed what the one that was read names.
+        with contextlib.suppress(FileNotFoundError):
+            return _open(folder, meta)
+    raise TornIndexError(f"{folder}: lacks {meta['features']} or {meta['items']}")
+
+
+def _open(folder: Path, meta: dict) -> Collection:
+    path = folder / meta["features"]
+    with ThreadPoolExecutor(CHECKERS) as pool:
+        try:
+            array = map_rows(path, (meta["pictures"], meta["dim"]), DTYPES[meta["dtype"]])
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError) as error:
+            raise TornIndexError(f"{path}: cannot be read ({in_a_line(error, path)})") from None
+        # Beside the items, since checksums need no interpreter.
+        sums = pool.map(lambda rows: zlib.crc32(array[rows]), pieces(len(array), ROWS_AT_ONCE))
+        items = _read_items(folder, meta)
+        if list(sums) != meta["features_crc32"]:
+            raise TornIndexError(f"{path}: is not as it was written")
     lengths = torch.tensor([item["length"] for item in items])
-    unit = _tensor(array)
-    collection = Collection(unit, lengths, [item["name"] for item in items], Path(meta["folder"]))
+    collection = Collection(_tensor(array), lengths, [item["name"] for item in items], Path(meta["folder"]))
     collection.digests = [item["sha256"] for item in items]
     return collection
 
 
-def require_own(folder: Path, depends_on: dict) -> None:
-    """Raise InputError when a folder holds an index whose features are not those that `depends_on` tells."""
-    if (folder / META).is_file():
-        _meta_of(folder, depends_on)
-
-
-def _meta_of(folder, depends_on) -> dict:
-    meta = read_json(folder / META, dict)
-    if meta.get("format") != FORMAT or not isinstance(meta.get("depends_on"), dict):
-        raise InputError(f"{folder / META}: is of no index that this version reads")
+def _read_meta(folder: Path, depends_on: dict) -> dict:
+    """Read meta.json; raises TornIndexError unless it is as it was written, InputError where it is no index's."""
+    path = folder / META
+    try:
+        require_regular(path)
+        meta = read_json(path, dict)
+    except (InputError, ValueError) as error:
+        fault = in_a_line(error, path)
+        meta = {}
+    else:
+        fault = "is no index's of any version"
+    if not isinstance(meta.get("format"), int) or not isinstance(meta.get("depends_on"), dict):
+        # Other programs have a meta.json too, which is not to be replaced.
+        is_ours = any(OURS.fullmatch(other.name) for other in folder.iterdir())
+        if is_ours:
+            raise TornIndexError(f"{path}: {fault}")
+        raise InputError(f"{path}: {fault}; name another folder")
     require_same(meta["depends_on"], depends_on, f"{folder}: an index", "name its own CLIP, or another --index")
+    if meta["format"] != FORMAT:
+        raise TornIndexError(f"{path}: is of another version")
+    if not is_whole(meta):
+        raise TornIndexError(f"{path}: is not as it was written")
     return meta
+
+
+def _read_items(folder: Path, meta: dict) -> list[dict]:
+    """Read what is kept of each picture; raises FileNotFoundError, and TornIndexError unless it is as written."""
+    path = folder / meta["items"]
+    try:
+        require_regular(path)
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except ValueError as error:
+        raise TornIndexError(f"{path}: {in_a_line(error)}") from None
+    except OSError as error:  # which says nothing about the file
+        raise InputError(f"{path}: cannot be read ({in_a_line(error, path)})") from None
+    if hashlib.sha256(text).hexdigest() != meta["items_sha256"]:
+        raise TornIndexError(f"{path}: is not as it was written")
+    with _without_cycles():
+        # One array is read faster than a million lines. In JSON a line ends nowhere but between items.
+        return json.loads(b"[" + text.removesuffix(b"\n").replace(b"\n", b",") + b"]")
+
+
+@contextlib.contextmanager
+def _without_cycles() -> Iterator[None]:
+    """Look for no garbage while millions of objects are made that are none: it takes as long as making them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def require_same(theirs: dict, ours: dict, what: str, remedy: str) -> None:
@@ -104,24 +281,11 @@ def require_same(theirs: dict, ours: dict, what: str, remedy: str) -> None:
             raise InputError(f"{what} of another CLIP or transform ({said}); {remedy}")
 
 
-def _tensor(array: np.memmap) -> torch.Tensor:
+def _tensor(array: np.memmap) -> Tensor:
     """Return a mapped array as a tensor that nobody may write to."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
-
-
-def _items_of(folder: Path) -> dict[str, dict]:
-    """Return the items of an older index {name: item}, whose digests need not be computed again."""
-    try:
-        return {item["name"]: item for item in _lines(read_text(folder / ITEMS))}
-    except (InputError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _lines(text: str) -> list[dict]:
-    # Not splitlines: it ends lines at characters that may stand in a name.
-    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def item_of(name: str, path: str, length: float, known: dict[str, dict]) -> dict:
@@ -139,7 +303,3 @@ def item_of(name: str, path: str, length: float, known: dict[str, dict]) -> dict
     same = all(before.get(key) == value for key, value in stamp.items())
     digest = before["sha256"] if same and "sha256" in before else file_digest(Path(path))
     return {"name": name, **stamp, "sha256": digest, "length": length}
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -13,12 +13,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
+from src.apps.search.changes import Changes, require_most_remain
 from src.apps.search.collection import Collection, LeftOut, pieces
 from src.apps.search.index import item_of, require_same
 from src.base.bars import Bar
@@ -48,17 +49,6 @@ _SPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://arxiv.org/abs/2308.11485")
 NOT_INSTALLED = "needs qdrant-client: pip install -r requirements-qdrant.txt"
 
 NOT_ASKED = "cannot be asked of Qdrant, which ranks by one similarity to features as CLIP gives them: use --index"
-
-
-class Uploaded(NamedTuple):
-    """What an upload did, in numbers of pictures."""
-
-    sent: int
-    """New or changed ones."""
-    kept: int
-    """Those that were there already."""
-    removed: int
-    """Those that were there and are not in what was uploaded."""
 
 
 # ---- where it is ----
@@ -143,9 +133,29 @@ def _described(client: "QdrantClient", collection: str) -> dict:
     points = client.retrieve(collection, [_id("")])
     meta = points[0].payload if points else {}
     is_empty = not points and client.count(collection, exact=True).count == 0
-    if dim is None or not (is_empty or meta.get("format") == FORMAT):
+    about = {} if is_empty else _read_about(meta)
+    if dim is None or about is None:
         raise InputError(f"Qdrant collection {collection}: was not uploaded by this version; name another one")
-    return {"dim": dim} if is_empty else meta | {"dim": dim, "depends_on": json.loads(meta["depends_on"])}
+    return about | {"dim": dim}
+
+
+def _read_about(payload: dict | None) -> dict | None:
+    """Return what `_describe` wrote as a payload; None for what others write."""
+    about = payload or {}
+    kinds = {"format": int, "folder": str, "depends_on": str, "is_whole": bool}
+    if about.get("format") != FORMAT or not all(isinstance(about.get(key), kind) for key, kind in kinds.items()):
+        return None
+    try:
+        depends_on = json.loads(about["depends_on"])
+    except (ValueError, RecursionError):
+        return None
+    return about | {"depends_on": depends_on} if isinstance(depends_on, dict) else None
+
+
+def _is_picture(payload: dict | None) -> bool:
+    """Whether a point's payload is that of a picture, as `_send` writes them."""
+    kinds = {"name": str, "sha256": str, "length": int | float}
+    return isinstance(payload, dict) and all(isinstance(payload.get(key), kind) for key, kind in kinds.items())
 
 
 def _dim(vectors: object) -> int | None:
@@ -173,16 +183,14 @@ def require_askable(combining_function: Fusion, name: str, features: Tensor) -> 
 
 
 def upload(
-    client: "QdrantClient",
-    name: str,
-    collection: Collection,
-    depends_on: dict,
-) -> Uploaded:
+    client: "QdrantClient", name: str, collection: Collection, depends_on: dict, remove_missing: bool = False
+) -> Changes:
     """Bring the Qdrant collection `name` up to date with `collection`, which is made where there is none.
 
     `depends_on` are plain values that tell its features from others. Only pictures that are new or changed are sent, so
     an upload that was interrupted is gone on with by another one. Pictures that are not in `collection` are removed.
-    Raises InputError when the features there are another CLIP's.
+    Raises InputError when the features there are another CLIP's and, unless `remove_missing`, when more than half of
+    the pictures there would be removed.
     """
     from qdrant_client import models
 
@@ -194,16 +202,21 @@ def upload(
             client.create_collection(name, vectors_config={VECTOR: vector})
         meta = _described(client, name)
         _require_features(meta, depends_on, dim, what)
+        there = _points_of(client, name)
+        others = there - set(map(_id, collection.names))
+        if not remove_missing:
+            require_most_remain(what, len(others), len(there))
         # Copies of a reference are looked for by it.
         client.create_payload_index(name, "sha256", models.PayloadSchemaType.KEYWORD)
         about = {"format": FORMAT, "folder": str(collection.folder.absolute()), "depends_on": json.dumps(depends_on)}
         _describe(client, name, about | {"is_whole": meta.get("is_whole", False)})
         batches = Bar(pieces(len(collection), POINTS_AT_ONCE), desc=f"uploading to {name}", leave=False, delay=1)
-        sent = sum(_send(client, name, collection, rows) for rows in batches)
-        removed = _remove_others(client, name, {_id(""), *map(_id, collection.names)})
+        sent = [of for rows in batches for of in _send(client, name, collection, rows)]
+        _remove(client, name, list(others))
         # From now on it can be searched, also while it is brought up to date.
         _describe(client, name, about | {"is_whole": True})
-    return Uploaded(sent, len(collection) - sent, removed)
+    changed = len(there.intersection(sent))
+    return Changes(len(sent) - changed, changed, len(collection) - len(sent), len(others))
 
 
 def _require_features(meta: dict, depends_on: dict, dim: int, what: str) -> None:
@@ -223,13 +236,13 @@ def _describe(client: "QdrantClient", name: str, about: dict) -> None:
     client.upsert(name, [models.PointStruct(id=_id(""), vector={}, payload=about)], wait=True)
 
 
-def _send(client: "QdrantClient", name: str, collection: Collection, rows: slice) -> int:
-    """Send those of some pictures that are new or changed; return how many."""
+def _send(client: "QdrantClient", name: str, collection: Collection, rows: slice) -> list[str]:
+    """Send those of some pictures that are new or changed; return their points."""
     from qdrant_client import models
 
     names = collection.names[rows]
     there = client.retrieve(name, [_id(of) for of in names], with_payload=True, with_vectors=False)
-    known = {point.payload["name"]: point.payload for point in there}
+    known = {point.payload["name"]: point.payload for point in there if _is_picture(point.payload)}
     lengths, points = collection.lengths[rows].tolist(), []
     for row, of, length in zip(range(rows.start, rows.stop), names, lengths, strict=True):
         if collection.digests is None:
@@ -242,22 +255,24 @@ def _send(client: "QdrantClient", name: str, collection: Collection, rows: slice
             points.append(models.PointStruct(id=_id(of), vector=vector, payload=item))
     if points:
         client.upsert(name, points, wait=True)
-    return len(points)
+    return [point.id for point in points]
 
 
-def _remove_others(client: "QdrantClient", name: str, ids: set[str]) -> int:
-    """Remove points that are not among `ids`; return how many."""
-    from qdrant_client import models
-
-    page, others = None, []
+def _points_of(client: "QdrantClient", name: str) -> set[str | int]:
+    """Return the points of all pictures of a collection."""
+    page, found = None, set()
     while True:
         points, page = client.scroll(name, limit=10_000, offset=page, with_payload=False)
-        others += [point.id for point in points if point.id not in ids]
+        found.update(point.id for point in points)
         if page is None:
-            break
-    for some in pieces(len(others), POINTS_AT_ONCE):
-        client.delete(name, models.PointIdsList(points=others[some]), wait=True)
-    return len(others)
+            return found - {_id("")}
+
+
+def _remove(client: "QdrantClient", name: str, points: list[str | int]) -> None:
+    from qdrant_client import models
+
+    for some in pieces(len(points), POINTS_AT_ONCE):
+        client.delete(name, models.PointIdsList(points=points[some]), wait=True)
 
 
 # ---- searching ----
@@ -292,7 +307,11 @@ class QdrantCollection:
     def feature(self, name: str) -> Tensor | None:
         """Return a picture's features [1, dim] in fp32, as the encoder gave them; None where there is no such name."""
         point = self._point(name, with_vectors=True)
-        return None if point is None else torch.tensor([point.vector[VECTOR]]) * point.payload["length"]
+        if point is None:
+            return None
+        if not isinstance(point.vector, dict) or VECTOR not in point.vector:
+            raise InputError(f"{self._what}: {shown(name)} has no features; upload the pictures again")
+        return torch.tensor([point.vector[VECTOR]]) * point.payload["length"]
 
     def compared_by(self, combining_function: Fusion) -> "QdrantCollection":
         """Return this collection; raises InputError for a function that compares pictures as something else."""
@@ -328,7 +347,13 @@ class QdrantCollection:
         with _one_line(self._what):
             for some in pieces(len(requests), QUESTIONS_AT_ONCE):
                 found += self.client.query_batch_points(self.name, requests[some])
-        return [[(point.payload["name"], point.score) for point in of.points] for of in found]
+        return [[(self._name_of(point), point.score) for point in of.points] for of in found]
+
+    def _name_of(self, point) -> str:
+        name = (point.payload or {}).get("name")
+        if not isinstance(name, str):
+            raise InputError(f"{self._what}: its point {point.id} has no name; upload the pictures again")
+        return name
 
     def _filter(self, picture: LeftOut | None):
         """Return the filter that leaves out a picture and copies of its bytes; None where there is nothing to."""
@@ -350,4 +375,6 @@ class QdrantCollection:
             return None
         with _one_line(self._what):
             points = self.client.retrieve(self.name, [_id(name)], with_payload=True, with_vectors=with_vectors)
+        if points and not _is_picture(points[0].payload):
+            raise InputError(f"{self._what}: {shown(name)} is not as it was uploaded; upload the pictures again")
         return points[0] if points else None
