@@ -18,6 +18,7 @@ UPLOAD, JOIN = "/gradio_api/upload", "/gradio_api/queue/join"
 READ = "/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/queue/data", "/gradio_api/startup-events"
 READ_BELOW = "/assets/", "/static/", "/gradio_api/heartbeat/"
 """What the page needs, beside UPLOAD and JOIN. The library has more: files, calls, code to edit."""
+LONGEST_PATH = 250
 MOST_BYTES = 2**16
 """Size of a request that is no upload: a caption and a few settings."""
 FIELDS = {"data": [list], "fn_index": [int], "session_hash": [str], "event_data": [dict, type(None)]}
@@ -85,7 +86,7 @@ class LocalOnly:
             headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
             headers.append((b"content-length", str(len(body)).encode()))
             await self.app({**scope, "headers": headers}, _receiving(body, receive), send)
-        elif method in ("GET", "HEAD") and (path in READ or path.startswith(READ_BELOW)):
+        elif method in ("GET", "HEAD") and (path in READ or path.startswith(READ_BELOW)) and len(path) <= LONGEST_PATH:
             await self.app(scope, receive, send)
         else:
             raise Refused(404, "not found")
