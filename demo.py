@@ -12,6 +12,7 @@ from src.command.flags import add_searching_options, combining_options, parse_ju
 
 LOOPBACK = "127.0.0.1", "localhost"
 PORTS = range(7860, 7960)
+QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 FUNCTIONS = names_in("combiner.py")
 
@@ -33,10 +34,9 @@ def make_parser() -> Parser:
 if __name__ == "__main__":
     parse_judging(make_parser(), FUNCTIONS)  # --help and a wrong flag are answered here, before torch is imported
 
-import os
+import contextlib
 import socket
 import sys
-import tempfile
 import threading
 from argparse import Namespace
 from collections.abc import Callable
@@ -46,14 +46,16 @@ from types import ModuleType
 from torch import Tensor
 
 from combiner import COMBINING_FUNCTIONS, default_name, load_combining_function, network_in, with_clip_of_pair
+from src.apps.demo.cards import readable
 from src.apps.demo.examples import Example, examples_of
-from src.apps.demo.local_only import call_nobody
+from src.apps.demo.local_only import call_nobody, own_environment
 from src.apps.demo.walk import Query
 from src.apps.search.collection import Collection
 from src.apps.search.searcher import Found, Question, Searcher, collect
 from src.base.errors import InputError, first_ten, in_a_line, one_line_errors
 from src.base.folders import pictures_below
-from src.command.flags import CombiningOptions
+from src.command.flags import COMBINING_FUNCTIONS, CombiningOptions
+from src.command.upload_folder import upload_folder
 from src.models.backbone import Backbone
 from src.models.facts import told_by_checkpoints
 from src.processes.signals import Stopping
@@ -74,6 +76,8 @@ class Engine:
         self.examples: list[Example] = []
         self.remarks: list[str] = []
         self._collection: Collection | None = None
+        self._written: dict[str, str] = {}
+        """{how the page writes a name: the name}, where that is not the same."""
         self._searchers: dict[str, Searcher] = {}
         # Stores of features are written by one thread at a time.
         self._one_by_one = threading.Lock()
@@ -85,22 +89,36 @@ class Engine:
         if lost:
             are = "is" if len(lost) == 1 else "are"
             self.remarks = [f"{len(lost)} of the pictures cannot be read and {are} left out: {first_ten(lost)}"]
-        self.examples = examples_of(self.folder, lambda name: collection.row(name) is not None)
+        examples = examples_of(self.folder, lambda name: collection.row(name) is not None)
         for name, function in self.functions.items():
             self._searchers[name] = Searcher(self.retriever.combining_by(function), collection)
         self._collection = collection
+        names = [self._write(name) for name in collection.names]
+        self.examples = [Example(self._write(example.reference), readable(example.caption)) for example in examples]
         # Last, since other threads take it for the sign that all is ready.
-        self.names = collection.names
+        self.names = names
 
     def path(self, name: str) -> Path | None:
         """Return the file of a picture of the gallery; None for a name that is not there."""
+        name = self._written.get(name, name)
         return None if self._collection.row(name) is None else self.folder / name
+
+    def _write(self, name: str) -> str:
+        """Return how the page writes a name in the collection, which no other name there is written like."""
+        written = readable(name)
+        if written != name:
+            while written in self._collection or self._written.get(written, name) != name:
+                written += "'"
+            self._written[written] = name
+        return written
 
     def ask(self, query: Query) -> dict[str, list[Found]]:
         """Return the answers of each function of a query; raises InputError where there are none."""
-        question = Question(query.upload or query.reference or None, query.caption, caption_weight=query.caption_weight)
+        reference = query.upload or self._written.get(query.reference, query.reference) or None
+        question = Question(reference, query.caption, caption_weight=query.caption_weight)
         with self._one_by_one, autocast(self.precision):
-            return {name: self._searchers[name].ask(question, query.k) for name in query.functions}
+            found = {name: self._searchers[name].ask(question, query.k) for name in query.functions}
+        return {name: [one._replace(name=self._write(one.name)) for one in some] for name, some in found.items()}
 
 
 def load_functions(combining: CombiningOptions, backbone: Backbone) -> Functions:
@@ -140,10 +158,8 @@ def free_port(host: str, port: int | None) -> int:
     raise InputError(f"--host {host} --port {number}: cannot be served ({fault})")
 
 
-def import_page(uploads: str) -> ModuleType:
-    """Import the page, and gradio with it; `uploads` is the folder that receives uploads."""
-    # Before gradio is imported, which reads them then.
-    os.environ.update(GRADIO_TEMP_DIR=uploads, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
+def import_page() -> ModuleType:
+    """Import the page, and gradio with it, which reads the environment then."""
     try:
         from src.apps.demo import page as demo_page
     except ModuleNotFoundError as error:
@@ -164,13 +180,18 @@ def main(argv=None):
     if not pictures_below(args.pictures):
         raise InputError(f"--pictures {args.pictures}: holds no pictures, at no depth")
     port = free_port(args.host, args.port)
-    # However it ends, no upload stays behind.
-    uploads = tempfile.TemporaryDirectory(prefix="demo-", ignore_cleanup_errors=True)
-    with uploads, Stopping(lambda: "the page is closed"):
-        demo_page = import_page(uploads.name)
+    with contextlib.ExitStack() as stack:
+        # However it ends, no upload stays behind.
+        uploads = stack.enter_context(upload_folder())
+        stack.enter_context(Stopping(lambda: "the page is closed"))
+        settings = {"GRADIO_TEMP_DIR": str(uploads), "MPLBACKEND": "agg", **QUIET}
+        with own_environment(**settings):
+            demo_page = import_page()
+        # Weights may be downloaded, by the proxies of this environment.
         engine = load_engine(args)
-        page, address = demo_page.DemoPage(engine).launch(args.host, port, LOOPBACK)
-        # Weights may have been downloaded; from here on all is at hand.
+        stack.enter_context(own_environment(**settings))
+        page, address = demo_page.DemoPage(engine, uploads).launch(args.host, port, LOOPBACK)
+        # From here on all is at hand.
         call_nobody()
         print(f"{address}  (Ctrl-C ends it)", flush=True)
         # The page is there already, and shows how far this is.

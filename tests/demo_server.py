@@ -1,21 +1,21 @@
 """demo.py as a process of its own, and what somebody does on its page."""
 
-import errno
 import http.client
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from urllib.parse import quote
 
 from src.base.files import PROJECT_ROOT
-from tests.odd_pictures import RGB, saved
 from tests.processes import PATIENCE, wait_until, works
 
 NOTING = """
-import pathlib, runpy, sys
-calls = pathlib.Path(sys.argv.pop(1))
+import pathlib, runpy, sys, time
+calls, hold = pathlib.Path(sys.argv.pop(1)), pathlib.Path(sys.argv.pop(1))
 LOCAL = None, "", "127.0.0.1", "localhost", "::1", b"127.0.0.1", b"localhost"
 
 def note(event, arguments):
@@ -28,11 +28,17 @@ def note(event, arguments):
         with calls.open("a") as file:
             print(host, file=file)
 
+def wait(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("waits.png"):
+        while hold.exists():
+            time.sleep(0.01)
+
 sys.addaudithook(note)
+sys.addaudithook(wait)
 sys.path.insert(0, "")
 runpy.run_path("demo.py", run_name="__main__")
 """
-"""demo.py, which notes every machine but this one that it would call."""
+"""demo.py, which notes every machine but this one that it would call, and waits at waits.png while a file is there."""
 
 
 class DemoServer:
@@ -60,6 +66,36 @@ class DemoServer:
         finally:
             connection.close()
 
+    def event(self, part, event):
+        """Return the number of what happens at an event of a part of the page, by its elem_id."""
+        config = json.loads(self.get("/config")[1])
+        (number,) = [found["id"] for found in config["components"] if found["props"].get("elem_id") == part]
+        # The first one: a second one may be answered by the browser itself.
+        numbers = [found["id"] for found in config["dependencies"] if [number, event] in found["targets"]]
+        return numbers[0]
+
+    def join(self, content, headers=()):
+        """Return status and body of a request that joins the queue with this JSON."""
+        content = content if isinstance(content, (str, bytes)) else json.dumps(content)
+        return self.get(
+            "/gradio_api/queue/join", "POST", content, {"Content-Type": "application/json", **dict(headers)}
+        )
+
+    def said_to(self, session):
+        """Return the last message that a session gets, as a dict."""
+        body = self.get(f"/gradio_api/queue/data?session_hash={quote(session, safe='')}")[1].decode()
+        return json.loads(re.findall(r"^data: (.*process_completed.*)$", body, re.MULTILINE)[-1])
+
+    def upload(self, *contents, headers=()):
+        """Return status and body of an upload of files with these contents."""
+        body = b"".join(form_part(content) for content in contents) + b"--x--"
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        return self.get("/gradio_api/upload", "POST", body, {**kind, **dict(headers)})
+
+    def kept(self):
+        """Return the files that the server keeps of uploads."""
+        return [path for path in self.folder.glob("demo-*/*/**/*") if path.is_file()]
+
     def answers(self):
         try:
             return self.get("/")[0] == 200
@@ -67,13 +103,21 @@ class DemoServer:
             return False
 
 
+def form_part(content, name="a.png"):
+    head = f"--x\r\nContent-Disposition: form-data; name=files; filename={name}\r\n\r\n"
+    return head.encode() + content + b"\r\n"
+
+
 @contextmanager
-def served(folder, *options):
-    """Serve a demo that writes to `folder`, until the block ends."""
+def served(folder, *options, env=()):
+    """Serve a demo that writes to `folder`, until the block ends; `env` are variables beside those of the tests.
+
+    It waits at waits.png for as long as there is a file `hold` in `folder`.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", NOTING, folder / "calls.txt", "--port", port, *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
+    command = [sys.executable, "-c", NOTING, folder / "calls.txt", folder / "hold", "--port", port, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder), **dict(env)}
     with (folder / "said.txt").open("w") as said:
         process = subprocess.Popen(
             [str(part) for part in command], cwd=PROJECT_ROOT, env=environment, stdout=said, stderr=said
@@ -89,23 +133,6 @@ def served(folder, *options):
             process.wait(PATIENCE)
         finally:
             process.kill()
-
-
-def let_encode(pipe):
-    """Give whoever reads a pipe its end, which is no picture, and put a broken picture in its place."""
-
-    def is_read():
-        try:
-            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError as error:
-            assert error.errno == errno.ENXIO
-            return False
-        return True
-
-    broken = pipe.with_suffix(".broken")
-    broken.write_bytes(saved(RGB, "PNG")[:200])
-    wait_until(is_read, lambda: f"nobody reads {pipe}")
-    broken.replace(pipe)
 
 
 # ---- what somebody does ----

@@ -1,7 +1,6 @@
 """demo.py as somebody uses it: a real server, and a real browser that asks nobody but that server."""
 
 import json
-import os
 import re
 import shutil
 from urllib.parse import quote
@@ -13,7 +12,7 @@ from combiner import Combiner, load_combined
 from src.apps.search.searcher import Question, Searcher, collect
 from src.base.files import PROJECT_ROOT
 from src.command.flags import CombiningOptions, RetrieverOptions
-from tests.demo_server import answered, called, caption_of, let_encode, reference, search, served, to_its_start, upload
+from tests.demo_server import answered, called, caption_of, reference, search, served, to_its_start, upload
 from tests.odd_pictures import RGB, black_png, saved
 
 pytest.importorskip("gradio")
@@ -37,8 +36,9 @@ def folder(world, tmp_path_factory):
     # More than a batch, so that there is a progress to see.
     shutil.copytree(world / "cirr_dataset" / "train", folder / "pictures" / "more")
     (folder / "pictures" / HOSTILE).write_bytes(saved(RGB, "PNG"))
-    # Whoever opens a pipe waits until somebody writes. It is the last one by its name.
-    os.mkfifo(folder / "pictures" / "waits.png")
+    # The last one by its name, at which the server waits.
+    (folder / "pictures" / "waits.png").write_bytes(saved(RGB, "PNG")[:200])
+    (folder / "hold").touch()
     (folder / "secret.txt").write_text(SECRET)
     (folder / "secret.png").write_bytes(saved(RGB, "PNG"))
     return folder
@@ -76,7 +76,7 @@ def seen_while_encoding(server, browser, folder):
     said = page.locator(".progress").filter(has_text=re.compile(r"[1-9]\d* of"))
     expect(said).to_be_visible()
     text = said.inner_text()
-    let_encode(folder / "pictures" / "waits.png")
+    (folder / "hold").unlink()
     expect(page.locator("#gallery .card").first).to_be_visible()
     page.close()
     return text

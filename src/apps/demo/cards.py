@@ -1,8 +1,9 @@
 """Pieces of the demo's page in HTML: pictures to click, the trail, answers, and how far encoding is."""
 
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from html import escape
+from html import escape as escape_html
 from pathlib import Path
 
 from src.apps.demo.examples import Example
@@ -80,6 +81,16 @@ STYLE = """
 """
 
 
+def readable(text: str) -> str:
+    """Return a text as it can be sent: what of a file's name is no UTF-8 becomes \\udcff, as in a terminal."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def escape(text: str) -> str:
+    """Return a text as HTML shows it."""
+    return escape_html(readable(text))
+
+
 @lru_cache(maxsize=4096)
 def _small_copy(path: Path, modified: int) -> str:
     """Return a picture's small copy; `modified` tells a file from the one that it was before."""
@@ -88,7 +99,13 @@ def _small_copy(path: Path, modified: int) -> str:
 
 def thumbnail(path: Path, name: str) -> str:
     """Return an <img> that carries a small copy of a picture; raises InputError when it cannot be read."""
-    modified = path.stat().st_mtime_ns if path.is_file() else 0
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if not stat.S_ISREG(found.st_mode):  # whoever opens a pipe may wait for ever
+        raise InputError(f"{path}: cannot be read as a picture (it is no regular file)")
+    modified = found.st_mtime_ns
     return f'<img alt="{escape(name)}" src="{_small_copy(path, modified)}">'
 
 

@@ -1,12 +1,13 @@
 """The demo's page in gradio: what is on it, and what each click does. The answers are the engine's."""
 
+import contextlib
+import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import gradio as gr
-from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from src.apps.demo import cards
@@ -14,7 +15,8 @@ from src.apps.demo.examples import Example
 from src.apps.demo.local_only import LocalOnly
 from src.apps.demo.walk import LONGEST_CAPTION, MOST_ANSWERS, Query, Walk, query_of
 from src.base.bars import open_bars
-from src.base.errors import InputError, one_line
+from src.base.errors import InputError, in_a_line, one_line, shown
+from src.command.uploads import LARGEST, Uploads
 
 AT_ONCE = 24
 """Pictures of the gallery that a click on "More" adds."""
@@ -26,9 +28,8 @@ COLOURS = {
     for mode, shade in (("", 600), ("_dark", 300))
 }
 """Greys that can be read, which the theme's own cannot on every screen."""
-MOST_BYTES = 64 * 2**20
-"""Size of an upload."""
 HINT = "Choose a picture, write a caption, or both."
+SEARCHING = "Searching ..."
 
 
 class Engine(Protocol):
@@ -51,22 +52,44 @@ class Engine(Protocol):
         """Return the answers of each function of a query; raises InputError where there are none."""
 
 
+class Page(gr.Blocks):
+    """A page that answers values which its fields cannot hold, and which no browser sends, in a line."""
+
+    async def preprocess_data(self, *args, **options):
+        """Return what the fields make of a request; raises gr.Error, which the library shows and does not print."""
+        try:
+            return await super().preprocess_data(*args, **options)
+        # Whatever they raise: it is about what was sent, and of many types.
+        except Exception as error:
+            line = f"a request is refused: {in_a_line(error, longest=300)}"
+        print(line, file=sys.stderr, flush=True)
+        raise gr.Error(line, print_exception=False)
+
+
 class DemoPage:
     """A page that searches with an engine."""
 
-    def __init__(self, engine: Engine):
-        self.engine = engine
+    def __init__(self, engine: Engine, uploads: Path):
+        """Serve `engine`; `uploads` is the folder for what browsers upload."""
+        self.engine, self.uploads = engine, Uploads(uploads)
 
     def launch(self, host: str, port: int, loopback: Sequence[str]) -> tuple[gr.Blocks, str]:
         """Start to serve the page in another thread; return it and its address.
 
         `loopback` lists the hosts that are this machine.
         """
-        middleware = [Middleware(LocalOnly)]
-        if host in loopback:
-            # Otherwise a foreign page could give itself this machine's address and read what is served.
-            middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(loopback)))
         blocks = self.build()
+        events = {number for number, function in blocks.fns.items() if function.fn is not None}
+
+        @contextlib.asynccontextmanager
+        async def guarded(app):
+            # Around the library's own middleware, which answers some requests itself.
+            app.middleware_stack = LocalOnly(app.middleware_stack, self.uploads, events)
+            if host in loopback:
+                # Otherwise a foreign page could give itself this machine's address and read what is served.
+                app.middleware_stack = TrustedHostMiddleware(app.middleware_stack, allowed_hosts=list(loopback))
+            yield
+
         # Also what is off by itself, since variables of the environment could turn it on.
         _, address, _ = blocks.launch(
             server_name=host,
@@ -80,9 +103,9 @@ class DemoPage:
             enable_monitoring=False,
             run_history=False,
             allowed_paths=[],
-            max_file_size=MOST_BYTES,
+            max_file_size=LARGEST,
             footer_links=[],
-            app_kwargs={"middleware": middleware},
+            app_kwargs={"lifespan": guarded},
             theme=gr.themes.Base(**FONTS).set(**COLOURS),
             css=cards.STYLE,
             head=cards.FRAME,
@@ -93,7 +116,7 @@ class DemoPage:
 
     def build(self) -> gr.Blocks:
         """Return the page, to be launched."""
-        with gr.Blocks(title="Composed image retrieval", analytics_enabled=False) as blocks:
+        with Page(title="Composed image retrieval", analytics_enabled=False) as blocks:
             gr.Markdown("## Composed image retrieval\nA picture plus a sentence finds the picture meant.")
             self.progress = gr.HTML(cards.progress(None))
             with gr.Column(visible=False) as self.ready:
@@ -145,7 +168,11 @@ class DemoPage:
         pictures = [self.gallery, self.more, self.seen]
         frame = [self.progress, self.ready, self.examples, self.with_examples, self.heading, *pictures]
         # No limit: whoever opens the page while pictures are encoded waits in here.
-        blocks.load(self.opened, None, [*frame, *shown], concurrency_limit=None, show_progress="hidden")
+        whole = blocks.load(self.opened, None, [*frame, *shown], concurrency_limit=None, show_progress="hidden")
+        # One after the other, as they came: each takes the walk as the one before has left it.
+        in_turn = {"concurrency_id": "walk", "concurrency_limit": 1, "api_visibility": "private"}
+        # Not in `opened`, or a page would wait for the queries of others.
+        whole.then(self.first_asked, [self.walk], [self.answers, self.message], show_progress="hidden", **in_turn)
         state = [self.walk, *settings]
         for event, handler, inputs in (
             (self.gallery.click, self.chosen, state),
@@ -160,11 +187,10 @@ class DemoPage:
             (self.weight.input, self.searched, state),
             (self.k.input, self.searched, state),
         ):
-            how = {"show_progress": "minimal", "show_progress_on": self.answers, "api_visibility": "private"}
-            # One after the other, as they came: each takes the walk as the one before has left it. While one is made,
-            # of a slider's positions only the last one is kept.
-            how |= {"concurrency_id": "walk", "concurrency_limit": 1, "trigger_mode": "always_last"}
-            event(handler, inputs, shown, **how)
+            # While one is answered, of a slider's positions only the last one is kept.
+            how = {"show_progress": "minimal", "show_progress_on": self.answers, "trigger_mode": "always_last"}
+            # As it was sent, since the library would make an empty file for each upload; `_set` looks at all of it.
+            event(handler, inputs, shown, preprocess=False, **how, **in_turn)
         # In the browser, and at once: an answer of the server would come when somebody types already.
         self.answers.click(None, self.caption, self.caption, js=cards.CLEAR)
         self.more.click(self.more_pictures, [self.seen], pictures, api_visibility="private")
@@ -172,7 +198,7 @@ class DemoPage:
     # ---- what happens ----
 
     def opened(self, request: gr.Request) -> Iterator[dict]:
-        """Yield how far encoding is until all pictures are encoded, then the page, which asks what its link says."""
+        """Yield how far encoding is until all pictures are encoded, then the page, without its link's answers."""
         while not self.engine.names:
             yield {self.progress: cards.progress(next(iter(open_bars()), None))}
             time.sleep(0.5)
@@ -186,9 +212,15 @@ class DemoPage:
             self.with_examples: gr.Column(visible=bool(engine.examples)),
             self.heading: pictures,
             **self._pictures(AT_ONCE),
-            **self._shown(Walk((query,)), [*engine.remarks, *lines]),
+            **self._place(Walk((query,)), [*engine.remarks, *lines]),
+            self.answers: f'<p class="faint">{HINT if query.is_empty else SEARCHING}</p>',
             **self._fields(query),
         }
+
+    def first_asked(self, walk: Walk) -> dict:
+        """Ask what the page's link says."""
+        found, fault = self._ask(walk.query)
+        return {self.answers: found, **({self.message: cards.message([fault])} if fault else {})}
 
     def more_pictures(self, seen: int) -> dict:
         """Show more of the gallery."""
@@ -203,42 +235,54 @@ class DemoPage:
         return self._from(walk, settings, event, lambda query: walk.going_on(query._replace(caption="")))
 
     def _from(self, walk, settings, event, follow) -> dict:
+        name = _key(event)
         # A browser sends no other; what the gallery lacks would be taken for a path.
-        if self.engine.path(event.key) is None:
+        if self.engine.path(name) is None:
             return self._shown(walk, ["There is no such picture."])
-        query = _set(walk.query, settings)._replace(reference=event.key, upload=None)
-        return self._shown(follow(query))
+        return self._asked(walk, settings, lambda query: follow(query._replace(reference=name, upload=None)))
 
     def went_back(self, event: gr.EventData, walk: Walk) -> dict:
         """Go to a step of the trail."""
-        walk = walk.back_at(int(event.key))
+        number = _number(event, walk.steps)
+        if number is None:
+            return self._shown(walk, ["There is no such step."])
+        walk = walk.back_at(number)
         return {**self._shown(walk), **self._fields(walk.query)}
 
     def example(self, event: gr.EventData, walk: Walk, *settings) -> dict:
         """Ask a query of the data set."""
-        reference, caption = self.engine.examples[int(event.key)]
-        query = _set(walk.query, settings)._replace(reference=reference, caption=caption, upload=None)
-        return {**self._shown(Walk((query,))), self.caption: caption}
+        number = _number(event, self.engine.examples)
+        if number is None:
+            return self._shown(walk, ["There is no such example."])
+        reference, caption = self.engine.examples[number]
+        asked = {"reference": reference, "caption": caption, "upload": None}
+        shown = self._asked(walk, settings, lambda query: Walk((query._replace(**asked),)))
+        return {**shown, self.caption: caption}
 
     def uploaded(self, walk: Walk, *settings) -> dict:
         """Start a walk from an uploaded picture."""
         *settings, file = settings
-        query = _set(walk.query, settings)
         try:
-            cards.thumbnail(Path(file), "")
+            picture = self.uploads.picture("" if file is None else file["path"])
         except InputError as error:
-            # The name that it was uploaded under, and not where it lies here.
-            line = one_line(error).replace(str(file), Path(file).name)
-            return self._shown(walk.asking(query), [line])
-        return self._shown(Walk((query._replace(reference="", upload=Path(file)),)))
+            return self._asked(walk, settings, walk.asking, [one_line(error)])
+        return self._asked(walk, settings, lambda query: Walk((query._replace(reference="", upload=picture),)))
 
     def cleared(self, walk: Walk, *settings) -> dict:
         """Start a walk from the caption alone."""
-        return self._shown(Walk((_set(walk.query, settings)._replace(reference="", upload=None),)))
+        return self._asked(walk, settings, lambda query: Walk((query._replace(reference="", upload=None),)))
 
     def searched(self, walk: Walk, *settings) -> dict:
         """Ask what the page says."""
-        return self._shown(walk.asking(_set(walk.query, settings)))
+        return self._asked(walk, settings, walk.asking)
+
+    def _asked(self, walk: Walk, settings: Sequence, follow: Callable[[Query], Walk], lines=()) -> dict:
+        """Show the walk that `follow` makes of the query which the page's fields say."""
+        try:
+            query = _set(walk.query, settings, self.engine.functions)
+        except InputError as error:
+            return self._shown(walk, [*lines, one_line(error)])
+        return self._shown(follow(query), lines)
 
     # ---- what it shows ----
 
@@ -262,29 +306,65 @@ class DemoPage:
 
     def _shown(self, walk: Walk, lines: Sequence[str] = ()) -> dict:
         """Return what the page shows at a step of a walk beside its fields; `lines` are complaints."""
-        query, lines = walk.query, list(lines)
-        found = f'<p class="faint">{HINT}</p>'
-        if not query.is_empty:
-            try:
-                found = cards.answers(self.engine.ask(query))
-            except InputError as error:
-                lines.append(one_line(error))
+        found, fault = self._ask(walk.query)
+        return {**self._place(walk, [*lines, *([fault] if fault else [])]), self.answers: found}
+
+    def _place(self, walk: Walk, lines: Sequence[str]) -> dict:
+        """Return where the page is in a walk, without the answers."""
+        query = walk.query
         return {
             self.walk: walk,
             self.reference: cards.reference(query, self._path(query)),
             self.trail: cards.trail(walk, self._path),
-            self.answers: found,
             self.link: cards.link(query),
             self.message: cards.message(lines),
         }
+
+    def _ask(self, query: Query) -> tuple[str, str]:
+        """Return the answers of a query as the page shows them, and why there are none, which is empty otherwise."""
+        fault = ""
+        if not query.is_empty:
+            try:
+                if query.upload is not None:
+                    self.uploads.picture(str(query.upload))
+                return cards.answers(self.engine.ask(query)), fault
+            except InputError as error:
+                fault = one_line(error)
+            except OSError as error:  # of a picture that is gone, or lies where nobody may look any more
+                fault = f"{query.reference}: {error.strerror}"
+        # What an upload was called, and not where it lies here.
+        fault = fault.replace(str(query.upload), "your picture") if query.upload is not None else fault
+        return f'<p class="faint">{HINT}</p>', fault
 
     def _path(self, query: Query) -> Path | None:
         return query.upload or self.engine.path(query.reference)
 
 
-def _set(query: Query, settings: Sequence) -> Query:
-    """Return a query with what the page's fields say."""
+def _set(query: Query, settings: Sequence, functions: Collection[str]) -> Query:
+    """Return a query with what the page's fields say; raises InputError for what no browser sends."""
     caption, function, beside, weight, k = settings
+    if not isinstance(caption, str):
+        raise InputError("the caption must be a text")
+    caption = caption.strip()
+    if len(caption) > LONGEST_CAPTION:
+        raise InputError(f"a caption of {len(caption):,} letters: the limit is {LONGEST_CAPTION}")
+    for name, allowed in ((function, [*functions]), (beside, ["", *functions])):
+        if name not in allowed:
+            raise InputError(f"{shown(str(name))}: is none of {', '.join(functions)}")
+    for number, what, least, most in ((weight, "caption weight", 0, 1), (k, "answers", 1, MOST_ANSWERS)):
+        if not isinstance(number, int | float) or not least <= number <= most:
+            raise InputError(f"{what} {shown(str(number))}: must be from {least} to {most}")
     # A slider's steps are not exact.
     weight = round(weight, 2)
-    return query._replace(caption=caption.strip(), function=function, beside=beside, caption_weight=weight, k=int(k))
+    return query._replace(caption=caption, function=function, beside=beside, caption_weight=weight, k=int(k))
+
+
+def _key(event: gr.EventData) -> str:
+    """Return the key of the card that was clicked; empty for an event that says none."""
+    key = getattr(event, "key", None)
+    return key if isinstance(key, str) else ""
+
+
+def _number(event: gr.EventData, some: Sequence) -> int | None:
+    """Return which of `some` was clicked; None for one that is not there."""
+    return {str(number): number for number in range(len(some))}.get(_key(event))

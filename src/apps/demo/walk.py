@@ -83,7 +83,10 @@ def query_of(
         "caption_weight": (float, lambda weight: 0 <= weight <= 1, "from 0 to 1"),
         "k": (int, lambda k: 1 <= k <= MOST_ANSWERS, f"from 1 to {MOST_ANSWERS}"),
     }
-    found, lines = {"caption": link.get("caption", "").strip()[:LONGEST_CAPTION]}, []
+    caption = link.get("caption", "").strip()
+    found, lines = {"caption": caption[:LONGEST_CAPTION]}, []
+    if len(caption) > LONGEST_CAPTION:
+        lines.append(f"The link's caption is cut to its first {LONGEST_CAPTION} letters.")
     for name, (kind, is_right, right) in rules.items():
         text = link.get(name, "")
         try:
