@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from src.apps.demo.local_only import JOIN, UPLOAD
+from src.apps.demo.uploads import LARGEST, MOST
 from src.apps.demo.walk import LONGEST_CAPTION
-from src.command.uploads import LARGEST, MOST
 from tests.demo_server import form_part, served
 from tests.odd_pictures import RGB, saved
 from tests.processes import PATIENCE, wait_until, works

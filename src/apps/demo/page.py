@@ -13,10 +13,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from src.apps.demo import cards
 from src.apps.demo.examples import Example
 from src.apps.demo.local_only import LocalOnly
+from src.apps.demo.uploads import LARGEST, Uploads
 from src.apps.demo.walk import LONGEST_CAPTION, MOST_ANSWERS, Query, Walk, query_of
 from src.base.bars import open_bars
 from src.base.errors import InputError, in_a_line, one_line, shown
-from src.command.uploads import LARGEST, Uploads
 
 AT_ONCE = 24
 """Pictures of the gallery that a click on "More" adds."""
