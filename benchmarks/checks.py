@@ -78,16 +78,16 @@ def runs(folder: Path) -> Iterator[Check]:
     first = ["--learning-rate", RATE, "--precision", "fp32"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
     with ThreadPoolExecutor() as pool:
-        alone = pool.submit(run_apart, first, folder, "alone", env={"CUDA_VISIBLE_DEVICES": ""})
-        joined = pool.submit(run_apart, first, folder, "joined", torchrun)
+        apart = pool.submit(run_apart, first, folder, "without a card", env={"CUDA_VISIBLE_DEVICES": ""})
+        joined = pool.submit(run_apart, first, folder, "under torchrun", torchrun)
         whole = run(clip_fine_tune.main, first, folder, "whole")
         halved = run(clip_fine_tune.main, [*first[:-1], "fp16"], folder, "halved", epochs=STEPS + MOST_SKIPPED)
-    alone, joined = alone.result(), joined.result()
+    apart, joined = apart.result(), joined.result()
 
     steps = f"losses of {STEPS} steps"
-    yield Check(f"{steps} in fp32, {device.type} and cpu,", relative(losses(whole), losses(alone)), 1e-3)
+    yield Check(f"{steps} in fp32, {device.type} and cpu,", relative(losses(whole), losses(apart)), 1e-3)
     under = moved(losses(halved))[:STEPS]
-    yield Check(f"{steps} under fp16 autocast, and of the cpu in fp32,", relative(under, losses(alone)), 2e-2)
+    yield Check(f"{steps} under fp16 autocast, and of the cpu in fp32,", relative(under, losses(apart)), 2e-2)
     again = run(clip_fine_tune.main, first, folder, "again")
     yield Check("weights of stage 1 and of the same once more", largest(again, whole), 0)
     resumed = run_in_two(clip_fine_tune.main, first, folder, "resumed")
@@ -97,7 +97,7 @@ def runs(folder: Path) -> Iterator[Check]:
     resumed = run_in_two(combiner_train.main, second, folder, "second resumed")
     yield Check("weights of stage 2 and of the same resumed", largest(resumed, whole_second), 0)
     engine = "NCCL" if device.type == "cuda" else "gloo"
-    yield Check(f"weights of stage 1 by one process, alone and under {engine},", largest(joined, whole), 1e-6)
+    yield Check(f"weights of stage 1 by one process, without and with {engine},", largest(joined, whole), 1e-6)
 
 
 def write_toy(folder: Path) -> None:

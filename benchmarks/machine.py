@@ -108,10 +108,10 @@ def _rate(paths, preprocess):
     return len(paths) / seconds
 
 
-def _loaded(pictures, workers, alone):
+def _loaded(pictures, workers, by_one):
     """Measure the pictures a second of `workers`, over about a second, after the first batch of each."""
     batch = 8
-    batches = workers + max(workers, round(alone * workers / batch))
+    batches = workers + max(workers, round(by_one * workers / batch))
     numbers = [number % len(pictures) for number in range(batch * batches)]
     loading = iter(Loader(Subset(pictures, numbers), workers, batch_size=batch))
     for _ in islice(loading, workers):
