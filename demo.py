@@ -54,7 +54,7 @@ from src.apps.search.collection import Collection
 from src.apps.search.searcher import Found, Question, Searcher, collect
 from src.base.errors import InputError, first_ten, in_a_line, one_line_errors
 from src.base.folders import pictures_below
-from src.command.flags import COMBINING_FUNCTIONS, CombiningOptions
+from src.command.flags import CombiningOptions
 from src.command.upload_folder import upload_folder
 from src.models.backbone import Backbone
 from src.models.facts import told_by_checkpoints

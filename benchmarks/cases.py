@@ -1,9 +1,8 @@
-"""Each thing that is made faster, beside the plain way of doing it."""
+"""Benchmark cases: each fast path next to the plain way of doing the same."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +11,12 @@ from torch import nn
 
 from benchmarks import plain
 from benchmarks.measure import Measured, alternate, has_fast_bf16
+from benchmarks.steps import CombinerSteps, Steps, training_of
 from benchmarks.worlds import clip_of_size
 from clip_fine_tune import FineTuning
 from combiner import Combiner
 from combiner_train import CombinerTraining, encode_triplets
 from data_utils import CIRRDataset
-from src.base.parser import usable_cores
-from src.command.training_flags import TrainingPlan
 from src.models.backbone import ENCODERS, Backbone
 from src.models.openai_clip import OpenAIClip
 from src.pictures.cache import ImageCache
@@ -28,7 +26,6 @@ from src.pictures.transforms import make_transform
 from src.retrieval.ranking import rank_targets
 from src.tasks.registry import TASKS
 from src.training.batches import Batch, TripletLoader, TripletRows
-from src.training.loop import Training
 from src.training.losses import contrastive_loss
 from utils import Encoder, autocast, device, extract_caption_features, extract_index_features
 from validate import compute_cirr_val_metrics
@@ -38,10 +35,10 @@ CIRR = TASKS["CIRR"]
 
 
 class Row(NamedTuple):
-    """A line of the table; `plain` is None where no plain way could run."""
+    """A row of the table."""
 
     what: str
-    plain: Measured | None
+    plain: Measured | None  # None where the plain way cannot run
     ours: Measured
 
 
@@ -50,73 +47,48 @@ Curve = dict[str, list[tuple[int, float, int | None]]]
 
 
 class World(NamedTuple):
-    """What all cases draw from."""
+    """The data and the CLIP of all cases."""
 
-    data_path: Path
-    """Holds small pictures, in CIRR's layout."""
-    large_pictures: Path
-    """Holds pictures of ordinary size, likewise."""
-    backbone: Backbone
-    """A CLIP for the small pictures."""
+    data_path: Path  # small pictures, in CIRR's layout
+    large_pictures: Path  # pictures of ordinary size, in the same layout
+    backbone: Backbone  # a CLIP for the small pictures
     captions: list[str]
-    quick: bool
-    """Whether to measure next to nothing, only to see that it runs."""
+    workers: int  # processes that load pictures
+    quick: bool  # measure very little, only to see that it runs
 
     def size(self, whole, quick):
-        """Return how much to measure."""
+        """Choose how much to measure."""
         return quick if self.quick else whole
 
-    @property
-    def workers(self) -> int:
-        """Processes that load pictures. To start them takes longer than to load next to nothing."""
-        return self.size(usable_cores(), 0)
-
     def model(self, name: str) -> nn.Module:
-        """Return a CLIP of a published size, or the small one."""
+        """Make a CLIP of a published size, or return the small one."""
         return self.backbone.model if self.quick else clip_of_size(name)
-
-
-def training_of(
-    stage: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch_size: int,
-    loader: TripletLoader | None = None,
-    precision: str = "auto",
-    negatives: str = "batch",
-) -> Training:
-    """Return the training loop of a stage, of which epochs or steps are measured."""
-    plan = TrainingPlan(1, batch_size, 1, precision, seed=0, save_training=False, save_best=False, negatives=negatives)
-    return Training(stage, optimizer, loader, CIRR, plan)
-
-
-# ---- stage 2 ----
 
 
 def combiner_epochs(world: World) -> Iterator[Row]:
     """Measure an epoch of stage 2 on small and on ordinary pictures, and its bare arithmetic on tensors in memory."""
-    small = _EpochsOf(world, world.data_path, world.size(1024, 32))
-    large = _EpochsOf(world, world.large_pictures, world.size(256, 4))
+    small = _Epochs(world, world.data_path, world.size(1024, 32))
+    large = _Epochs(world, world.large_pictures, world.size(256, 4))
     for name, epochs, repeats in (("64-pixel pictures", small, 3), ("500-pixel PNGs", large, 2)):
         measured = alternate({"plain": epochs.plain, "ours": epochs.ours}, world.size(repeats, 1), warm_up=True)
-        yield Row(f"stage 2, an epoch of {epochs.triplets} triplets, {name}", **measured)
-    whole = _EpochsOf(world, world.data_path, world.size(9000, 32))
+        yield Row(f"stage 2, an epoch of {epochs.size} triplets, {name}", **measured)
+    whole = _Epochs(world, world.data_path, world.size(9000, 32))
     measured = alternate({"plain": whole.arithmetic, "ours": whole.ours}, world.size(5, 1), warm_up=True)
-    yield Row(f"the same, {whole.triplets} triplets, beside its bare arithmetic on tensors in memory", **measured)
+    yield Row(f"the same, {whole.size} triplets, beside its bare arithmetic on tensors in memory", **measured)
 
 
-class _EpochsOf:
+class _Epochs:
     """Epochs of stage 2 over the first training triplets of a folder: as published, ours, and bare arithmetic."""
 
     def __init__(self, world, data_path, triplets):
-        self.backbone = world.backbone
-        self.workers = world.workers
-        preprocess = _preprocess(self.backbone)
+        self.backbone, self.workers = world.backbone, world.workers
+        preprocess = make_transform("targetpad", 1.25, self.backbone.resolution)
         self.training_set = CIRRDataset("train", "relative", preprocess, data_path)
         del self.training_set.triplets[triplets:]
         split = _training_split(data_path)
         split = split._replace(triplets=split.triplets[:triplets])
-        self.triplets = len(self.training_set)
-        self.batch_size = min(COMBINER_BATCH, self.triplets)
+        self.size = len(self.training_set)
+        self.batch_size = min(COMBINER_BATCH, self.size)
         self.combiner = Combiner(self.backbone.dimension, 256, 512).to(device)
         self.optimizer = torch.optim.Adam(self.combiner.parameters(), lr=2e-5)
 
@@ -125,11 +97,11 @@ class _EpochsOf:
         self.stage = CombinerTraining(self.combiner, *encode_triplets(rows, CIRR, encoder))
         loader = TripletLoader(rows, self.batch_size, num_workers=0, seed=0)
         fused = torch.optim.Adam(self.combiner.parameters(), lr=2e-5, fused=True)
-        self.training = training_of(self.stage, fused, self.batch_size, loader)
+        self.training = training_of(self.stage, fused, self.batch_size, loader=loader)
         self.batches = [self.stage.inputs(batch, [text for (text,) in batch.captions]) for batch in loader]
 
     def plain(self):
-        """Open and encode the pictures of every triplet, as the published code does each epoch."""
+        """Open and encode both pictures of every triplet, as the published code does in each epoch."""
         loader = plain.triplet_loader(self.training_set, self.batch_size, self.workers)
         plain.combiner_epoch(loader, self.backbone.model, self.combiner, self.optimizer)
 
@@ -138,7 +110,7 @@ class _EpochsOf:
         self.training.train_epoch(0)
 
     def arithmetic(self):
-        """Train on batches that are ready in memory: no loop could be faster."""
+        """Train on batches that are ready in memory; no loop could be faster."""
         self.stage.train()
         for batch in self.batches:
             loss = contrastive_loss(*self.stage(batch))
@@ -148,32 +120,38 @@ class _EpochsOf:
 
 
 def second_start(world: World) -> Iterator[Row]:
-    """Measure how long the features of stage 2 take, from pictures at first and then from the feature cache."""
-    triplets = TripletRows([_training_split(world.large_pictures)], _preprocess(world.backbone))
+    """Measure how long the features of stage 2 take, first from pictures, then from the feature cache."""
+    preprocess = make_transform("targetpad", 1.25, world.backbone.resolution)
+    triplets = TripletRows([_training_split(world.large_pictures)], preprocess)
     with tempfile.TemporaryDirectory() as folder:
-        turns = count()
-        used = []
+        caches = []
 
-        def start(turn):
-            encoder = Encoder(world.backbone, ENCODERS, Path(folder) / str(turn), world.workers)
-            encode_triplets(triplets, CIRR, encoder)
+        def encode():
+            encode_triplets(triplets, CIRR, Encoder(world.backbone, ENCODERS, caches[-1], world.workers))
 
-        def start_anew():
-            used.append(next(turns))  # a folder that is empty still
-            start(used[-1])
+        def encode_anew():
+            caches.append(Path(folder) / str(len(caches)))  # a new folder, so nothing is cached
+            encode()
 
-        measured = alternate({"plain": start_anew, "ours": lambda: start(used[-1])}, world.size(3, 1))
+        measured = alternate({"plain": encode_anew, "ours": encode}, world.size(3, 1))
     yield Row(f"stage 2, features of {len(triplets.pictures)} 500-pixel PNGs ready, second start", **measured)
 
 
-# ---- ranking ----
+def bank(world: World) -> Iterator[Row]:
+    """Measure a step of stage 2 with the negatives of its batch, and with those of a bank (--negatives bank)."""
+    sizes = world.size(((17_000, 256), (17_000, 4096), (400_000, 256), (400_000, 4096)), ((50, 8),))
+    for pictures, batch_size in sizes:
+        steps = CombinerSteps(pictures, *world.size((640, 2560, 5120), (640, 16, 32)))
+        ways = {"plain": partial(steps.step, "batch", batch_size), "ours": partial(steps.step, "bank", batch_size)}
+        measured = alternate(ways, world.size(2, 1), warm_up=True)
+        yield Row(f"stage 2, a step of {batch_size:,} triplets, bank of {pictures:,} pictures", **measured)
 
 
 def ranking(world: World) -> Iterator[Row]:
-    """Measure CIRR's metrics at two sizes of the gallery, and the ranks of as many queries in a very large one."""
+    """Measure CIRR's metrics with two sizes of the gallery, and the ranks of the same queries in a very large one."""
     queries = world.size(4181, 20)
     for images, dim, repeats in world.size(((2297, 640, 3), (20_000, 128, 1)), ((50, 16, 1),)):
-        question = _Question(images, dim, queries)
+        question = _Queries(images, dim, queries)
         measured = alternate({"plain": question.plain, "ours": question.ours}, repeats)
         assert measured["plain"].result == measured["ours"].result
         yield Row(f"CIRR's metrics, {queries:,} queries over {images:,} pictures, {dim} dimensions", **measured)
@@ -182,44 +160,22 @@ def ranking(world: World) -> Iterator[Row]:
     predicted, gallery = torch.randn(queries, dim, device=device), torch.randn(images, dim, device=device)
     targets = torch.randint(images, (queries,), device=device)
     measured = alternate({"ours": lambda: rank_targets(predicted[None], gallery, targets)}, 1)
-    # The plain way would need an array of names of hundreds of gigabytes.
+    # The plain way would need hundreds of gigabytes for an array of names.
     yield Row(f"ranks of {queries:,} queries among {images:,} pictures, {dim} dimensions", None, measured["ours"])
 
 
-def growth_with_gallery(world: World) -> Curve:
-    """Measure CIRR's metrics for a tenth of CIRR's queries in ever larger galleries."""
-    curves = {"plain": [], "ours": []}
-    for images in world.size((1000, 3000, 10_000, 30_000, 100_000), (50, 100)):
-        question = _Question(images, 128, world.size(418, 20))
-        # Beyond that the plain way would take gigabytes.
-        ways = {"ours": question.ours} | ({"plain": question.plain} if images <= 30_000 else {})
-        for name, measured in alternate(ways, 1, warm_up=images <= 1000).items():
-            curves[name].append((images, measured.seconds, measured.peak_bytes))
-    return curves
-
-
-def growth_with_triplets(world: World) -> Curve:
-    """Measure an epoch of stage 2 with ever more triplets."""
-    curves = {"plain": [], "ours": []}
-    for triplets in world.size((256, 512, 1024, 2048, 4096, 8192), (16, 32)):
-        epochs = _EpochsOf(world, world.data_path, triplets)
-        ways = {"ours": epochs.ours} | ({"plain": epochs.plain} if triplets <= 1024 else {})
-        for name, measured in alternate(ways, 1, warm_up=triplets == 256).items():
-            curves[name].append((epochs.triplets, measured.seconds, measured.peak_bytes))
-    return curves
-
-
-class _Question:
-    """Random queries that lie near their targets, as a validation set of CIRR asks them."""
+class _Queries:
+    """Random queries close to their targets, like those of CIRR's validation split."""
 
     def __init__(self, images, dim, queries):
+        self.size = images
         draws = torch.Generator().manual_seed(0)
         self.names = [f"dev-{number}-{number % 4}-img0" for number in range(images)]
-        self.features = torch.randn(images, dim, generator=draws)
+        features = torch.randn(images, dim, generator=draws)
         groups = torch.stack([torch.randperm(images, generator=draws)[:6] for _ in range(queries)])
-        self.predicted = self.features[groups[:, 1]] + 3 * torch.randn(queries, dim, generator=draws)
+        predicted = features[groups[:, 1]] + 3 * torch.randn(queries, dim, generator=draws)
+        self.features, self.predicted = features.to(device), predicted.to(device)
         self.groups = [[self.names[row] for row in group] for group in groups.tolist()]
-        self.features, self.predicted = self.features.to(device), self.predicted.to(device)
 
     def plain(self):
         references, targets = ([group[place] for group in self.groups] for place in (0, 1))
@@ -231,16 +187,11 @@ class _Question:
         return compute_cirr_val_metrics(queries, None, self.features, self.names, **predict)
 
 
-# ---- CLIP ----
-
-
 def text_encoding(world: World) -> Iterator[Row]:
-    """Measure the encoding of real captions, padded to CLIP's context and no further than the batch's longest."""
+    """Measure the encoding of real captions: padded to CLIP's context, and only to the longest of the batch."""
     clip_model, captions = world.model("ViT-B/32"), world.captions[:: len(world.captions) // world.size(160, 8)]
-    ways = {
-        "plain": lambda: plain.encode_captions(captions, clip_model),
-        "ours": lambda: extract_caption_features(captions, clip_model),
-    }
+    encoders = {"plain": plain.encode_captions, "ours": extract_caption_features}
+    ways = {name: partial(encode, captions, clip_model) for name, encode in encoders.items()}
     measured = alternate(ways, world.size(2, 1))
     torch.testing.assert_close(measured["ours"].result, measured["plain"].result, rtol=0, atol=1e-5)
     yield Row(f"text encoding, ViT-B/32, {len(captions)} captions", **measured)
@@ -269,39 +220,53 @@ def gallery_encoding(world: World) -> Iterator[Row]:
 
 
 def fine_tuning_steps(world: World) -> Iterator[Row]:
-    """Measure a step of stage 1; in bf16 only where the processor has instructions for it."""
-    batch = world.size(8, 4)
+    """Measure a step of stage 1, in bf16 too where the processor has instructions for it."""
     for name in ("ViT-B/32", "RN50"):
-        precisions = ("fp32", "bf16") if has_fast_bf16() or world.quick else ("fp32",)
-        clip_model = world.model(name)
-        pixels = torch.randint(256, (2 * batch, *[clip_model.visual.input_resolution] * 2, 3), dtype=torch.uint8)
-        references, targets = normalised(pixels, OPENAI_NORMALISATION).contiguous().split(batch)
-        captions = world.captions[:batch]
-        stage = FineTuning(OpenAIClip(clip_model), ENCODERS)
-        learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
-        optimizers = [torch.optim.AdamW(learning, lr=2e-6, eps=1e-7, fused=fused) for fused in (False, True)]
-        rows = torch.arange(2 * batch).view(2, batch)
+        yield from _fine_tuning_steps(world, name)
 
-        def published(inputs=(references, targets, captions), clip_model=clip_model, optimizer=optimizers[0]):
-            clip_model.to(memory_format=torch.contiguous_format)
-            references, targets, captions = inputs
-            plain.fine_tuning_step(references.to(device), targets.to(device), captions, clip_model, optimizer)
 
-        def ours(precision, stage=stage, optimizer=optimizers[1], inputs=(pixels, rows, captions)):
-            stage.clip_model.to(memory_format=torch.channels_last)
-            pixels, rows, captions = inputs
-            step = training_of(stage, optimizer, len(captions), precision=precision)
-            step.train_step(stage.inputs(Batch(*rows, captions, pixels), captions))
+def _fine_tuning_steps(world, name):
+    clip_model, captions = world.model(name), world.captions[: world.size(8, 4)]
+    triplets = len(captions)
+    pixels = torch.randint(256, (2 * triplets, *[clip_model.visual.input_resolution] * 2, 3), dtype=torch.uint8)
+    images = normalised(pixels, OPENAI_NORMALISATION).contiguous().split(triplets)
+    batch = Batch(*torch.arange(2 * triplets).view(2, triplets), captions, pixels)
+    stage = FineTuning(OpenAIClip(clip_model), ENCODERS)
+    learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
+    usual, fused = (torch.optim.AdamW(learning, lr=2e-6, eps=1e-7, fused=fused) for fused in (False, True))
 
-        ways = {"plain": published} | {precision: partial(ours, precision) for precision in precisions}
-        measured = alternate(ways, world.size(2, 1))
-        for precision in precisions:
-            what = f"stage 1, a step of {batch} triplets, {name}, {precision}"
-            yield Row(what, measured["plain"], measured[precision])
+    def published():
+        clip_model.to(memory_format=torch.contiguous_format)
+        references, targets = (pictures.to(device) for pictures in images)
+        plain.fine_tuning_step(references, targets, captions, clip_model, usual)
+
+    def ours(precision):
+        clip_model.to(memory_format=torch.channels_last)
+        training = training_of(stage, fused, triplets, precision=precision)
+        training.train_step(stage.inputs(batch, captions))
+
+    precisions = ("fp32", "bf16") if has_fast_bf16() or world.quick else ("fp32",)
+    ways = {"plain": published} | {precision: partial(ours, precision) for precision in precisions}
+    measured = alternate(ways, world.size(2, 1))
+    for precision in precisions:
+        yield Row(
+            f"stage 1, a step of {triplets} triplets, {name}, {precision}", measured["plain"], measured[precision]
+        )
+
+
+def pieces(world: World) -> Iterator[Row]:
+    """Measure a step of stage 1 with the whole batch at once, and in pieces (--clip-bs)."""
+    clip_bs = 8
+    steps = Steps(OpenAIClip(world.model("ViT-B/32")))
+    for batch_size in world.size((8, 32, 128, 512), (16,)):
+        whole = {"plain": steps.prepare(batch_size)} if batch_size <= 128 else {}  # more takes too much memory
+        measured = alternate(whole | {"ours": steps.prepare(batch_size, clip_bs)}, world.size(3, 1))
+        what = f"stage 1, a step of {batch_size} triplets, ViT-B/32, --clip-bs {clip_bs}"
+        yield Row(what, measured.get("plain"), measured["ours"])
 
 
 def image_cache(world: World) -> Iterator[Row]:
-    """Measure how long ordinary pictures take on their way to stage 1, from their files and from the image cache."""
+    """Measure how long stage 1 waits for pictures of ordinary size, from their files and from the image cache."""
     dim = world.size(288, 64)
     preprocess = make_transform("targetpad", 1.25, dim)
     from_files = TripletRows([_training_split(world.large_pictures)], preprocess).pictures
@@ -316,8 +281,25 @@ def image_cache(world: World) -> Iterator[Row]:
     yield Row(f"{len(numbers)} 500-pixel PNGs as {dim}-pixel tensors, image cache", **measured)
 
 
-def _preprocess(backbone):
-    return make_transform("targetpad", 1.25, backbone.resolution)
+def growth(world: World) -> dict[str, Curve]:
+    """Measure CIRR's metrics in ever larger galleries, and epochs of ever more triplets; return {what grows: Curve}."""
+    pictures = world.size((1000, 3000, 10_000, 30_000, 100_000), (50, 100))
+    triplets = world.size((256, 512, 1024, 2048, 4096, 8192), (16, 32))
+    queries = world.size(418, 20)  # a tenth of CIRR's
+    # With more pictures the plain way would take gigabytes, with more triplets minutes.
+    in_galleries = _curve(pictures, 30_000, lambda size: _Queries(size, 128, queries))
+    epochs = _curve(triplets, 1024, lambda size: _Epochs(world, world.data_path, size))
+    return {"pictures in the gallery": in_galleries, "triplets": epochs}
+
+
+def _curve(sizes: Sequence[int], largest_plain: int, make: Callable[[int], _Queries | _Epochs]) -> Curve:
+    curve = {"plain": [], "ours": []}
+    for size in sizes:
+        made = make(size)
+        ways = {"ours": made.ours} | ({"plain": made.plain} if size <= largest_plain else {})
+        for name, measured in alternate(ways, 1, warm_up=size == sizes[0]).items():
+            curve[name].append((made.size, measured.seconds, measured.peak_bytes))
+    return curve
 
 
 def _training_split(data_path):
@@ -325,12 +307,5 @@ def _training_split(data_path):
     return split
 
 
-CASES = (
-    combiner_epochs,
-    second_start,
-    ranking,
-    text_encoding,
-    gallery_encoding,
-    fine_tuning_steps,
-    image_cache,
-)
+CASES = (combiner_epochs, second_start, ranking, text_encoding, gallery_encoding, fine_tuning_steps, image_cache)
+LONG_CASES = (bank, pieces)  # they take longer than all others together, and run only when named

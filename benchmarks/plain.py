@@ -1,4 +1,4 @@
-"""The published way of doing each thing, written plainly: the other side of benchmarks and of tests."""
+"""The published algorithms, written plainly: what benchmarks and tests compare the fast paths with."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from combiner import Combiner
@@ -13,24 +14,21 @@ from src.models.openai_clip import OpenAIClip
 from src.training.losses import contrastive_loss
 from utils import element_wise_sum
 
+Names = Sequence[str]
+
 
 def cirr_recalls(
-    predicted: Tensor,
-    index_features: Tensor,
-    index_names: Sequence[str],
-    reference_names: Sequence[str],
-    target_names: Sequence[str],
-    groups: Sequence[Sequence[str]],
+    predicted: Tensor, features: Tensor, names: Names, references: Names, targets: Names, groups: Sequence[Names]
 ) -> tuple[float, ...]:
-    """Return the seven recalls of CIRR in percent, by sorting arrays of names [queries, images]."""
-    index_features = F.normalize(index_features, dim=-1)
-    distances = 1 - F.normalize(predicted, dim=-1) @ index_features.T
-    sorted_names = np.array(index_names)[torch.argsort(distances, dim=-1).cpu()]
+    """Compute the seven recalls of CIRR in percent, by sorting arrays of names [queries, images]."""
+    features = F.normalize(features, dim=-1)
+    distances = 1 - F.normalize(predicted, dim=-1) @ features.T
+    sorted_names = np.array(names)[torch.argsort(distances, dim=-1).cpu()]
 
     queries, images = sorted_names.shape
-    not_reference = sorted_names != np.array(reference_names)[:, None]
+    not_reference = sorted_names != np.array(references)[:, None]
     sorted_names = sorted_names[not_reference].reshape(queries, images - 1)
-    is_target = torch.tensor(sorted_names == np.array(target_names)[:, None])
+    is_target = torch.tensor(sorted_names == np.array(targets)[:, None])
 
     in_group = (sorted_names[..., None] == np.array(groups)[:, None, :]).any(axis=-1)
     is_target_in_group = is_target[torch.tensor(in_group)].reshape(queries, -1)
@@ -40,7 +38,7 @@ def cirr_recalls(
 
 @torch.no_grad()
 def encode_captions(captions: Sequence[str], clip_model: nn.Module, batch_size: int = 32) -> Tensor:
-    """Return features [captions, dim]: in the order given, every caption padded to CLIP's context."""
+    """Compute features [captions, dim] in the given order, every caption padded to CLIP's context."""
     device = next(clip_model.parameters()).device
     batches = [captions[start : start + batch_size] for start in range(0, len(captions), batch_size)]
     return torch.cat([clip_model.encode_text(OpenAIClip(clip_model).tokenize(batch).to(device)) for batch in batches])
@@ -48,23 +46,19 @@ def encode_captions(captions: Sequence[str], clip_model: nn.Module, batch_size: 
 
 @torch.no_grad()
 def encode_images(images: Tensor, clip_model: nn.Module, batch_size: int = 32) -> Tensor:
-    """Return features [images, dim] in fp32."""
+    """Compute features [images, dim] in fp32."""
     return torch.cat([clip_model.encode_image(batch) for batch in images.split(batch_size)])
 
 
 def triplet_loader(training_set: Dataset, batch_size: int, num_workers: int) -> DataLoader:
-    """Return batches that open both pictures of each triplet, however many triplets share a picture."""
+    """Make a loader that opens both pictures of each triplet, even if triplets share a picture."""
     return DataLoader(training_set, batch_size=batch_size, shuffle=True, num_workers=num_workers, drop_last=True)
 
 
 def combiner_epoch(
-    loader: DataLoader,
-    clip_model: nn.Module,
-    combiner: Combiner,
-    optimizer: torch.optim.Optimizer,
-    clip_batch_size: int = 32,
+    loader: DataLoader, clip_model: nn.Module, combiner: Combiner, optimizer: Optimizer, clip_batch_size: int = 32
 ) -> float:
-    """Train stage 2 for an epoch, with both pictures of every triplet opened and encoded; return the mean loss."""
+    """Train stage 2 for an epoch, encoding both pictures of every triplet; return the mean loss."""
     losses = []
     for references, targets, captions in loader:
         reference_features = encode_images(references, clip_model, clip_batch_size)
@@ -80,13 +74,9 @@ def combiner_epoch(
 
 
 def fine_tuning_step(
-    references: Tensor,
-    targets: Tensor,
-    captions: Sequence[str],
-    clip_model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    references: Tensor, targets: Tensor, captions: Sequence[str], clip_model: nn.Module, optimizer: Optimizer
 ) -> float:
-    """Take a step of stage 1 that encodes every input apart and pads captions to CLIP's context; return its loss."""
+    """Take a step of stage 1 that encodes every input separately, captions padded to the context; return its loss."""
     tokens = OpenAIClip(clip_model).tokenize(captions).to(references.device)
     reference_features = clip_model.encode_image(references)
     predicted = element_wise_sum(reference_features, clip_model.encode_text(tokens))

@@ -1,4 +1,4 @@
-"""The measured rows as a table in Markdown, and the curves as a picture."""
+"""Measured rows as a table in Markdown, and curves as a plot."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,35 +7,26 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import NullFormatter
 
 from benchmarks.cases import Curve, Row
-from benchmarks.measure import Measured
+from benchmarks.measure import duration
 
 HEADER = "| | plain | here | ratio | memory, plain | here |\n|---|---|---|---|---|---|"
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return rows with median seconds, their ratio, and the memory of each way beyond what was held before."""
+    """Format rows: median seconds, their ratio, and the memory of each way beyond what was held before."""
     return "\n".join([HEADER, *map(_line, rows)])
 
 
-def facts(row: Row) -> dict:
-    """Return a row in plain values."""
-    ways = {"plain": row.plain, "ours": row.ours}
-    return {"what": row.what} | {
-        name: None if way is None else {"seconds": way.seconds, "peak_bytes": way.peak_bytes}
-        for name, way in ways.items()
-    }
-
-
 def draw_curves(curves: dict[str, Curve], path: Path) -> None:
-    """Draw a panel for each of `curves` {what grows: Curve}, both axes logarithmic."""
+    """Plot `curves` {what grows: Curve}, a panel each, both axes logarithmic."""
     figure, panels = plt.subplots(1, len(curves), figsize=(10, 4), layout="constrained")
     for panel, (what, ways) in zip(panels, curves.items(), strict=True):
         for way, points in ways.items():
             sizes, seconds, _ = zip(*points, strict=True)
             panel.loglog(sizes, seconds, marker="o", label={"ours": "here"}.get(way, way))
         panel.set(xlabel=what, ylabel="seconds")
-        panel.xaxis.set_minor_formatter(NullFormatter())
-        panel.yaxis.set_minor_formatter(NullFormatter())
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_minor_formatter(NullFormatter())
         panel.grid(True, which="major", alpha=0.3)
         panel.legend(frameon=False)
     panels[0].set_title("CIRR's metrics, 418 queries")
@@ -46,21 +37,16 @@ def draw_curves(curves: dict[str, Curve], path: Path) -> None:
 
 def _line(row):
     if row.plain is None:
-        return f"| {row.what} | – | {time_cell(row.ours)} | – | – | {memory_cell(row.ours)} |"
-    ratio = row.plain.seconds / row.ours.seconds
-    times, memories = ([cell(way) for way in (row.plain, row.ours)] for cell in (time_cell, memory_cell))
-    cells = (row.what, *times, f"{ratio:.3g} ×", *memories)
-    return f"| {' | '.join(cells)} |"
+        cells = ["–", duration(row.ours.seconds), "–", "–", _size(row.ours.peak_bytes)]
+    else:
+        times = [duration(way.seconds) for way in (row.plain, row.ours)]
+        sizes = [_size(way.peak_bytes) for way in (row.plain, row.ours)]
+        cells = [*times, f"{row.plain.seconds / row.ours.seconds:.3g} ×", *sizes]
+    return f"| {' | '.join([row.what, *cells])} |"
 
 
-def time_cell(measured: Measured) -> str:
-    """Return the seconds of a way as a cell."""
-    return f"{measured.seconds:.3g} s" if measured.seconds >= 0.1 else f"{1000 * measured.seconds:.3g} ms"
-
-
-def memory_cell(measured: Measured) -> str:
-    """Return the memory of a way as a cell, a dash where the system does not say."""
-    if measured.peak_bytes is None:
+def _size(number):
+    """Format a number of bytes; a dash if the system cannot say."""
+    if number is None:
         return "–"
-    gigabytes = measured.peak_bytes / 1e9
-    return f"{gigabytes:.3g} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
+    return f"{number / 1e9:.3g} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"

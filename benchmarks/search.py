@@ -1,4 +1,4 @@
-"""Measure what a search costs beside what it cannot be faster than: reading the features, and multiplying them.
+"""Measure a search next to its lower bounds: reading the features for one question, multiplying them for many.
 
     python -m benchmarks.search
 
@@ -10,15 +10,11 @@ from pathlib import Path
 
 from src.base.parser import Parser, count
 
-DIM = 640
-QUESTIONS = 1000
-"""Asked together, as --queries asks them."""
-
 
 def parse_arguments(argv=None) -> Namespace:
-    parser = Parser("Measure what a search costs beside reading the features and multiplying them.")
-    sizes = {"type": count, "nargs": "+", "default": [10_000, 100_000, 1_000_000]}
-    parser.add_argument("--pictures", **sizes, metavar="N", help="sizes of the gallery")
+    parser = Parser("Measure a search next to reading the features and multiplying them.")
+    sizes = [10_000, 100_000, 1_000_000]
+    parser.add_argument("--pictures", type=count, nargs="+", default=sizes, metavar="N", help="sizes of the gallery")
     parser.add_argument("--turns", type=count, default=9, help="how often one question is asked")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="receives search.md")
     return parser.parse_args(argv)
@@ -34,33 +30,28 @@ from src.apps.search.collection import Collection
 from src.base.errors import one_line_errors
 from utils import device
 
-HEAD = (
-    "| pictures | reading | one question | ratio | 1,000 queries multiplied | 1,000 questions | ratio |\n"
-    + "|---" * 7
-    + "|"
-)
+HEAD = """| pictures | reading | one question | ratio | 1,000 queries multiplied | 1,000 questions | ratio |
+|---|---|---|---|---|---|---|"""
 
 
 def line(pictures: int, turns: int) -> str:
-    """Measure a gallery of so many random features; return its row of the table."""
+    """Measure a gallery of random features; return its row of the table."""
     draws = torch.Generator().manual_seed(0)
-    unit = torch.nn.functional.normalize(torch.randn(pictures, DIM, generator=draws)).to(device)
-    questions = torch.randn(QUESTIONS, DIM, generator=draws).to(device)
-    collection = Collection(unit, torch.ones(pictures, device=device), [str(row) for row in range(pictures)])
-    piece = 2**14  # so that the scores of all questions need not be held
-    one = alternate(
-        {"reading": unit.max, "search": lambda: collection.nearest(questions[None, :1], 10)}, turns, warm_up=True
-    )
+    features = torch.nn.functional.normalize(torch.randn(pictures, 640, generator=draws)).to(device)
+    questions = torch.randn(1000, 640, generator=draws).to(device)
+    collection = Collection(features, torch.ones(pictures, device=device), [str(row) for row in range(pictures)])
+    ways = {"floor": features.max, "search": lambda: collection.nearest(questions[None, :1], 10)}
+    one = alternate(ways, turns, warm_up=True)
 
     def multiply():
-        for some in unit.split(piece):
-            torch.mm(questions, some.T)
+        for piece in features.split(2**14):  # in pieces, so that not all scores are in memory
+            torch.mm(questions, piece.T)
 
-    ways = {"multiplying": multiply, "search": lambda: collection.nearest(questions[None], 10)}
+    ways = {"floor": multiply, "search": lambda: collection.nearest(questions[None], 10)}
     many = alternate(ways, max(1, turns // 4), warm_up=True)
     cells = [f"{pictures:,}"]
-    for floor, found in ((one["reading"], one["search"]), (many["multiplying"], many["search"])):
-        cells += [duration(floor.seconds), duration(found.seconds), f"{found.seconds / floor.seconds:.2f} ×"]
+    for floor, search in ((measured["floor"].seconds, measured["search"].seconds) for measured in (one, many)):
+        cells += [duration(floor), duration(search), f"{search / floor:.2f} ×"]
     return f"| {' | '.join(cells)} |"
 
 

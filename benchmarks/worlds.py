@@ -1,5 +1,6 @@
-"""What the benchmarks run on: CLIPs of the published sizes with random weights, and pictures of ordinary size."""
+"""CLIPs of the published sizes with random weights, and pictures of ordinary size."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,43 +29,40 @@ SIZES = {
 
 
 def clip_of_size(name: str) -> nn.Module:
-    """Make a CLIP of a published size on the device, in fp32 and eval mode, always with the same random weights."""
+    """Make a CLIP of a published size on the device, in fp32 and eval mode; its random weights are always the same."""
     torch.manual_seed(0)
     return random_clip(*SIZES[name]).to(device).eval()
 
 
 def clip_named(name: str) -> Backbone:
-    """Load the CLIP that --clip-model-name says; those of SIZES with random weights, which are as fast."""
+    """Load the CLIP of --clip-model-name; those of SIZES get random weights, which are as fast."""
     return OpenAIClip(clip_of_size(name)).to(device) if name in SIZES else load_clip(name)
 
 
-def write_photographs(folder: Path, number: int) -> list[Path]:
-    """Write so many PNGs of about 500 pixels to `folder`; return their paths."""
-    rng = np.random.default_rng(0)
-    paths = [folder / f"{picture}.png" for picture in range(number)]
-    for path in paths:
-        _photograph(rng).save(path)
-    return paths
-
-
 def write_large_pictures(folder: Path, world: Path, triplets: int) -> None:
-    """Write the first training triplets of `world` to `folder`, with PNGs of about 500 pixels as their pictures."""
+    """Write the first training triplets of `world` to `folder`, in CIRR's layout, with photographs as pictures."""
     captions = Path("cirr_dataset") / "cirr" / "captions" / "cap.rc2.train.json"
     chosen = read_json(world / captions, list)[:triplets]
     names = list(dict.fromkeys(name for triplet in chosen for name in (triplet["reference"], triplet["target_hard"])))
     paths = {name: f"./train/{name}.png" for name in names}
     write_json(folder / captions, chosen)
-    # The other members of a group have to be listed, but are never opened: one picture does for all of them.
+    # The other members of a group must be listed but are never opened, so one picture serves for all of them.
     members = dict.fromkeys((name for triplet in chosen for name in triplet["img_set"]["members"]), paths[names[0]])
     write_json(folder / "cirr_dataset" / "cirr" / "image_splits" / "split.rc2.train.json", members | paths)
+    write_photographs([folder / "cirr_dataset" / path for path in paths.values()])
+
+
+def write_photographs(paths: Sequence[Path]) -> Sequence[Path]:
+    """Draw pictures of about 500 pixels, always the same ones; return their paths."""
     rng = np.random.default_rng(0)
-    (folder / "cirr_dataset" / "train").mkdir(parents=True, exist_ok=True)
-    for path in Bar(paths.values(), desc="drawing pictures", leave=False):
-        _photograph(rng).save(folder / "cirr_dataset" / path)
+    for path in Bar(paths, desc="drawing pictures", leave=False):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _photograph(rng).save(path)
+    return paths
 
 
 def _photograph(rng):
-    """Draw a picture as hard to decode as a photograph, which has detail at every scale, the finer the fainter."""
+    """Draw a picture that is as hard to decode as a photograph: with detail at every scale, fainter the finer."""
     picture = rng.normal(0, 1, (375, 500, 3))
     for width in (4, 8, 16, 32, 64, 128, 256, 512):
         shades = Image.fromarray(rng.integers(0, 256, (width * 3 // 4, width, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""python -m benchmarks.machine: what it says, what fits, hours by hand, and checks that catch what is wrong."""
+"""python -m benchmarks.machine: its output, what fits, hours by hand, and checks that catch faults."""
 
 import shlex
 
@@ -8,9 +8,10 @@ import torch
 import clip_fine_tune
 from benchmarks import machine
 from benchmarks.checks import RATE, Check, features, losses, moved, relative, run, write_toy
+from benchmarks.fit import LARGEST, fit_on_processor, largest_that_fits
 from benchmarks.machine import Amounts, Computing, held, hours
 from benchmarks.measure import rooms_of_groups
-from benchmarks.memory import LARGEST, Steps, fit_on_processor, largest_that_fits
+from benchmarks.steps import Steps
 from src.models.openai_clip import OpenAIClip
 from src.models.openai_clip import small_clip as random_clip
 from tests.commands import status_of
@@ -24,16 +25,16 @@ def arguments(world):
 
 
 def test_a_small_clip_on_this_machine(arguments, capsys):
-    """On a card it compares it with the processor, here the processor with itself: both have to hold."""
+    """On a card it compares the card with the processor, here the processor with itself; both have to hold."""
     assert status_of(machine.main, [*arguments, "--check"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    checks = [line for line in said if line.startswith("check: ")]
+    lines = capsys.readouterr().out.splitlines()
+    checks = [line for line in lines if line.startswith("check: ")]
     assert len(checks) == 8
     assert all(line.endswith(": holds") for line in checks)
-    topics = [line.partition(":")[0] for line in said if line not in checks]
+    topics = [line.partition(":")[0] for line in lines if line not in checks]
     measured = ["precision", "through CLIP", "from disk", "workers", "fits", "hours on CIRR", "hours on FashionIQ"]
     assert topics[:-1] == ["machine", "CLIP", *measured]
-    python, script, *flags = shlex.split(said[-1])
+    python, script, *flags = shlex.split(lines[-1])
     assert (python, script) == ("python", "clip_fine_tune.py")
     options = clip_fine_tune.make_parser().parse_args(flags)
     assert (options.dataset, options.num_epochs, options.batch_size) == ("CIRR", 100, 128)
@@ -65,7 +66,7 @@ def test_a_broken_picture_is_named(arguments, tmp_path, capsys):
 
 
 class Drifting(OpenAIClip):
-    """A CLIP whose features are a little off at every other call, as on a device that computes otherwise."""
+    """A CLIP whose features are slightly wrong at every other call, as on a faulty device."""
 
     off = 0
 
@@ -94,7 +95,7 @@ def test_losses_of_a_step_that_is_a_little_wrong_are_caught(tmp_path):
 
 def test_a_failed_check_ends_with_status_1(arguments, monkeypatch, capsys):
     monkeypatch.setattr(machine, "checks", lambda *_: [Check("planted results", 1.0, 0.1)])
-    monkeypatch.setattr(machine, "said", lambda *_: [])  # speeds
+    monkeypatch.setattr(machine, "report", lambda *_: [])  # speeds
     assert status_of(machine.main, [*arguments, "--check"]) == 1
     assert "check: planted results differ by 1, limit 0.1: FAILS" in capsys.readouterr().out
 
@@ -104,7 +105,7 @@ def test_what_cannot_be_compared_does_not_hold():
     assert not Check("losses", relative(torch.tensor([1.0, torch.nan]), torch.ones(2)), 1.0).holds
 
 
-def test_losses_behind_skipped_steps_do_not_count():
+def test_losses_of_skipped_steps_do_not_count():
     assert moved(torch.tensor([3.0, 3.0, 3.0, 2.5, 2.500001, 2.0])).tolist() == [3.0, 2.5, 2.0]
 
 
@@ -118,7 +119,7 @@ def test_a_card_is_tried_until_it_is_full():
     assert largest_that_fits(lambda _: True, 64) == LARGEST
 
 
-def test_small_steps_tell_what_fits_on_a_processor():
+def test_small_steps_predict_what_fits_on_a_processor():
     """By hand: of 100 GB 80 are planned for; passes of 2 hold 3 GB and of 4 hold 5, so one of n holds 1 + n.
 
     Gradients take 4 GB, so with 1 GB that waits n take 5 + 2 n. In pieces of 32 pictures, half a GB each, they take

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Train stage 2 in four ways with several seeds, and compare the ways on the same queries: the tables of docs/recipes.md.
+#
+#     benchmarks/recipes.sh OUTPUT DATA_PATH CLIP_MODEL_NAME TUNED_CLIP
+#
+# SEEDS, EPOCHS, BATCH_SIZE and PYTHON are read from the environment. For the toy world, after make quickstart:
+#
+#     benchmarks/recipes.sh toy/recipes toy toy/small_clip.pt \
+#         "$(ls -t toy/models/clip_finetuned_on_cirr_*/saved_models/tuned_clip_arithmetic.pt | head -n 1)"
+set -eu
+output=$1 data_path=$2 clip=$3 tuned=$4
+python=${PYTHON:-python}
+
+# train WAY SEED OPTION…
+train() {
+    way=$1 seed=$2 folder=$output/$1-$2
+    shift 2
+    "$python" combiner_train.py --dataset CIRR --data-path "$data_path" --clip-model-name "$clip" \
+        --clip-model-path "$tuned" --output-path "$folder" --feature-cache "$output/features" --seed "$seed" \
+        --num-epochs "${EPOCHS:-12}" --batch-size "${BATCH_SIZE:-256}" --combiner-lr 1e-3 --validation-frequency 1 \
+        --projection-dim 256 --hidden-dim 512 --save-training "$@"
+    run=$(echo "$folder"/models/*)
+    best=$("$python" -c 'import sys, pandas; print(pandas.read_csv(sys.argv[1]).recall_at1.idxmax())' \
+        "$run/validation_metrics.csv")
+    set -- --combiner-path "$run/saved_models/combiner_$best.pt"
+    [ "$way" = along ] || set -- "$@" --clip-model-path "$tuned" # with its text encoder the file holds the CLIP too
+    "$python" validate.py --dataset CIRR --data-path "$data_path" --clip-model-name "$clip" "$@" \
+        --output-path "$folder" --feature-cache "$output/features" --per-query "$folder/queries.csv"
+}
+
+for seed in ${SEEDS:-0 1 2}; do
+    train published "$seed"
+    train bank "$seed" --negatives bank
+    train dropout "$seed" --negatives bank --dropout .2
+    train along "$seed" --negatives bank --dropout .2 --encoder text --learning-rate 1e-3 --frozen-epochs 1 --clip-bs 256
+done
+
+# Each query's scores in the mean over the seeds, as one more per-query file of each way.
+"$python" - "$output" <<'END'
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+for way in ("published", "bank", "dropout", "along"):
+    folders = sorted(Path(sys.argv[1]).glob(f"{way}-*"))
+    epochs = [pd.read_csv(path).recall_at1 for folder in folders for path in folder.glob("models/*/validation_metrics.csv")]
+    print(f"{way}: R@1 of the best epoch {[max(seed) for seed in epochs]}, of the last {[seed.iloc[-1] for seed in epochs]}")
+    mean, *others = (pd.read_csv(folder / "queries.csv") for folder in folders)
+    for metric in (name for name in mean if "recall_at" in name):
+        mean[metric] = (mean[metric] + sum(seed[metric] for seed in others)) / len(folders)
+    mean.to_csv(f"{sys.argv[1]}/{way}.csv", index=False)
+END
+"$python" compare.py "$output/published.csv" "$output/bank.csv" "$output/dropout.csv" "$output/along.csv"
