@@ -49,17 +49,18 @@ from src.processes.distributed import command
 from src.retrieval.retriever import load_retriever
 from src.training.batches import Batch, TripletImages, TripletRows
 from src.training.gradient_caching import OneEncoder
-from src.training.loop import prepare, read_training_data, train_stage
 from src.training.losses import Bank
+from src.training.pieces import Pieces
 from src.training.run import FINE_TUNING
+from src.training.stage import Stage
+from src.training.train import prepare, read_training_data, train_stage
 from utils import caption_tokens, device, element_wise_sum, say_device
 
 
-class FineTuning(nn.Module):
+class FineTuning(Stage):
     """Stage 1 as a module: CLIP, of which one or both encoders learn, and the element-wise sum."""
 
     names = FINE_TUNING
-    frozen_epochs = 0
     combining_function = staticmethod(element_wise_sum)
 
     def __init__(
@@ -82,19 +83,7 @@ class FineTuning(nn.Module):
         # A plain dict: as submodules they would list CLIP's weights again.
         self.encoders = {name: OneEncoder(backbone, name) for name in ENCODERS}
         self.picture_features = picture_features
-        self.clip_bs = self.given_pieces = clip_bs
-
-    def smaller_pieces(self, batch_size: int) -> int | None:
-        """Take half as many pictures or captions at once, and return how many; None where one was too much."""
-        if self.clip_bs == 1:
-            return None
-        self.clip_bs = min(self.clip_bs or 2 * batch_size, 2 * batch_size) // 2  # a triplet has two pictures
-        return self.clip_bs
-
-    @property
-    def way_out(self) -> str:
-        """What to try when a batch does not fit, as the end of a message."""
-        return "; not even one picture at a time fits" if self.clip_bs == 1 else "; a smaller --clip-bs takes less"
+        self.pieces = Pieces(clip_bs)
 
     @property
     def trained(self) -> nn.Module:
@@ -104,13 +93,6 @@ class FineTuning(nn.Module):
         super().train(mode)
         self.clip_model.eval()  # while training too: batch-norm statistics stay CLIP's
         return self
-
-    def begin(self, epoch: int) -> None:
-        """Do nothing: every epoch is like the first."""
-
-    def told(self) -> dict:
-        """Return what its weights tell of themselves beside the run's facts: nothing."""
-        return {}
 
     def inputs(self, batch: Batch, texts: list[str]) -> tuple:
         """Return what `forward` takes: pixels (or None), reference rows, target rows and tokens, on the device."""
@@ -125,7 +107,7 @@ class FineTuning(nn.Module):
         return predicted, F.normalize(features[targets], dim=-1)
 
     def _features(self, encoder, rows):
-        return self.encoders[encoder].in_pieces(rows, self.clip_bs)
+        return self.encoders[encoder].in_pieces(rows, self.pieces.size)
 
 
 @command

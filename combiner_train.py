@@ -62,13 +62,15 @@ from src.retrieval.retriever import load_retriever
 from src.tasks.task import Task
 from src.training.batches import Batch, TripletRows
 from src.training.gradient_caching import OneEncoder
-from src.training.loop import prepare, read_training_data, train_stage
 from src.training.losses import Bank
+from src.training.pieces import Pieces
 from src.training.run import COMBINER_TRAINING
+from src.training.stage import Stage
+from src.training.train import prepare, read_training_data, train_stage
 from utils import Encoder, autocast, caption_tokens, device, say_device
 
 
-class CombinerTraining(nn.Module):
+class CombinerTraining(Stage):
     """Stage 2 as a module: the Combiner over features of pictures, which do not change, and of texts, which may."""
 
     names = COMBINER_TRAINING
@@ -90,19 +92,15 @@ class CombinerTraining(nn.Module):
         """
         super().__init__()
         self.combiner, self.text_encoder = combiner, text_encoder
-        self.clip_bs, self.frozen_epochs = clip_bs, frozen_epochs
+        self.frozen_epochs = frozen_epochs
+        # The Combiner takes a batch whole, so smaller pieces of CLIP would not save enough.
+        self.pieces = Pieces(clip_bs, advice="a smaller batch, --clip-bs, --projection-dim or --hidden-dim takes less")
         self.begin(0)
         self.picture_features = picture_features
         self.caption_features = caption_features
         # By the text itself: triplets share captions, and FashionIQ draws one of four texts anew each epoch.
         self.text_row = {text: row for row, text in enumerate(texts)}
         self.combining_function = combiner.combine_features
-
-    given_pieces = None
-    way_out = "; a smaller batch, --clip-bs, --projection-dim or --hidden-dim takes less"
-
-    def smaller_pieces(self, batch_size: int) -> None:
-        """Return None: the Combiner takes a batch whole."""
 
     @property
     def trained(self) -> nn.Module:
@@ -112,8 +110,8 @@ class CombinerTraining(nn.Module):
             {type(self.combiner).__name__: self.combiner, self.text_encoder.backbone.key: self.text_encoder.clip_model}
         )
 
-    def told(self) -> dict:
-        """Return what its weights tell of themselves beside the run's facts: which CLIP goes with the Combiner."""
+    def facts(self) -> dict:
+        """Return which CLIP goes with the Combiner, where one learned along."""
         if self.text_encoder is None:
             return {}
         return {LEARNED_ALONG: "text", "clip_weights": self.text_encoder.backbone.digest()}
@@ -142,7 +140,7 @@ class CombinerTraining(nn.Module):
         """Return (predicted, target) features [share, dim], normalised."""
         reference_features, target_features, text_features = inputs
         if self.text_learns:
-            text_features = self.text_encoder.in_pieces(text_features, self.clip_bs)
+            text_features = self.text_encoder.in_pieces(text_features, self.pieces.size)
         predicted = self.combiner.combine_features(reference_features, text_features)
         return predicted, F.normalize(compared(self.combining_function, target_features), dim=-1)
 

@@ -47,7 +47,7 @@ class Steps:
         def step():
             training.train_step(inputs)
             self.optimizer.zero_grad()  # so that the next step's memory includes its gradients again
-            return stage.clip_bs
+            return stage.pieces.size
 
         return step
 

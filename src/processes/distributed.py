@@ -131,8 +131,8 @@ def _is_first_to_fail() -> bool:
 
 
 @contextlib.contextmanager
-def naming_lost_processes(last_words: Callable[[], str] | None = None) -> Iterator[None]:
-    """Turn torch's error about an exchange between processes into an InputError, with `last_words()` behind it.
+def naming_lost_processes() -> Iterator[None]:
+    """Turn torch's error about an exchange between processes into an InputError.
 
     A broken connection means that another process has ended. Everything else keeps its own words.
     """
@@ -142,10 +142,9 @@ def naming_lost_processes(last_words: Callable[[], str] | None = None) -> Iterat
         if not (isinstance(error, dist.DistError) or "third_party/gloo" in str(error)):
             raise
         own = in_a_line(error, longest=500)
-        is_broken = any(words in own.lower() for words in BROKEN)
-        fault = "another process of this job has ended, killed or by an error of its own"
-        more = "" if last_words is None else f"; {last_words()}"
-        raise InputError(f"{fault if is_broken else f'the processes cannot exchange: {own}'}{more}") from None
+        if any(words in own.lower() for words in BROKEN):
+            raise InputError("another process of this job has ended, killed or by an error of its own") from None
+        raise InputError(f"the processes cannot exchange: {own}") from None
 
 
 @contextlib.contextmanager

@@ -1,106 +1,36 @@
 """The loop of both stages: epochs of full batches, and validations between them."""
 
-import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.base.bars import Bar
 from src.base.device import device
 from src.base.errors import InputError, fault_of_machine, in_a_line, is_out_of_memory, one_line
-from src.base.files import owning, require_writable
 from src.base.memory import free_cached
-from src.command.training_flags import RunOptions, TrainingPlan
+from src.command.training_flags import TrainingPlan
 from src.evaluation.validation import Validation
-from src.models.facts import training_facts
-from src.models.registry import model_label
 from src.models.weights import checkpoint_content
-from src.pictures.data import read_data
-from src.pictures.opening import require_present
 from src.processes import distributed
 from src.processes.signals import Stopping
-from src.retrieval.precision import autocast, autocast_dtype, resolved
-from src.retrieval.retriever import Retriever
-from src.tasks.registry import find_task
+from src.retrieval.precision import autocast, autocast_dtype
 from src.tasks.task import Task
-from src.tasks.triplets import Split
-from src.training.batches import Batch, TripletLoader, TripletRows
+from src.training.batches import Batch, TripletLoader
 from src.training.losses import contrastive_loss
 from src.training.progress import mean_train_loss, set_train_bar_description, update_train_running_results
-from src.training.run import StageNames, new_run_folder, open_run
-from src.training.state import NOTHING, STATE_FILE, Keeper, TrainingState, read_state, require_same_run, way_on
-
-
-class TrainingData(NamedTuple):
-    """The splits that a training reads, before CLIP is loaded, and the options that it reads them for."""
-
-    options: RunOptions
-    task: Task
-    train: dict[str, Split]
-    """{category: Split}, behind them {path: Split} of extra triplets"""
-    val: dict[str, Split]
-
-
-def read_training_data(options: RunOptions) -> TrainingData:
-    """Read what a training needs.
-
-    Raises InputError for all that can be wrong with it at first sight, a batch that the triplets do not fill, and an
-    output path that cannot be written to.
-    """
-    task = find_task(options.dataset)
-    data = read_data(task, options.data_path, "train", "val", skip_missing=options.skip_missing)
-    extra = {}
-    if options.extra_triplets:
-        from src.tasks.own import read_extra  # late: most runs train on a data set with a name
-
-        extra = read_extra(options.extra_triplets)
-    if not options.skip_missing:
-        require_present(path for split in extra.values() for path in split.pictures.values())
-    train = data["train"] | extra
-    require_full_batch(options.plan.batch_size, sum(len(split.triplets) for split in train.values()))
-    require_writable(options.output_path)
-    return TrainingData(options, task, train, data["val"])
-
-
-def require_full_batch(batch_size: int, triplets: int) -> None:
-    """Raise InputError when the triplets do not fill one batch, or a batch does not give each process a triplet."""
-    # drop_last would leave an epoch without a step, and a division by zero behind it.
-    if batch_size == 1:
-        raise InputError("--batch-size 1: nothing can be learned from it, a target has to be told from those of others")
-    if batch_size > triplets:
-        raise InputError(f"--batch-size {batch_size}: there are only {triplets} training triplets; no batch is larger")
-    if batch_size < distributed.processes():
-        raise InputError(f"--batch-size {batch_size}: has no triplet for some of {distributed.processes()} processes")
-
-
-def prepare(
-    data: TrainingData, retriever: Retriever, batches: type[TripletRows], num_workers: int
-) -> tuple[TripletLoader, Validation]:
-    """Make a loader of `batches` and a Validation; raises InputError when too little is left."""
-    plan = data.options.plan
-    splits = [retriever.usable(split) for split in data.train.values()]
-    share = distributed.share(plan.batch_size)
-    triplets = batches(splits, retriever.preprocess, retriever.image_cache, share, plan.distinct_pictures)
-    require_full_batch(plan.batch_size, len(triplets))  # --skip-missing may have left too few
-    loader = TripletLoader(triplets, plan.batch_size, num_workers, plan.seed)
-    return loader, Validation(data.task, data.val, retriever)
+from src.training.stage import Stage
+from src.training.state import Keeper, TrainingState
 
 
 class Training:
-    """The training loop of one stage.
-
-    `stage.inputs(batch, texts)` puts a Batch on the device, with a text for each triplet of this process's share, and
-    `stage(inputs)` gives the (predicted, target) features of that.
-    """
+    """The training loop of one stage."""
 
     def __init__(
         self,
-        stage: nn.Module,
+        stage: Stage,
         optimizer: torch.optim.Optimizer,
         loader: TripletLoader | None,
         task: Task,
@@ -117,7 +47,7 @@ class Training:
         self._stepped = False
 
     def train(self, keeper: Keeper, stopping: Stopping, validation: Validation, best: dict[str, str]) -> None:
-        """Run the epochs that are left, with a validation behind every so many of them.
+        """Run the remaining epochs and validate every `validation_frequency` epochs.
 
         `best` {name of weights: metric} are the only weights to keep; empty keeps those of every validation. Raises
         InputError when a loss is not finite or the disk has no room for what will be saved.
@@ -130,25 +60,15 @@ class Training:
             # With --save-best one file more: the new one is written beside the old one.
             keeper.require_space(files=len(best) + 1 if best else validations)
         try:
-            with stopping.failing(), distributed.naming_lost_processes(keeper.last_words):
+            with stopping.failing(), distributed.naming_lost_processes():
                 # Not an attribute, which would be a cycle of references: the loader's workers would end seconds late.
                 save = partial(self._save_state, keeper, stopping) if saves else lambda at_once=False: None
-                self._judge_if_due(keeper, validation, best, save)  # of a run that ended before it could
-                for epoch in range(self.state.next_epoch, self.plan.num_epochs):
-                    keeper.run.log_training(epoch, self.train_epoch(epoch, keeper.run.log_step))
-                    self.state.next_epoch = epoch + 1
-                    # From the first epoch on, as published.
-                    self.state.judged = epoch % self.plan.validation_frequency != 0
-                    # Before the validation, so that no fault behind it can cost an epoch of training.
-                    save()
-                    self._judge_if_due(keeper, validation, best, save)
-                save(at_once=True)
-        except InputError as error:
-            raise InputError(f"{one_line(error)}; {keeper.last_words()}") from None
-        except (MemoryError, RuntimeError) as error:
-            fault = fault_of_machine(error)
+                self._run_epochs(keeper, validation, best, save)
+        except (InputError, MemoryError, RuntimeError) as error:
+            fault = one_line(error) if isinstance(error, InputError) else fault_of_machine(error)
             if fault is None:
                 raise
+            # The only place that says how to go on after an error.
             raise InputError(f"{fault}; {keeper.last_words()}") from None
         finally:
             try:
@@ -156,6 +76,18 @@ class Training:
                     keeper.finish()
             finally:
                 keeper.run.end()
+
+    def _run_epochs(self, keeper, validation, best, save):
+        self._judge_if_due(keeper, validation, best, save)  # of a run that ended before it could
+        for epoch in range(self.state.next_epoch, self.plan.num_epochs):
+            keeper.run.log_training(epoch, self.train_epoch(epoch, keeper.run.log_step))
+            self.state.next_epoch = epoch + 1
+            # From the first epoch on, as published.
+            self.state.judged = epoch % self.plan.validation_frequency != 0
+            # Before the validation, so that no fault in it can cost an epoch of training.
+            save()
+            self._judge_if_due(keeper, validation, best, save)
+        save(at_once=True)
 
     @staticmethod
     def _save_state(keeper, stopping, at_once=False):
@@ -219,9 +151,9 @@ class Training:
         """Take one step of the optimizer on what `stage.inputs` gave; return the batch's loss.
 
         `all_targets` [batch] are the rows of the whole batch's targets, which a bank and --mask-same-target need.
-        Until the first one was taken, a batch that does not fit into memory is taken in ever smaller pieces, where the
-        stage can, and a line says in which. Raises InputError when it does not fit all the same, and when the pieces
-        that were given by hand are too large.
+        If the first step runs out of memory, halve the piece size until it fits, if the stage supports pieces, and
+        print the size. Raises InputError when it does not fit all the same, and when --clip-bs was given and is too
+        large.
         """
         fitting = None
         self.state.optimizer.zero_grad()  # before the forward pass, which needs their memory
@@ -256,14 +188,15 @@ class Training:
         """Let the stage take half as much at once, and return how much; raises InputError where that is no way out."""
         # Later, or with other processes in the middle of the same step, what one process changes alone is no way out.
         alone = not self._stepped and distributed.processes() == 1
-        size = self.stage.smaller_pieces(self.plan.batch_size) if alone else None
+        size = self.stage.pieces.halve(self.plan.batch_size) if alone else None
         if size is None:
-            raise InputError(f"--batch-size {self.plan.batch_size}: the memory is full ({fault}){self.stage.way_out}")
+            full = f"--batch-size {self.plan.batch_size}: the memory is full ({fault})"
+            raise InputError(f"{full}; {self.stage.pieces.advice}")
         return size
 
     def _say_what_fits(self, size):
-        if self.stage.given_pieces is not None:  # a choice is kept, or refused
-            raise InputError(f"--clip-bs {self.stage.given_pieces}: the memory is full; --clip-bs {size} fits")
+        if self.stage.pieces.given is not None:  # a choice is kept, or refused
+            raise InputError(f"--clip-bs {self.stage.pieces.given}: the memory is full; --clip-bs {size} fits")
         pieces = f"CLIP takes {size} pictures or captions at once (--clip-bs {size} saves the search)"
         print(f"--batch-size {self.plan.batch_size}: the memory is full; {pieces}", file=sys.stderr, flush=True)
 
@@ -295,76 +228,5 @@ class Training:
         else:
             names = [f"{self.stage.names.weights}_{epoch}"]
         for name in names:
-            facts = keeper.facts | self.stage.told() | {"metrics": metrics}
+            facts = keeper.facts | self.stage.facts() | {"metrics": metrics}
             keeper.save_weights(name, checkpoint_content(epoch, self.stage.trained, facts))
-
-
-def train_stage(
-    stage: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loader: TripletLoader,
-    validation: Validation,
-    data: TrainingData,
-    facts: dict | None = None,
-) -> None:
-    """Train a stage in a run folder of its own, or where --resume says; a run without any finished epoch begins anew.
-
-    `facts` are what its checkpoints tell beside the options. Refuses before anything of an old run is changed.
-    """
-    options, plan, names = data.options, data.options.plan, stage.names
-    training = Training(stage, optimizer, loader, data.task, plan)
-    remarks = validation.retriever.skipping.remarks
-    facts = _facts(options, validation.retriever) | (facts or {})
-    triplets = len(loader.triplets)
-    _say_what_is_not_kept(plan)
-    with _run_folder(data, names) as (folder, stopping):
-        state = read_state(folder)
-        # None is a new run, or one that was stopped in its first epoch.
-        if state is not None:
-            require_same_run(state, folder / STATE_FILE, triplets, facts, plan.num_epochs)
-            training.state.restore(state, folder / STATE_FILE)
-        project = f"{data.task.name} {names.project}"
-        run = open_run(folder, state and state["run"], project, options.comet, options.hyper_parameters, remarks)
-        if training.state.next_epoch == plan.num_epochs and training.state.judged:
-            print(f"{folder}: all {plan.num_epochs} epochs are done; --num-epochs takes more", file=sys.stderr)
-        recipe = names.recipe(options.hyper_parameters)
-        # Told, but not compared: a run that goes on for more epochs is still the same.
-        facts |= {"recipe": recipe} if recipe else {}
-        keeper = Keeper(training.state, run, triplets, facts, plan.save_training)
-        training.train(keeper, stopping, validation, names.best(data.task) if plan.save_best else {})
-        print(folder)
-
-
-def _facts(options: RunOptions, retriever: Retriever) -> dict:
-    """Return what the checkpoints of a run tell that both stages have."""
-    backbone = retriever.backbone
-    clip = {"clip_weights": backbone.digest()} | ({"clip_network": backbone.network} if backbone.network else {})
-    # What is left out belongs to them too: a run must not go on with other pictures than it began with.
-    facts = training_facts(options.hyper_parameters) | clip | retriever.skipping.remarks
-    return facts | {"precision": resolved(options.plan.precision, training=True)}
-
-
-def _say_what_is_not_kept(plan: TrainingPlan) -> None:
-    if not plan.save_training:
-        best = "--save-best: saves nothing without --save-training"
-        print(best if plan.save_best else "without --save-training no weights are saved", file=sys.stderr)
-    unjudged = (plan.num_epochs - 1) % plan.validation_frequency
-    if plan.save_training and unjudged:
-        last = f"epoch {plan.num_epochs - 1 - unjudged} is the last with a validation"
-        frequency = f"--validation-frequency {plan.validation_frequency}"
-        print(f"{frequency}: {last}; later ones leave no weights but for --resume", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _run_folder(data: TrainingData, names: StageNames) -> Iterator[tuple[Path, Stopping]]:
-    """Give a new run's folder or that of --resume, which no other process has meanwhile, and what stops the run."""
-    options, folder, saves = data.options, data.options.resume, data.options.plan.save_training
-    with Stopping(lambda: way_on(folder, saves) if folder else "nothing was written yet") as stopping:
-        if folder is None:
-            label = model_label(options.hyper_parameters["clip_model_name"])
-            name = f"{names.run}_on_{data.task.short_name}_{label}"
-            with stopping.finishing():
-                folder = new_run_folder(options.output_path / "models", name, options.hyper_parameters)
-                stopping.last_words = partial(way_on, folder, saves, NOTHING)
-        with owning(folder) if distributed.is_first() else contextlib.nullcontext():
-            yield folder, stopping

@@ -1,0 +1,157 @@
+"""The way of a training command: read the data, make the batches, train the stage in its run folder."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from src.base.errors import InputError
+from src.base.files import owning, require_writable
+from src.command.training_flags import RunOptions, TrainingPlan
+from src.evaluation.validation import Validation
+from src.models.facts import training_facts
+from src.models.registry import model_label
+from src.pictures.data import read_data
+from src.pictures.opening import require_present
+from src.processes import distributed
+from src.processes.signals import Stopping
+from src.retrieval.precision import resolved
+from src.retrieval.retriever import Retriever
+from src.tasks.registry import find_task
+from src.tasks.task import Task
+from src.tasks.triplets import Split
+from src.training.batches import TripletLoader, TripletRows
+from src.training.loop import Training
+from src.training.run import StageNames, new_run_folder, open_run
+from src.training.stage import Stage
+from src.training.state import NOTHING, STATE_FILE, Keeper, read_state, require_same_run, way_on
+
+
+class TrainingData(NamedTuple):
+    """The splits that a training reads, before CLIP is loaded, and the options that it reads them for."""
+
+    options: RunOptions
+    task: Task
+    train: dict[str, Split]
+    """{category: Split}, behind them {path: Split} of extra triplets"""
+    val: dict[str, Split]
+
+
+def read_training_data(options: RunOptions) -> TrainingData:
+    """Read what a training needs.
+
+    Raises InputError for all that can be wrong with it at first sight, a batch that the triplets do not fill, and an
+    output path that cannot be written to.
+    """
+    task = find_task(options.dataset)
+    data = read_data(task, options.data_path, "train", "val", skip_missing=options.skip_missing)
+    extra = {}
+    if options.extra_triplets:
+        from src.tasks.own import read_extra  # late: most runs train on a data set with a name
+
+        extra = read_extra(options.extra_triplets)
+    if not options.skip_missing:
+        require_present(path for split in extra.values() for path in split.pictures.values())
+    train = data["train"] | extra
+    require_full_batch(options.plan.batch_size, sum(len(split.triplets) for split in train.values()))
+    require_writable(options.output_path)
+    return TrainingData(options, task, train, data["val"])
+
+
+def require_full_batch(batch_size: int, triplets: int) -> None:
+    """Raise InputError when the triplets do not fill one batch, or a batch does not give each process a triplet."""
+    # drop_last would leave an epoch without a step, and a division by zero behind it.
+    if batch_size == 1:
+        raise InputError("--batch-size 1: nothing can be learned from it, a target has to be told from those of others")
+    if batch_size > triplets:
+        raise InputError(f"--batch-size {batch_size}: there are only {triplets} training triplets; no batch is larger")
+    if batch_size < distributed.processes():
+        raise InputError(f"--batch-size {batch_size}: has no triplet for some of {distributed.processes()} processes")
+
+
+def prepare(
+    data: TrainingData, retriever: Retriever, batches: type[TripletRows], num_workers: int
+) -> tuple[TripletLoader, Validation]:
+    """Make a loader of `batches` and a Validation; raises InputError when too little is left."""
+    plan = data.options.plan
+    splits = [retriever.usable(split) for split in data.train.values()]
+    share = distributed.share(plan.batch_size)
+    triplets = batches(splits, retriever.preprocess, retriever.image_cache, share, plan.distinct_pictures)
+    require_full_batch(plan.batch_size, len(triplets))  # --skip-missing may have left too few
+    loader = TripletLoader(triplets, plan.batch_size, num_workers, plan.seed)
+    return loader, Validation(data.task, data.val, retriever)
+
+
+def train_stage(
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    loader: TripletLoader,
+    validation: Validation,
+    data: TrainingData,
+    facts: dict | None = None,
+) -> None:
+    """Train a stage in a run folder of its own, or where --resume says; a run without any finished epoch begins anew.
+
+    `facts` are what its checkpoints tell beside the options. Refuses before anything of an old run is changed.
+    """
+    options, plan, names = data.options, data.options.plan, stage.names
+    training = Training(stage, optimizer, loader, data.task, plan)
+    remarks = validation.retriever.skipping.remarks
+    facts = _facts(options, validation.retriever) | (facts or {})
+    triplets = len(loader.triplets)
+    _say_what_is_not_kept(plan)
+    with _run_folder(data, names) as (folder, stopping):
+        state = read_state(folder)
+        # None is a new run, or one that was stopped in its first epoch.
+        if state is not None:
+            require_same_run(state, folder / STATE_FILE, triplets, facts, plan.num_epochs)
+            training.state.restore(state, folder / STATE_FILE)
+        project = f"{data.task.name} {names.project}"
+        run = open_run(folder, state and state["run"], project, options.comet, options.hyper_parameters, remarks)
+        if training.state.next_epoch == plan.num_epochs and training.state.judged:
+            print(f"{folder}: all {plan.num_epochs} epochs are done; --num-epochs takes more", file=sys.stderr)
+        recipe = names.recipe(options.hyper_parameters)
+        # Told, but not compared: a run that goes on for more epochs is still the same.
+        facts |= {"recipe": recipe} if recipe else {}
+        keeper = Keeper(training.state, run, triplets, facts, plan.save_training)
+        training.train(keeper, stopping, validation, names.best(data.task) if plan.save_best else {})
+        print(folder)
+
+
+def _facts(options: RunOptions, retriever: Retriever) -> dict:
+    """Return what the checkpoints of a run tell that both stages have."""
+    backbone = retriever.backbone
+    clip = {"clip_weights": backbone.digest()} | ({"clip_network": backbone.network} if backbone.network else {})
+    # What is left out belongs to them too: a run must not go on with other pictures than it began with.
+    facts = training_facts(options.hyper_parameters) | clip | retriever.skipping.remarks
+    return facts | {"precision": resolved(options.plan.precision, training=True)}
+
+
+def _say_what_is_not_kept(plan: TrainingPlan) -> None:
+    if not plan.save_training:
+        best = "--save-best: saves nothing without --save-training"
+        print(best if plan.save_best else "without --save-training no weights are saved", file=sys.stderr)
+    unjudged = (plan.num_epochs - 1) % plan.validation_frequency
+    if plan.save_training and unjudged:
+        last = f"epoch {plan.num_epochs - 1 - unjudged} is the last with a validation"
+        frequency = f"--validation-frequency {plan.validation_frequency}"
+        print(f"{frequency}: {last}; later ones leave no weights but for --resume", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _run_folder(data: TrainingData, names: StageNames) -> Iterator[tuple[Path, Stopping]]:
+    """Give a new run's folder or that of --resume, which no other process has meanwhile, and what stops the run."""
+    options, folder, saves = data.options, data.options.resume, data.options.plan.save_training
+    with Stopping(lambda: way_on(folder, saves) if folder else "nothing was written yet") as stopping:
+        if folder is None:
+            label = model_label(options.hyper_parameters["clip_model_name"])
+            name = f"{names.run}_on_{data.task.short_name}_{label}"
+            with stopping.finishing():
+                folder = new_run_folder(options.output_path / "models", name, options.hyper_parameters)
+                stopping.last_words = partial(way_on, folder, saves, NOTHING)
+        with owning(folder) if distributed.is_first() else contextlib.nullcontext():
+            yield folder, stopping
