@@ -142,7 +142,11 @@ def plain(first: PerQuery, all_compared: list[Compared]) -> dict:
 
 def write_page(path: Path, first: PerQuery, all_compared: list[Compared], splits: dict, corrected: str) -> None:
     """Write the page with pictures of `splits` {category: Split}; raises InputError for one that is not there."""
-    from src.command.page import page, table  # late: opening pictures imports torch, which takes a second
+    from src.command.page import (  # late: opening pictures imports torch, which takes a second
+        page,
+        table,
+        write_page_text,
+    )
 
     sections = []
     for compared in all_compared:
@@ -152,7 +156,7 @@ def write_page(path: Path, first: PerQuery, all_compared: list[Compared], splits
         sections.append((f"What moved most, {compared.other.name}", explanation, "".join(rows)))
     with replacing(path) as unfinished:
         introduction = ", ".join(dict.fromkeys(str(run.path) for run in (first, *(one.other for one in all_compared))))
-        unfinished.write_text(page("Comparison", introduction, sections), encoding="utf-8")
+        write_page_text(unfinished, page("Comparison", introduction, sections))
 
 
 def _wall_row(key: Key, runs: tuple[PerQuery, PerQuery], pictures: dict[str, Path]) -> str:

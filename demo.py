@@ -45,7 +45,7 @@ from torch import Tensor
 from combiner import load_combining_function, with_clip_of_pair
 from retriever import Retriever, load_retriever
 from searching import Found, Question, Searcher, collect
-from src.base.errors import InputError, first_ten, in_a_line, one_line_errors
+from src.base.errors import InputError, in_a_line, one_line_errors
 from src.base.folders import pictures_below
 from src.base.signals import Stopping
 from src.command.examples import Example, examples_of
@@ -79,9 +79,7 @@ class Engine:
         """Encode the pictures; raises InputError when none can be read."""
         with autocast(self.precision):
             collection, lost = collect(self.retriever, self.folder)
-        if lost:
-            are = "is" if len(lost) == 1 else "are"
-            self.remarks = [f"{len(lost)} of the pictures cannot be read and {are} left out: {first_ten(lost)}"]
+        self.remarks = lost.lines()
         self.examples = examples_of(self.folder, lambda name: collection.row(name) is not None)
         for name, function in self.functions.items():
             self._searchers[name] = Searcher(self.retriever.combining_by(function), collection)
@@ -154,7 +152,7 @@ def main(argv=None):
         raise InputError(f"-k {args.k}: the page shows at most {MOST_ANSWERS} answers")
     if not args.pictures.is_dir():
         raise InputError(f"--pictures {args.pictures}: no such folder")
-    if not pictures_below(args.pictures):
+    if not pictures_below(args.pictures, {}):
         raise InputError(f"--pictures {args.pictures}: holds no pictures, at no depth")
     port = free_port(args.host, args.port)
     # However it ends, no upload stays behind.

@@ -45,7 +45,7 @@ from combiner import load_combiner
 from retriever import load_retriever
 from src.base.errors import InputError, one_line_errors
 from src.base.files import read_json, replacing, require_writable_files
-from src.command.page import curves, page, table
+from src.command.page import curves, page, table, write_page_text
 from src.command.run import COMBINER_TRAINING, FINE_TUNING, STAGES, StageNames
 from src.command.text import text_table
 from src.evaluation import failures
@@ -248,7 +248,7 @@ def main(argv=None):
     # A page that is open in a browser is replaced whole.
     with replacing(output) as unfinished:
         introduction = " ".join([describe(last, judged), *warning.splitlines()])
-        unfinished.write_text(page(args.run_folder.name, introduction, sections), encoding="utf-8")
+        write_page_text(unfinished, page(args.run_folder.name, introduction, sections))
     print(output)
 
 

@@ -73,26 +73,30 @@ if __name__ == "__main__":
 import csv
 import sys
 from argparse import Namespace
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from combiner import load_combined
 from retriever import Retriever
 from searching import Found, Question, Searcher, collect, depends_on, require_folder
 from src.base.distributed import command, is_first, processes
-from src.base.errors import InputError, first_ten, shown
-from src.base.files import replacing, require_writable_files, write_json
+from src.base.errors import InputError, first_ten, shown, with_reasons
+from src.base.files import ESCAPING, replacing, require_writable_files, write_json
+from src.base.folders import deleted
 from src.base.signals import Stopping
-from src.command.page import captioned, page, picture, wall_row
+from src.command.page import EMPTY, captioned, page, picture, wall_row, write_page_text
 from src.command.text import text_table
 from src.models.facts import told_by_checkpoints
+from src.pictures.opening import UnusablePicture
 from src.retrieval.collection import Collection, Searchable
 from src.retrieval.index import open_index, require_own, write_index
 from src.retrieval.qdrant import QdrantCollection, open_client, upload
 from src.tasks.own.rows import read_rows
 from utils import autocast, say_device
 
+T = TypeVar("T")
 WHAT_IS_KEPT = "the same command goes on where it was"
 Answered = list[tuple[str, Question, list[Found]]]
 """(what a question is called, the question, its answers)"""
@@ -137,7 +141,9 @@ def opened(args: Namespace, retriever: Retriever) -> Iterator[Searchable | None]
     else:
         with closing(open_client(args.qdrant, new=collection is not None)) as client:
             if collection is not None:
-                uploaded = upload(client, args.collection, collection, depends_on(retriever))
+                collection, uploaded = without_deleted(
+                    collection, lambda some: upload(client, args.collection, some, depends_on(retriever))
+                )
                 said = f"{uploaded.sent:,} pictures uploaded, {uploaded.kept:,} kept, {uploaded.removed:,} removed"
                 print(f"{args.qdrant}: {said}", file=sys.stderr)
             yield QdrantCollection(client, depends_on(retriever), args.collection)
@@ -152,13 +158,28 @@ def read_collection(args: Namespace, retriever: Retriever) -> Collection | None:
     if args.index is not None:
         require_own(args.index, depends_on(retriever))  # before the hours that encoding may take
     collection, lost = collect(retriever, args.pictures)
-    if lost:
-        said = f"{len(lost)} of {len(lost) + len(collection)} pictures cannot be read and are left out"
-        print(f"{args.pictures}: {said}: {first_ten(lost)}", file=sys.stderr)
+    for line in lost.lines(len(collection) + len(lost.pictures)):
+        print(f"{args.pictures}: {line}", file=sys.stderr)
     if args.index is not None and is_first():
-        write_index(args.index, collection, depends_on(retriever), args.half)
+        collection, _ = without_deleted(
+            collection, lambda some: write_index(args.index, some, depends_on(retriever), args.half)
+        )
         print(f"{args.index}: an index of {len(collection):,} pictures", file=sys.stderr)
     return collection
+
+
+def without_deleted(collection: Collection, work: Callable[[Collection], T]) -> tuple[Collection, T]:
+    """Return a collection and what `work` makes of it, without the pictures whose files were deleted meanwhile."""
+    while True:
+        try:
+            return collection, work(collection)
+        except FileNotFoundError:
+            gone = deleted({name: collection.folder / name for name in collection.names})
+            if not gone or len(gone) == len(collection):
+                raise
+            said = f"{len(gone)} of {len(collection)} pictures were deleted meanwhile and are left out"
+            print(f"{collection.folder}: {said}: {with_reasons(gone)}", file=sys.stderr)
+            collection = collection.without(gone)
 
 
 def describe(question: Question) -> str:
@@ -200,7 +221,7 @@ def plain(answered: Answered) -> list[dict]:
 
 def write_csv(path: Path, answered: Answered) -> None:
     """Write a row for each answer."""
-    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as unfinished, unfinished.open("w", newline="", **ESCAPING) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["query", "reference", "caption", "rank", "score", "name", "path"])
         for of in plain(answered):
@@ -210,18 +231,28 @@ def write_csv(path: Path, answered: Answered) -> None:
 
 
 def write_page(path: Path, answered: Answered, searcher: Searcher) -> None:
-    """Write a page with the pictures; raises InputError for one that is not at hand."""
-    rows = []
+    """Write a page with the pictures; those that are not at hand are named on stderr, and stand there by name."""
+    rows, lost = [], {}
+
+    def shown_picture(path):
+        try:
+            return picture(path)
+        except UnusablePicture as error:
+            lost[str(path)] = error.reason
+            return EMPTY
+
     for name, question, found in answered:
-        reference = "" if question.reference is None else picture(searcher.path_of(question.reference))
-        answers = [captioned(picture(answer.path), f"{answer.score:.3f} {answer.name}") for answer in found]
+        reference = "" if question.reference is None else shown_picture(searcher.path_of(question.reference))
+        answers = [captioned(shown_picture(answer.path), f"{answer.score:.3f} {answer.name}") for answer in found]
         remark = " ".join(filter(None, [name, f"without “{question.without}”" if question.without else ""]))
         rows.append(wall_row(reference, question.caption or "pictures like it", remark, answers))
     questions = f"{len(answered):,} question{'s' * (len(answered) > 1)}"
     introduction = f"{questions} to {len(searcher.collection):,} pictures of {searcher.collection.folder}."
     with replacing(path) as unfinished:
         sections = [("Answers", "Below each picture its score.", "".join(rows))]
-        unfinished.write_text(page("Search", introduction, sections), encoding="utf-8")
+        write_page_text(unfinished, page("Search", introduction, sections))
+    if lost:
+        print(f"{path}: {len(lost)} pictures cannot be shown: {with_reasons(lost)}", file=sys.stderr)
 
 
 def say_what_is_missing(questions: list[Question]) -> None:

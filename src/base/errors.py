@@ -4,6 +4,7 @@ import errno
 import functools
 import sys
 from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 
 from src.base.output import unbreakable_output
 
@@ -76,6 +77,12 @@ def first_ten(names: Sequence) -> str:
     """Return the first ten of `names` as a part of a line, and how many more there are."""
     others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(shown(str(name)) for name in names[:NAMED]) + others
+
+
+def with_reasons(lost: dict[str, str]) -> str:
+    """Return the first ten of {name: why} as a part of a line, and how many more there are."""
+    others = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+    return ", ".join(f"{shown(name)} ({reason})" for name, reason in islice(lost.items(), NAMED)) + others
 
 
 def repeated(values: Sequence, key: Callable = lambda value: value) -> list:

@@ -90,6 +90,9 @@ def _open_regular(path, flags: int) -> int:
 
 # ---- writing ----
 
+ESCAPING = {"encoding": "utf-8", "errors": "backslashreplace"}
+"""How text is written that people read, where names of files may be no UTF-8: these have \\udce9 in it."""
+
 
 @contextlib.contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:

@@ -35,6 +35,21 @@ def pictures_below(folder: Path, left_out: dict[str, str] | None = None) -> dict
     return {name: folder / name for name in sorted(names)}
 
 
+def deleted(paths: dict[str, Path]) -> dict[str, str]:
+    """Return {name: why} of those of files {name: file} that are not there, such as links to nowhere.
+
+    Raises StorageError when a disk or share fails.
+    """
+    gone = {}
+    for name, path in paths.items():
+        try:
+            os.stat(path)  # noqa: PTH116, in less time
+        except OSError as error:
+            require_storage(error, path)
+            gone[name] = error.strerror
+    return gone
+
+
 def _looked_through(folder: Path, below: str) -> tuple[list[str], list[str]]:
     """Return the pictures and the folders in a folder below another one, by their paths from that."""
     names, folders = [], []

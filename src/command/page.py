@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from src.base.files import ESCAPING
 from src.pictures.opening import opened
 
 STYLE = """
@@ -43,6 +44,11 @@ def page(title: str, introduction: str, sections: Sequence[tuple[str, str, str]]
         f"<style>{STYLE}</style></head>\n"
         f"<body><h1>{escape(title)}</h1><p>{escape(introduction)}</p>\n{body}</body></html>\n"
     )
+
+
+def write_page_text(path: Path, text: str) -> None:
+    """Write a page to `path`; what of file names is no UTF-8 is written escaped."""
+    path.write_text(text, **ESCAPING)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from src.base.files import replacing
+from src.base.files import ESCAPING, replacing
 from src.evaluation.judged import Judged
 
 COLUMNS = (
@@ -36,7 +36,7 @@ def write_per_query(path: Path, all_judged: list[Judged]) -> None:
         for category in judged.categories.values()
         for metric in category.scores[judged.rung]
     )
-    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as unfinished, unfinished.open("w", newline="", **ESCAPING) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*COLUMNS, *metrics])
         for judged in all_judged:

@@ -7,6 +7,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
+import PIL.Image
+
 from src.base.bars import Bar
 from src.base.errors import InputError, require_storage
 from src.base.files import file_digest
@@ -78,6 +80,7 @@ def _decode(image) -> list[str]:
     image.load()
     if image.mode != "RGB":
         image.convert("RGB")
+    image.crop((0, 0, 2, 2)).resize((1, 1), PIL.Image.Resampling.BICUBIC)  # which some modes refuse
     return refusing(*image.size)
 
 

@@ -17,6 +17,7 @@ from src.base.errors import InputError, in_a_line, shown
 from src.base.files import file_digest, read_json, read_text, replacing, write_json
 from src.retrieval.collection import Collection, pieces
 from src.retrieval.row_store import write_header
+from src.tasks.triplets import HALF_PAIRS
 
 FORMAT = 1
 FEATURES, ITEMS, META = "features.npy", "items.jsonl", "meta.json"
@@ -27,8 +28,7 @@ def write_index(folder: Path, collection: Collection, depends_on: dict, half: bo
     """Write a collection whose pictures are at hand; `depends_on` are plain values that tell its features from others.
 
     Files of an older index are replaced one by one, and meta.json, which describes the others, last. What another
-    program had open stays what it was. Raises InputError for an index of other features, and for a name that no other
-    tool could read.
+    program had open stays what it was. Raises InputError for an index of other features.
     """
     require_own(folder, depends_on)
     known = _items_of(folder)
@@ -42,7 +42,7 @@ def write_index(folder: Path, collection: Collection, depends_on: dict, half: bo
         write_header(file, tuple(collection.unit.shape), dtype)
         for rows in pieces(len(collection), ROWS_AT_ONCE):
             file.write(np.ascontiguousarray(collection.unit[rows].cpu().numpy().astype(dtype)).data)
-    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+    lines = "".join(_line(item) for item in items)
     with replacing(folder / ITEMS) as unfinished:
         unfinished.write_text(lines, encoding="utf-8")
     meta = {
@@ -119,20 +119,18 @@ def _items_of(folder: Path) -> dict[str, dict]:
         return {}
 
 
+def _line(item: dict) -> str:
+    """Return an item as a line of JSON, whose name is escaped where it is no UTF-8."""
+    return json.dumps(item, ensure_ascii=HALF_PAIRS.search(item["name"]) is not None) + "\n"
+
+
 def _lines(text: str) -> list[dict]:
     # Not splitlines: it ends lines at characters that may stand in a name.
     return [json.loads(line) for line in text.split("\n") if line]
 
 
 def item_of(name: str, path: str, length: float, known: dict[str, dict]) -> dict:
-    """Return what is kept of a picture's file; its digest is the one in `known` {name: item} where nothing changed.
-
-    Raises InputError for a name that JSON cannot hold.
-    """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{ascii(name)}: its name is not UTF-8, so no index can hold it; rename the file") from None
+    """Return what is kept of a picture's file; its digest is the one in `known` {name: item} where nothing changed."""
     status = os.stat(path)  # noqa: PTH116
     stamp = {"size": status.st_size, "modified_ns": status.st_mtime_ns}
     before = known.get(name, {})

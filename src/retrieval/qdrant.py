@@ -8,6 +8,7 @@ found, says what the features depend on.
 import json
 import os
 import sqlite3
+import sys
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,11 +21,12 @@ import torch
 from torch import Tensor
 
 from src.base.bars import Bar
-from src.base.errors import InputError, in_a_line, shown
+from src.base.errors import InputError, escaped, first_ten, in_a_line, shown
 from src.base.files import file_digest
 from src.retrieval.collection import Collection, LeftOut, pieces
 from src.retrieval.index import item_of, require_same
 from src.retrieval.ranking import Predicted, normalised_factors
+from src.tasks.triplets import HALF_PAIRS
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -174,6 +176,7 @@ def upload(
     from qdrant_client import models
 
     what = f"Qdrant collection {name}"
+    collection = _of_utf8_names(collection, what)
     dim = collection.unit.shape[1]
     with _one_line(what):
         if not _exists(client, name):
@@ -191,6 +194,19 @@ def upload(
         # From now on it can be searched, also while it is brought up to date.
         _describe(client, name, about | {"is_whole": True})
     return Uploaded(sent, len(collection) - sent, removed)
+
+
+def _of_utf8_names(collection: Collection, what: str) -> Collection:
+    """Return the pictures whose names a request can carry; those of the others are printed to stderr."""
+    if HALF_PAIRS.search(str(collection.folder.absolute())):
+        raise InputError(f"{escaped(str(collection.folder))}: its path is not UTF-8, which Qdrant needs; rename it")
+    others = [name for name in collection.names if HALF_PAIRS.search(name)]
+    if not others:
+        return collection
+    print(
+        f"{what}: {len(others)} pictures are left out, whose names are not UTF-8: {first_ten(others)}", file=sys.stderr
+    )
+    return collection.without(set(others))
 
 
 def _require_features(meta: dict, depends_on: dict, dim: int, what: str) -> None:
