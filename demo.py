@@ -52,7 +52,7 @@ from src.apps.demo.local_only import call_nobody, own_environment
 from src.apps.demo.walk import Query
 from src.apps.search.collection import Collection
 from src.apps.search.searcher import Found, Question, Searcher, collect
-from src.base.errors import InputError, first_ten, in_a_line, one_line_errors
+from src.base.errors import InputError, in_a_line, one_line_errors
 from src.base.folders import pictures_below
 from src.command.flags import CombiningOptions
 from src.command.upload_folder import upload_folder
@@ -86,9 +86,7 @@ class Engine:
         """Encode the pictures; raises InputError when none can be read."""
         with autocast(self.precision):
             collection, lost = collect(self.retriever, self.folder)
-        if lost:
-            are = "is" if len(lost) == 1 else "are"
-            self.remarks = [f"{len(lost)} of the pictures cannot be read and {are} left out: {first_ten(lost)}"]
+        self.remarks = lost.lines()
         examples = examples_of(self.folder, lambda name: collection.row(name) is not None)
         for name, function in self.functions.items():
             self._searchers[name] = Searcher(self.retriever.combining_by(function), collection)
@@ -177,7 +175,7 @@ def main(argv=None):
         raise InputError(f"-k {args.k}: the page shows at most {MOST_ANSWERS} answers")
     if not args.pictures.is_dir():
         raise InputError(f"--pictures {args.pictures}: no such folder")
-    if not pictures_below(args.pictures):
+    if not pictures_below(args.pictures, {}):
         raise InputError(f"--pictures {args.pictures}: holds no pictures, at no depth")
     port = free_port(args.host, args.port)
     with contextlib.ExitStack() as stack:

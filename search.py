@@ -79,9 +79,10 @@ if __name__ == "__main__":
 import csv
 import sys
 from argparse import Namespace
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -91,17 +92,19 @@ from src.apps.search.collection import Collection, Searchable
 from src.apps.search.index import open_index, updating
 from src.apps.search.qdrant import QdrantCollection, open_client, require_askable, upload
 from src.apps.search.searcher import Found, Question, Searcher, collect, depends_on, require_folder
-from src.base.errors import InputError, first_ten, shown
-from src.base.files import replacing, write_json
-from src.base.folders import pictures_below
+from src.base.errors import InputError, first_ten, shown, with_reasons
+from src.base.files import ESCAPING, replacing, write_json
+from src.base.folders import deleted, pictures_below
 from src.command.text import text_table
 from src.models.facts import told_by_checkpoints
+from src.pictures.opening import UnusablePicture
 from src.processes.distributed import command, is_first, processes
 from src.processes.signals import Stopping
 from src.retrieval.retriever import Retriever
 from src.tasks.own.rows import read_rows
 from utils import autocast, device, say_device
 
+T = TypeVar("T")
 WHAT_IS_KEPT = "the same command goes on where it was"
 Answered = list[tuple[str, Question, list[Found]]]
 """(what a question is called, the question, its answers)"""
@@ -156,7 +159,10 @@ def opened(args: Namespace, retriever: Retriever) -> Iterator[Searchable | None]
     else:
         with closing(open_client(args.qdrant, new=collection is not None)) as client:
             if collection is not None:
-                changes = upload(client, args.collection, collection, depends_on(retriever), args.remove_missing)
+                collection, changes = without_deleted(
+                    collection,
+                    lambda some: upload(client, args.collection, some, depends_on(retriever), args.remove_missing),
+                )
                 print(f"{args.qdrant}: {changes}", file=sys.stderr)
             yield QdrantCollection(client, depends_on(retriever), args.collection)
 
@@ -170,9 +176,9 @@ def read_collection(args: Namespace, retriever: Retriever) -> Collection | None:
     if args.index is None or not is_first():
         return collect_all(args.pictures, retriever)
     with updating(args.index, depends_on(retriever), args.remove_missing) as update:
-        update.require_most(pictures_below(args.pictures))  # before the hours that encoding may take
+        update.require_most(pictures_below(args.pictures, {}))  # before the hours that encoding may take
         collection = collect_all(args.pictures, retriever)
-        changes = update.write(collection, args.half)
+        collection, changes = without_deleted(collection, lambda some: update.write(some, args.half))
     print(f"{args.index}: an index of {len(collection):,} pictures ({changes})", file=sys.stderr)
     return collection
 
@@ -180,10 +186,23 @@ def read_collection(args: Namespace, retriever: Retriever) -> Collection | None:
 def collect_all(folder: Path, retriever: Retriever) -> Collection:
     """Return the pictures of a folder, and name those that cannot be read."""
     collection, lost = collect(retriever, folder)
-    if lost:
-        said = f"{len(lost)} of {len(lost) + len(collection)} pictures cannot be read and are left out"
-        print(f"{folder}: {said}: {first_ten(lost)}", file=sys.stderr)
+    for line in lost.lines(len(collection) + len(lost.pictures)):
+        print(f"{folder}: {line}", file=sys.stderr)
     return collection
+
+
+def without_deleted(collection: Collection, work: Callable[[Collection], T]) -> tuple[Collection, T]:
+    """Return a collection and what `work` makes of it, without the pictures whose files were deleted meanwhile."""
+    while True:
+        try:
+            return collection, work(collection)
+        except FileNotFoundError:
+            gone = deleted({name: collection.folder / name for name in collection.names})
+            if not gone or len(gone) == len(collection):
+                raise
+            said = f"{len(gone)} of {len(collection)} pictures were deleted meanwhile and are left out"
+            print(f"{collection.folder}: {said}: {with_reasons(gone)}", file=sys.stderr)
+            collection = collection.without(gone)
 
 
 def describe(question: Question) -> str:
@@ -225,7 +244,7 @@ def plain(answered: Answered) -> list[dict]:
 
 def write_csv(path: Path, answered: Answered) -> None:
     """Write a row for each answer."""
-    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as unfinished, unfinished.open("w", newline="", **ESCAPING) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["query", "reference", "caption", "rank", "score", "name", "path"])
         for of in plain(answered):
@@ -235,21 +254,32 @@ def write_csv(path: Path, answered: Answered) -> None:
 
 
 def draw_page(path: Path, answered: Answered, searcher: Searcher) -> None:
-    """Write a page with the pictures; raises InputError for one that is not at hand."""
+    """Write a page with the pictures; those that are not at hand are named on stderr, and stand there by name."""
     from src.apps.pages.kit import write_page  # late: few searches want a page
+
+    lost = {}
+
+    def draw(path):
+        try:
+            return picture(path)
+        except UnusablePicture as error:
+            lost[str(path)] = error.reason
+            return None
 
     questions = [
         {
-            "reference": None if question.reference is None else picture(searcher.path_of(question.reference)),
+            "reference": None if question.reference is None else draw(searcher.path_of(question.reference)),
             "caption": question.caption or "pictures like it",
             "remark": " ".join(filter(None, [name, f"without “{question.without}”" if question.without else ""])),
-            "answers": [(picture(answer.path), f"{answer.score:.3f} {answer.name}") for answer in found],
+            "answers": [(draw(answer.path), f"{answer.score:.3f} {answer.name}") for answer in found],
         }
         for name, question, found in answered
     ]
     counted = f"{len(answered):,} question{'s' * (len(answered) > 1)}"
     introduction = f"{counted} to {len(searcher.collection):,} pictures of {searcher.collection.folder}."
     write_page(path, "search/answers.html", title="Search", introduction=introduction, questions=questions)
+    if lost:
+        print(f"{path}: {len(lost)} pictures cannot be shown: {with_reasons(lost)}", file=sys.stderr)
 
 
 def say_what_is_missing(questions: list[Question]) -> None:

@@ -1,8 +1,10 @@
 """Errors for people: one line that names what was given, what is wrong with it, and what would be right."""
 
+import errno
 import functools
 import sys
 from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 
 from src.base.output import unbreakable_output
 
@@ -12,6 +14,24 @@ NAMED = 10
 
 class InputError(ValueError):
     """An input that cannot be used. The message is one line: the culprit's name, the fault, and what would be right."""
+
+
+class StorageError(InputError):
+    """A file that could not be read because its disk or share failed: nothing is known of what it holds."""
+
+
+FAULTS_OF_FILES = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL),
+    *(errno.EACCES, errno.EPERM),
+}
+"""What the system says of a single file. All else (EIO, ESTALE, ENOTCONN, too many open files) is no fault of it."""
+
+
+def require_storage(error: OSError, path: object) -> None:
+    """Raise StorageError, with the system's own words, unless `error` is about the file at `path` alone."""
+    # Decoders raise OSErrors without a number, about what a file holds.
+    if error.errno is not None and error.errno not in FAULTS_OF_FILES:
+        raise StorageError(f"{escaped(str(path))}: {error.strerror}") from None
 
 
 class Stopped(SystemExit):
@@ -24,8 +44,14 @@ class Stopped(SystemExit):
 
 def shown(name: str) -> str:
     """Return `name` as a part of a line: cut when it is long, escaped when a terminal cannot show it."""
-    name = _cut(name, 100)
-    return name if name.isprintable() else ascii(name)
+    return escaped(_cut(name, 100))
+
+
+def escaped(name: str) -> str:
+    """Return `name` as UTF-8 and a terminal's line can hold it: with what they cannot as \\n, \\x1b or \\udce9."""
+    if name.isprintable():
+        return name
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
 def in_a_line(said: object, file: object = "", longest: int = 120) -> str:
@@ -51,6 +77,12 @@ def first_ten(names: Sequence) -> str:
     """Return the first ten of `names` as a part of a line, and how many more there are."""
     others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(shown(str(name)) for name in names[:NAMED]) + others
+
+
+def with_reasons(lost: dict[str, str]) -> str:
+    """Return the first ten of {name: why} as a part of a line, and how many more there are."""
+    others = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+    return ", ".join(f"{shown(name)} ({reason})" for name, reason in islice(lost.items(), NAMED)) + others
 
 
 def repeated(values: Sequence, key: Callable = lambda value: value) -> list:
@@ -97,7 +129,10 @@ def fault_of_machine(error: BaseException) -> str | None:
 
 def one_line(error: InputError) -> str:
     """Return the line of an InputError. A worker sends its whole traceback, whose last line is what it raised."""
-    return str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.{InputError.__name__}: ")
+    line = str(error).strip().splitlines()[-1]
+    for kind in (InputError, *InputError.__subclasses__()):
+        line = line.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
+    return line
 
 
 def one_line_errors(main: Callable) -> Callable:
@@ -125,12 +160,12 @@ def one_line_errors(main: Callable) -> Callable:
             except OSError as error:
                 if error.filename is None:
                     raise
-                fault = f"{error.filename}: {error.strerror}"
+                fault = f"{str(error.filename)}: {error.strerror}"
             except (MemoryError, RuntimeError) as error:
                 fault = fault_of_machine(error)
                 if fault is None:
                     raise
-            print(f"error: {fault}", file=sys.stderr)
+            print(f"error: {escaped(fault)}", file=sys.stderr)
             raise SystemExit(2)
 
     return command

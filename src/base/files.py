@@ -1,10 +1,13 @@
 """Where the project is, and files that are either whole or not there."""
 
 import contextlib
+import errno
 import hashlib
+import io
 import json
 import os
 import shutil
+import stat
 import sys
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
@@ -22,6 +25,74 @@ except ImportError:  # Windows
 _UNSYNCED = set()
 """File systems that refused to sync a folder, each of which is mentioned once."""
 PROJECT_ROOT = Path(__file__).absolute().parents[2]
+
+
+# ---- reading ----
+
+KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+"""{what a path leads to: what it is called}, where that is no file"""
+
+
+def kind_of(path: Path | str) -> str | None:
+    """Return what a path leads to where that is neither a regular file nor nothing at all, such as "a FIFO"."""
+    try:
+        return KINDS.get(stat.S_IFMT(os.stat(path).st_mode))  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+class RegularFile(io.FileIO):
+    """A file that is read, whose errors name it. `fault` keeps the last, whatever a decoder makes of that."""
+
+    fault: OSError | None = None
+
+    def __init__(self, path: Path | str):
+        super().__init__(path, "rb", opener=_open_regular)
+
+    def readinto(self, buffer):
+        return self._naming(super().readinto, buffer)
+
+    def readall(self):
+        return self._naming(super().readall)
+
+    def fileno(self):
+        raise io.UnsupportedOperation("a decoder in C would read past this")
+
+    def _naming(self, read, *arguments):
+        try:
+            return read(*arguments)
+        except OSError as error:
+            self.fault = OSError(error.errno, error.strerror, str(self.name))
+            raise self.fault from None
+
+
+def open_regular(path: Path | str) -> io.BufferedReader:
+    """Open a file to read its bytes, and nothing that waits for another program or that is a device.
+
+    Raises OSError, which says what it is, for everything but a regular file.
+    """
+    return io.BufferedReader(RegularFile(path))
+
+
+def _open_regular(path, flags: int) -> int:
+    # Looked at before, as opening a device may do something; not waiting, in case it is replaced in between.
+    kind = kind_of(path)
+    if kind is not None:
+        number = errno.EISDIR if kind == KINDS[stat.S_IFDIR] else errno.EINVAL
+        raise OSError(number, f"Is {kind}, no file", str(path))
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+# ---- writing ----
+
+ESCAPING = {"encoding": "utf-8", "errors": "backslashreplace"}
+"""How text is written that people read, where names of files may be no UTF-8: these have \\udce9 in it."""
 
 
 @contextlib.contextmanager
@@ -197,10 +268,15 @@ def delimiter_of(text: str) -> str:
     return max(",;\t", key=text[: text.find("\n")].count)
 
 
+def _bytes_of(path: Path | str) -> bytes:
+    with open_regular(path) as file:
+        return file.read()
+
+
 def read_text(path: Path) -> str:
     """Read a text in UTF-8, without the mark that may begin it; raises InputError when that cannot be done."""
     try:
-        content = Path(path).read_bytes()
+        content = _bytes_of(path)
         if content[:4] == b"PK\x03\x04":
             raise InputError(f"{path}: is an Excel workbook or another archive; save it as CSV in UTF-8")
         return content.decode("utf-8-sig")
@@ -226,7 +302,7 @@ def read_json(path: Path, kind: type) -> list | dict:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=without_repetition)
+        content = json.loads(_bytes_of(path).decode("utf-8-sig"), object_pairs_hook=without_repetition)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
@@ -250,7 +326,7 @@ def without_repetition(pairs: list[tuple]) -> dict:
 
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _by_hand(file)
 
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from src.base.files import kind_of
+
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
@@ -160,7 +162,8 @@ def existing_file(text: str) -> Path:
     """Take the path of a file that is there, made absolute."""
     path = Path(text)
     if not text or not path.is_file():
-        raise argparse.ArgumentTypeError(f"{text or repr(text)}: {'is a folder' if path.is_dir() else 'no such file'}")
+        kind = kind_of(path) if text else None
+        raise argparse.ArgumentTypeError(f"{text or repr(text)}: {f'is {kind}, no file' if kind else 'no such file'}")
     return path.absolute()
 
 

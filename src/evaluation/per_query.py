@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from src.base.files import replacing
+from src.base.files import ESCAPING, replacing
 from src.evaluation.judged import Judged
 
 COLUMNS = (
@@ -35,7 +35,7 @@ def write_per_query(path: Path, all_judged: list[Judged]) -> None:
         for metric in category.scores[judged.rung]
     )
     solvers = [f"{SOLVED_BY}{function.name}" for function in all_judged[0].listed()]
-    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as unfinished, unfinished.open("w", newline="", **ESCAPING) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*COLUMNS, *solvers, *metrics])
         for judged in all_judged:

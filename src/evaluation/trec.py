@@ -9,6 +9,7 @@ import numpy as np
 
 from src.base.files import replacing
 from src.evaluation.judged import Judged, JudgedCategory
+from src.tasks.annotations import HALF_PAIRS
 from src.tasks.protocol import Protocol
 
 SYSTEM = "clip4cir"
@@ -84,5 +85,7 @@ def _categories(judged: Judged) -> Iterator[tuple[list[str], JudgedCategory]]:
 
 
 def _word(name: str) -> str:
-    """Return a name without blanks, which separate the columns."""
-    return quote(name, safe="/:+,()[]&=@!$';~") if any(map(str.isspace, name)) or "%" in name else name
+    """Return a name without blanks, which separate the columns, and in UTF-8."""
+    if any(map(str.isspace, name)) or "%" in name or HALF_PAIRS.search(name):
+        return quote(name, safe="/:+,()[]&=@!$';~", errors="surrogateescape")
+    return name

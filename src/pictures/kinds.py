@@ -1,9 +1,6 @@
 """What picture files turn out to be: missing, broken, or of a kind that surprises whoever reads their pixels."""
 
 import contextlib
-import hashlib
-import io
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,10 +10,13 @@ from typing import NamedTuple
 import PIL.Image
 
 from src.base.bars import Bar
-from src.base.errors import InputError, in_a_line
+from src.base.errors import InputError, require_storage
+from src.base.files import file_digest
+from src.pictures.opening import UnusablePicture, opened
+from src.pictures.padding import refusing
 from src.processes.workers import start_worker
 
-FAULTS = ("missing", "zero-sized", "unreadable")
+FAULTS = ("missing", "zero-sized", "unreadable", "too long")
 ORIENTATION = 0x0112
 CHUNK = 16
 
@@ -29,30 +29,31 @@ class Look(NamedTuple):
     digest: str = ""
     """SHA-256 of the file's bytes, empty where none could be read."""
     fault: str = ""
-    """Why it is unreadable, in a line."""
+    """Why it cannot be used, in a line."""
 
 
 def look_at(path: Path) -> Look:
-    """Decode the picture at `path`, its first frame as RGB, and return what it is; raises nothing."""
+    """Decode the picture at `path`, its first frame as RGB, and return what it is.
+
+    Raises StorageError when its disk or share fails, and nothing else.
+    """
     try:
-        # A folder in a picture's place is missing too.
-        if not path.is_file():
-            return Look(("missing",))
-        # Read once, for the digest and for decoding.
-        content = path.read_bytes()
+        if path.stat().st_size == 0 and path.is_file():
+            return Look(("zero-sized",))
+        digest = file_digest(path)
+    # A folder in a picture's place is missing too.
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return Look(("missing",))
     except OSError as error:
+        require_storage(error, path)
         return Look(("unreadable",), fault=error.strerror)
-    if not content:
-        return Look(("zero-sized",))
-    digest, file = hashlib.sha256(content).hexdigest(), io.BytesIO(content)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of much that it decodes all the same
-        try:
-            _decode(file)
-        # What Pillow raises depends on format and damage; whatever it is, it is this file's fault.
-        except Exception as error:
-            return Look(("unreadable",), digest, in_a_line(error, repr(file)))
-        return Look(_oddities(io.BytesIO(content)), digest)
+    try:
+        transforms = opened(path, _decode)
+        if transforms:
+            return Look(("too long",), digest, f"refused by --transform {', '.join(transforms)}")
+        return Look(opened(path, _oddities), digest)
+    except UnusablePicture as error:
+        return Look(("unreadable",), digest, error.reason)
 
 
 def look_at_all(paths: Sequence[Path], num_workers: int) -> dict[Path, Look]:
@@ -74,11 +75,13 @@ def look_at_all(paths: Sequence[Path], num_workers: int) -> dict[Path, Look]:
     return looks
 
 
-def _decode(file):
-    with PIL.Image.open(file) as image:
-        image.load()
-        if image.mode != "RGB":
-            image.convert("RGB")
+def _decode(image) -> list[str]:
+    """Decode a picture; return the transforms that it is too long for."""
+    image.load()
+    if image.mode != "RGB":
+        image.convert("RGB")
+    image.crop((0, 0, 2, 2)).resize((1, 1), PIL.Image.Resampling.BICUBIC)  # which some modes refuse
+    return refusing(*image.size)
 
 
 def _is_deep(image) -> bool:
@@ -99,12 +102,11 @@ ODDITIES = {
 }
 
 
-def _oddities(file):
+def _oddities(image):
     found = []
-    with PIL.Image.open(file) as image:
-        for kind, is_so in ODDITIES.items():
-            # Later frames and EXIF may be damaged in a picture whose pixels are whole.
-            with contextlib.suppress(Exception):
-                if is_so(image):
-                    found.append(kind)
+    for kind, is_so in ODDITIES.items():
+        # Later frames and EXIF may be damaged in a picture whose pixels are whole.
+        with contextlib.suppress(Exception):
+            if is_so(image):
+                found.append(kind)
     return tuple(found)

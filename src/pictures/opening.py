@@ -1,9 +1,9 @@
 """Picture files: which are there, which can be opened, and what a transform makes of them."""
 
-import struct
+import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import PIL.Image
@@ -11,11 +11,22 @@ import torch
 from torch.utils.data import Dataset
 
 from src.base.bars import Bar
-from src.base.errors import InputError, first_ten, in_a_line
+from src.base.errors import (
+    InputError,
+    StorageError,
+    escaped,
+    first_ten,
+    in_a_line,
+    is_out_of_memory,
+    require_storage,
+)
+from src.base.files import open_regular
 from src.processes import distributed
 from src.processes.loading import Loader
 
 MISSING = "no such picture"
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
+"""Formats that are read, as Pillow calls them. Its decoder of JPEG also reads MPO; others run programs, or are rare."""
 NO_PICTURES = {
     b"version https://": "a pointer of Git LFS, which `git lfs pull` replaces by the file",
     b"<!doctype": "a web page",
@@ -23,30 +34,98 @@ NO_PICTURES = {
     b"<?xml": "an XML file",
     b"<svg": "an SVG file",
     b"pk\x03\x04": "a ZIP archive",
+    b"%!ps": "a PostScript file",
+    b"\xc5\xd0\xd3\xc6": "a PostScript file",
+    b"%pdf": "a PDF file",
+    b"8bps": "a Photoshop file",
+    b"gimp xcf": "a GIMP file",
+    b"\xd7\xcd\xc6\x9a": "a Windows metafile",
+    b"\x01\0\0\0": "a Windows metafile",
+    b"\0\0\x01\0": "an icon",
+    b"icns": "an icon",
+    b"dds ": "a DDS texture",
+    b"qoif": "a QOI picture",
+    b"\xff\x0a": "a JPEG XL picture",
+    b"\0\0\0\x0cjxl ": "a JPEG XL picture",
 }
 """{what a file begins with, in lower case: what it then is}"""
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+@cache
+def readable_formats() -> list[str]:
+    """Return those of FORMATS that this Pillow has, HEIF where pillow-heif is installed."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    PIL.Image.init()
+    return [name for name in FORMATS if name in PIL.Image.OPEN]
+
+
+class UnusablePicture(InputError):
+    """A picture file that is missing, broken or of another format; `reason` is why, without its name."""
+
+    def __init__(self, line: str, reason: str = ""):
+        super().__init__(line)
+        self.reason = reason
 
 
 def opened(path: Path, preprocess: Callable):
-    """Return what `preprocess` makes of a picture; raises InputError with its name when it cannot be read."""
+    """Return what `preprocess` makes of a picture: the one place where a picture file is opened.
+
+    Raises UnusablePicture, with its name, when it cannot be read, and StorageError when its disk or share fails.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # its doubts change no pixel
-            with PIL.Image.open(path) as image:
-                # Some formats announce no columns, which a resize would divide by.
-                if 0 in image.size:
-                    raise ValueError("it is {} x {} pixels".format(*image.size))
-                return preprocess(image)
-    # What Pillow raises for a broken picture depends on its format.
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read as a picture ({in_a_line(error, path)})") from None
+        with open_regular(path) as file:
+            try:
+                made = _made_of(file, preprocess)
+                # Decoders may take a failed read for the end of the file.
+                require_storage(file.raw.fault or OSError(), path)
+                return made
+            except StorageError:
+                raise
+            except Exception as error:
+                require_storage(file.raw.fault or OSError(), path)
+                # What Pillow raises for a broken picture depends on its format and damage; most types were seen.
+                if is_out_of_memory(error):
+                    raise
+                reason = in_a_line(error, repr(file)) + _foreign_to(file, error)
+    except OSError as error:
+        require_storage(error, path)
+        reason = error.strerror
+    raise UnusablePicture(f"{escaped(str(path))}: cannot be read as a picture ({reason})", reason)
 
 
-def require_affordable(width: int, height: int) -> None:
-    """Raise ValueError for a size that would fill the memory: the one above which Pillow opens no picture either."""
-    limit = 2 * PIL.Image.MAX_IMAGE_PIXELS
-    if width * height > limit:
-        raise ValueError(f"would be padded or resized to {width} x {height} pixels, the limit is {limit}")
+def _made_of(file, preprocess):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # its doubts change no pixel
+        with PIL.Image.open(file, formats=readable_formats()) as image:
+            # Some formats announce no columns, which a resize would divide by.
+            if 0 in image.size:
+                raise ValueError("it is {} x {} pixels".format(*image.size))
+            return preprocess(image)
+
+
+def _foreign_to(file, error: Exception) -> str:
+    """Return what a file is that Pillow did not identify, where its first bytes say so."""
+    if not isinstance(error, PIL.UnidentifiedImageError):
+        return ""
+    file.seek(0)
+    what = what_else(file.read(16))
+    return f": it is {what}" if what else ""
+
+
+def what_else(head: bytes) -> str | None:
+    """Return what a file with these first 16 bytes is, where no picture that is read begins with them."""
+    if not head:
+        return "an empty file"
+    # By what no picture begins with. What every picture begins with cannot be told: some formats have no mark.
+    if not any(head):
+        return "a file of zeros, as a broken download leaves one"
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS and "HEIF" not in readable_formats():
+        return "a HEIF picture, which pillow-heif reads (pip install pillow-heif)"
+    return next((what for mark, what in NO_PICTURES.items() if head.lower().startswith(mark)), None)
 
 
 def require_present(paths: Iterable[Path]) -> None:
@@ -66,19 +145,13 @@ def require_present(paths: Iterable[Path]) -> None:
 
 def _fault_at_first_sight(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            head = file.read(16)
+        with open_regular(path) as file:
+            return what_else(file.read(16))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return MISSING
     except OSError as error:
+        require_storage(error, path)
         return f"cannot be opened ({error.strerror})"
-    if not head:
-        return "an empty file"
-    # By what no picture begins with. What every picture begins with cannot be told: some formats have no mark.
-    if not any(head):
-        return "a file of zeros, as a broken download leaves one"
-    known = (what for mark, what in NO_PICTURES.items() if head.lower().startswith(mark))
-    return next(known, None)
 
 
 def _description(faults: dict[str, list[Path]], total: int) -> str:
@@ -93,7 +166,8 @@ def _description(faults: dict[str, list[Path]], total: int) -> str:
         counted = f"{len(paths)} of {total} pictures cannot be used ({kinds})"
     names = first_ten([path.name for path in paths])
     hint = _elsewhere(missing[0]) if len(missing) > total / 2 else ""
-    return f"{first}: {fault}; {counted}: {names}{hint} (check_data.py lists all, --skip-missing leaves them out)"
+    remedy = "check_data.py lists all, --skip-missing leaves them out"
+    return f"{escaped(str(first))}: {fault}; {counted}: {names}{hint} ({remedy})"
 
 
 def _elsewhere(path: Path) -> str:
@@ -110,27 +184,40 @@ def _folders(folder: Path) -> list[Path]:
     return [inside for inside in sorted(folder.iterdir()) if inside.is_dir()] if folder.is_dir() else []
 
 
-def unusable(paths: Sequence[Path], preprocess: Callable, num_workers: int) -> list[Path]:
-    """Try each of `paths`; return those that are missing or that `preprocess` cannot take."""
+def unusable(paths: Sequence[Path], preprocess: Callable, num_workers: int) -> dict[Path, str]:
+    """Try each of `paths`; return {path: why} of those that are missing or that `preprocess` cannot take.
+
+    Raises StorageError when a disk or share fails.
+    """
     if not paths:
-        return []
-    attempt = partial(_can_be_opened, preprocess=preprocess)
+        return {}
+    attempt = partial(_fault, preprocess=preprocess)
 
     def try_each(numbers):
         some = [paths[number] for number in numbers]
-        return torch.cat(list(each_in_workers(attempt, some, num_workers, "trying every picture"))).to(torch.uint8)
+        return torch.cat(list(each_in_workers(attempt, some, num_workers, "trying every picture")))
 
     # Shared out, as trying every picture means decoding every picture.
-    succeeded = distributed.shared_out(range(len(paths)), try_each).tolist()
-    return [path for path, success in zip(paths, succeeded, strict=True) if not success]
+    faults = distributed.shared_out(range(len(paths)), try_each)
+    return {path: _text(fault) for path, fault in zip(paths, faults, strict=True) if fault.any()}
 
 
-def _can_be_opened(path: Path, preprocess: Callable) -> bool:
+REASON = 240
+"""Bytes of a reason: as tensors of one size, processes can exchange them."""
+
+
+def _fault(path: Path, preprocess: Callable) -> torch.Tensor:
+    """Return why `preprocess` cannot take a picture, as bytes [REASON] filled up with zeros; all zeros where it can."""
     try:
         opened(path, preprocess)
-    except InputError:
-        return False
-    return True
+        reason = b""
+    except UnusablePicture as error:
+        reason = error.reason.encode(errors="backslashreplace")[:REASON] or b"?"
+    return torch.tensor(list(reason.ljust(REASON, b"\0")), dtype=torch.uint8)
+
+
+def _text(reason: torch.Tensor) -> str:
+    return bytes(reason.tolist()).rstrip(b"\0").decode(errors="ignore")
 
 
 def each_in_workers(function: Callable, items: Sequence, num_workers: int, description: str) -> Iterator:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from src.base.errors import InputError, first_ten
+from src.base.errors import InputError, with_reasons
 from src.pictures.opening import unusable
 from src.tasks.triplets import Split
 
@@ -46,20 +46,20 @@ class Skipping:
 
     def _reduce(self, split: Split, preprocess: Callable) -> Split:
         # Decoded, not only looked at: a torn file has the right size and the right first bytes.
-        lost = set(unusable(list(split.pictures.values()), preprocess, self.num_workers))
+        lost = unusable(list(split.pictures.values()), preprocess, self.num_workers)
         reduced = split.without(lost)
-        self._count(split, reduced, [path.name for path in split.pictures.values() if path in lost])
+        self._count(split, reduced, {path.name: lost[path] for path in split.pictures.values() if path in lost})
         return reduced
 
-    def _count(self, split: Split, reduced: Split, names: list[str]) -> None:
+    def _count(self, split: Split, reduced: Split, lost: dict[str, str]) -> None:
         pictures, triplets = len(split.pictures), len(split.triplets)
         lost_pictures, lost_triplets = pictures - len(reduced.pictures), triplets - len(reduced.triplets)
         left_out = f"{lost_pictures} of {pictures} pictures and {lost_triplets} of {triplets} triplets"
         # A result over nothing would print as zero.
         if not reduced.triplets:
-            raise InputError(f"{split.path}: --skip-missing leaves nothing, without {left_out}: {first_ten(names)}")
-        if names:
-            print(f"{split.path}: --skip-missing leaves out {left_out}: {first_ten(names)}", file=sys.stderr)
+            raise InputError(f"{split.path}: --skip-missing leaves nothing, without {left_out}: {with_reasons(lost)}")
+        if lost:
+            print(f"{split.path}: --skip-missing leaves out {left_out}: {with_reasons(lost)}", file=sys.stderr)
         # Over all splits of a command, since one remark stands beside one result.
         counts = lost_pictures, pictures, lost_triplets, triplets
         self._lost = [sum(pair) for pair in zip(self._lost, counts, strict=True)]

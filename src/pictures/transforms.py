@@ -5,27 +5,25 @@ import torchvision.transforms.functional as TF
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 from src.base.errors import require_one_of
+from src.pictures import strips
 from src.pictures.normalisation import OPENAI_NORMALISATION, Normalisation
-from src.pictures.opening import require_affordable
-from src.pictures.padding import TRANSFORMS
+from src.pictures.padding import TRANSFORMS, require_affordable
 
 
 class _Pad:
     """Pad a picture with zeros, as the transform called `name` does."""
 
     def __init__(self, name: str, target_ratio: float | None = None):
-        self.least_side, _ = TRANSFORMS[name]
+        self.padding = TRANSFORMS[name]
         self.target_ratio = target_ratio
 
+    def border(self, image) -> tuple[int, int]:
+        """Return how many pixels are added at the left and the right each, and at the top and the bottom each."""
+        return self.padding.border(*image.size, self.target_ratio)
+
     def __call__(self, image):
-        width, height = image.size
-        least_side = self.least_side(width, height, self.target_ratio)
-        if least_side is None:
-            return image
-        # Half the difference is rounded down on each side, so a result may be a pixel short of square, as published.
-        horizontal, vertical = (max(int((least_side - side) / 2), 0) for side in (width, height))
-        require_affordable(width + 2 * horizontal, height + 2 * vertical)
-        return TF.pad(image, [horizontal, vertical, horizontal, vertical], 0, "constant")
+        border = self.border(image)
+        return TF.pad(image, [*border, *border], 0, "constant") if any(border) else image
 
 
 class SquarePad(_Pad):
@@ -51,17 +49,24 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
-class _Affordable:
-    """Let a picture through unless it is so long and thin that its shorter side resized to `dim` fills the memory."""
+class _Square:
+    """Pad a picture, resize its shorter side to `dim` and take the middle, whatever that needs in between."""
 
-    def __init__(self, dim: int):
-        self.dim = dim
+    def __init__(self, pad: _Pad, dim: int):
+        self.pad, self.dim = pad, dim
+        self.whole = Compose([pad, Resize(dim, interpolation=InterpolationMode.BICUBIC), CenterCrop(dim)])
 
     def __call__(self, image):
-        # Resize makes the shorter side `dim` long before the crop takes the middle.
-        shorter, longer = sorted(image.size)
-        require_affordable(self.dim, self.dim * longer // shorter)
-        return image
+        border = self.pad.border(image)
+        width, height = (side + 2 * added for side, added in zip(image.size, border, strict=True))
+        require_affordable(width, height)
+        # As torchvision's Resize has it.
+        shorter = min(width, height)
+        resized = tuple(int(self.dim * side / shorter) for side in (width, height))
+        # Such as the padded square around a panorama, or a long strip whose shorter side grows.
+        if max(width * height, resized[0] * resized[1]) > strips.WHOLE:
+            return strips.shaped(image, border, resized, self.dim)
+        return self.whole(image)
 
 
 class Preprocess(Compose):
@@ -75,9 +80,8 @@ class Preprocess(Compose):
         self.settings = self.pixel_settings | {"mean": list(normalisation.mean), "std": list(normalisation.std)}
         """Plain values that tell the tensors from any other's."""
         # The order is the published one: RGB comes behind the resize, which palettes and alpha make visible.
-        resized = Resize(dim, interpolation=InterpolationMode.BICUBIC), CenterCrop(dim)
-        normalised = ToTensor(), Normalize(*normalisation)
-        super().__init__([_Pad(name, target_ratio), _Affordable(dim), *resized, _to_rgb, *normalised])
+        square, normalised = _Square(_Pad(name, target_ratio), dim), (ToTensor(), Normalize(*normalisation))
+        super().__init__([square, _to_rgb, *normalised])
 
     def pixels(self, image) -> np.ndarray:
         """Do the first half of the work on a PIL picture: its bytes [dim, dim, 3], not normalised."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jinja2
 
-from src.base.files import replacing
+from src.base.files import ESCAPING, replacing
 from src.pictures.opening import opened
 
 TEMPLATES = jinja2.Environment(
@@ -44,10 +44,13 @@ class QueryRow(NamedTuple):
 
 
 def write_page(path: Path, template: str, **values: object) -> None:
-    """Render a template, named by its path in src/apps, to the file at `path`, which is replaced as a whole."""
+    """Render a template, named by its path in src/apps, to the file at `path`, which is replaced as a whole.
+
+    What of file names is no UTF-8 is written escaped.
+    """
     text = TEMPLATES.get_template(template).render(values)
     with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, **ESCAPING)
 
 
 def picture(path: Path, is_target: bool = False, size: int = 208) -> Picture:

@@ -1,8 +1,7 @@
 """Pictures that can be searched: their features, and which files they are."""
 
-import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -10,6 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from src.base.errors import require_storage
 from src.base.files import file_digest
 from src.retrieval.fusion import Fusion, compared, gallery_side
 from src.retrieval.ranking import best_of_piece, lengths_of, normalised_factors
@@ -77,6 +77,14 @@ class Collection:
             features[rows] /= lengths[rows, None]
         return cls(features, lengths, names, folder)
 
+    def without(self, names: Container[str]) -> "Collection":
+        """Return a collection of the other pictures, in their order."""
+        rows = [row for row, name in enumerate(self.names) if name not in names]
+        others = Collection(self.unit[rows], self.lengths[rows], [self.names[row] for row in rows], self.folder)
+        if self.digests is not None:
+            others.digests = [self.digests[row] for row in rows]
+        return others
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -109,10 +117,10 @@ class Collection:
         """Return the rows of pictures with the same bytes as the file at `path`."""
         if self.digests is not None:
             return self._rows_of_digest(file_digest(path))
-        content = path.read_bytes()
+        digest = file_digest(path)
         # Few files have the same size, so few are read.
-        paths = {row: self.folder / self.names[row] for row in self._rows_of_size.get(len(content), ())}
-        return [row for row, other in paths.items() if other.is_file() and other.read_bytes() == content]
+        paths = {row: self.folder / self.names[row] for row in self._rows_of_size.get(path.stat().st_size, ())}
+        return [row for row, other in paths.items() if _has_digest(other, digest)]
 
     def answers(
         self, predicted: Tensor, k: int, left_out: Sequence[LeftOut | None], exponents: Sequence[float] = ()
@@ -139,8 +147,11 @@ class Collection:
         """{bytes of a file: its rows}, found once: questions may be many."""
         rows = {}
         for row, name in enumerate(self.names):
-            with contextlib.suppress(OSError):  # it may have been deleted since it was encoded
-                rows.setdefault((self.folder / name).stat().st_size, []).append(row)
+            path = self.folder / name
+            try:
+                rows.setdefault(path.stat().st_size, []).append(row)
+            except OSError as error:
+                require_storage(error, path)  # else it was deleted since it was encoded
         return rows
 
     def _rows_of_digest(self, digest: str) -> list[int]:
@@ -206,6 +217,14 @@ class Collection:
         features = (unit * self.lengths[rows, None]).to(device)
         features = compared(self._combining_function, features).float()
         return (features / lengths_of(features)).to(unit.device)
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    try:
+        return file_digest(path) == digest
+    except OSError as error:
+        require_storage(error, path)
+        return False  # it was deleted since it was encoded
 
 
 def _product(queries: Tensor, unit: Tensor, out: Tensor) -> None:

@@ -29,6 +29,7 @@ from src.base.errors import InputError, first_ten, in_a_line, shown
 from src.base.files import file_digest, owning, read_json, replacing, require_writable
 from src.base.npy import map_rows, require_regular, write_rows
 from src.base.sealed import is_whole, write_sealed
+from src.tasks.annotations import HALF_PAIRS
 
 FORMAT = 2
 META = "meta.json"
@@ -88,7 +89,7 @@ class IndexUpdate:
         version = uuid.uuid4().hex
         features, lines = f"features.{version}.npy", f"items.{version}.jsonl"
         dtype = DTYPES["fp16" if half else "fp32"]
-        text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items).encode()
+        text = "".join(map(_line, items)).encode()
         meta = {
             "format": FORMAT,
             "pictures": len(items),
@@ -288,15 +289,13 @@ def _tensor(array: np.memmap) -> Tensor:
         return torch.from_numpy(array)
 
 
-def item_of(name: str, path: str, length: float, known: dict[str, dict]) -> dict:
-    """Return what is kept of a picture's file; its digest is the one in `known` {name: item} where nothing changed.
+def _line(item: dict) -> str:
+    """Write an item as a line of JSON, whose name is escaped where it is no UTF-8."""
+    return json.dumps(item, ensure_ascii=HALF_PAIRS.search(item["name"]) is not None) + "\n"
 
-    Raises InputError for a name that JSON cannot hold.
-    """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{ascii(name)}: its name is not UTF-8, so no index can hold it; rename the file") from None
+
+def item_of(name: str, path: str, length: float, known: dict[str, dict]) -> dict:
+    """Return what is kept of a picture's file; its digest is the one in `known` {name: item} where nothing changed."""
     status = os.stat(path)  # noqa: PTH116
     stamp = {"size": status.st_size, "modified_ns": status.st_mtime_ns}
     before = known.get(name, {})

@@ -8,6 +8,7 @@ found, says what the features depend on.
 import json
 import os
 import sqlite3
+import sys
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,10 +24,11 @@ from src.apps.search.changes import Changes, require_most_remain
 from src.apps.search.collection import Collection, LeftOut, pieces
 from src.apps.search.index import item_of, require_same
 from src.base.bars import Bar
-from src.base.errors import InputError, in_a_line, shown
+from src.base.errors import InputError, escaped, first_ten, in_a_line, shown
 from src.base.files import file_digest
 from src.retrieval.fusion import Fusion, gallery_side, predict
 from src.retrieval.ranking import normalised_factors
+from src.tasks.annotations import HALF_PAIRS
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -195,6 +197,7 @@ def upload(
     from qdrant_client import models
 
     what = f"Qdrant collection {name}"
+    collection = _of_utf8_names(collection, what)
     dim = collection.unit.shape[1]
     with _one_line(what):
         if not _exists(client, name):
@@ -217,6 +220,19 @@ def upload(
         _describe(client, name, about | {"is_whole": True})
     changed = len(there.intersection(sent))
     return Changes(len(sent) - changed, changed, len(collection) - len(sent), len(others))
+
+
+def _of_utf8_names(collection: Collection, what: str) -> Collection:
+    """Return the pictures whose names a request can carry; those of the others are printed to stderr."""
+    if HALF_PAIRS.search(str(collection.folder.absolute())):
+        raise InputError(f"{escaped(str(collection.folder))}: its path is not UTF-8, which Qdrant needs; rename it")
+    others = [name for name in collection.names if HALF_PAIRS.search(name)]
+    if not others:
+        return collection
+    print(
+        f"{what}: {len(others)} pictures are left out, whose names are not UTF-8: {first_ten(others)}", file=sys.stderr
+    )
+    return collection.without(set(others))
 
 
 def _require_features(meta: dict, depends_on: dict, dim: int, what: str) -> None:

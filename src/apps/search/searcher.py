@@ -13,8 +13,8 @@ from torch import Tensor
 
 from src.apps.search.collection import Collection, LeftOut, Searchable
 from src.base.device import device
-from src.base.errors import InputError
-from src.base.folders import pictures_below
+from src.base.errors import InputError, StorageError, with_reasons
+from src.base.folders import deleted, pictures_below
 from src.pictures.opening import unusable
 from src.processes import distributed
 from src.retrieval.fusion import gallery_side, predict
@@ -58,46 +58,69 @@ def require_folder(folder: Path) -> None:
         raise InputError(f"{folder}: {'is a file, and no folder' if folder.is_file() else 'no such folder'}")
 
 
-def collect(retriever: Retriever, folder: Path | str) -> tuple[Collection, list[str]]:
-    """Return every picture below a folder as a collection, and the names of those that cannot be read.
+class Lost(NamedTuple):
+    """What of a folder is left out, and why."""
 
-    Features come from the feature cache, where they are kept. Raises InputError when there is no picture.
+    pictures: dict[str, str]
+    """{name: why it cannot be read}."""
+    folders: dict[str, str]
+    """{path from the folder: why it may not be looked into}."""
+
+    def lines(self, total: object = "the") -> list[str]:
+        """Return a line for what is left out of each kind; `total` is how many pictures there are with those."""
+        kinds = {f"{total} pictures cannot be read": self.pictures, "the folders may not be looked into": self.folders}
+        return [
+            f"{len(lost)} of {what} and {'are' if len(lost) > 1 else 'is'} left out: {with_reasons(lost)}"
+            for what, lost in kinds.items()
+            if lost
+        ]
+
+
+def collect(retriever: Retriever, folder: Path | str) -> tuple[Collection, Lost]:
+    """Return every picture below a folder as a collection, and what had to be left out.
+
+    Features come from the feature cache, where they are kept. Raises InputError when there is no picture, and
+    StorageError when a disk or share fails.
     """
     folder = Path(folder)
     require_folder(folder)
-    paths = pictures_below(folder)
+    lost = Lost({}, {})
+    paths = distributed.broadcast(pictures_below(folder, lost.folders) if distributed.is_first() else None)
     if not paths:
-        raise InputError(f"{folder}: holds no pictures, at no depth")
-    lost = []
+        raise InputError("; ".join([f"{folder}: holds no pictures, at no depth", *lost.lines()]))
     # One process that meets a broken picture would leave the others waiting, so together they look beforehand.
     if distributed.processes() > 1:
-        lost = _unreadable(retriever, paths)
-    try:
-        return _collection(retriever, paths, lost, folder), lost
-    except (InputError, FileNotFoundError):
-        # What was encoded before is kept. Where one picture is broken there may be more.
-        lost = _unreadable(retriever, paths)
-        if not lost:
+        lost.pictures.update(_unreadable(retriever, paths))
+    while True:
+        try:
+            return _collection(retriever, paths, lost, folder), lost
+        except StorageError:
             raise
-        return _collection(retriever, paths, lost, folder), lost
+        except (InputError, OSError):
+            # What was encoded before is kept. Where one picture is broken or deleted there may be more.
+            usable = {name: path for name, path in paths.items() if name not in lost.pictures}
+            found = _unreadable(retriever, usable) if usable and distributed.processes() == 1 else {}
+            if not found:
+                raise
+            lost.pictures.update(found)
 
 
 def _collection(retriever, paths, lost, folder) -> Collection:
-    lost = set(lost)
-    usable = {name: path for name, path in paths.items() if name not in lost}
+    usable = {name: path for name, path in paths.items() if name not in lost.pictures}
     if not usable:
-        raise InputError(f"{folder}: none of its {len(paths)} pictures can be read")
+        why = with_reasons(lost.pictures)
+        raise InputError(f"{folder}: none of its {len(paths)} pictures can be read: {why}")
     gallery = retriever.gallery(retriever.pictures(usable))
     return Collection.of_features(gallery.features, gallery.names, folder)
 
 
-def _unreadable(retriever, paths) -> list[str]:
-    """Try every picture whose features are not kept; return the names of those that cannot be read."""
-    gone = {name for name, path in paths.items() if not path.exists()}  # such as links to nowhere
+def _unreadable(retriever, paths) -> dict[str, str]:
+    """Try every picture whose features are not kept; return {name: why} of those that cannot be read."""
+    gone = distributed.broadcast(deleted(paths) if distributed.is_first() else None)
     there = {name: path for name, path in paths.items() if name not in gone}
     missing = retriever.encoder.missing(retriever.pictures(there)) if there else []
-    broken = set(unusable([paths[name] for name in missing], retriever.preprocess, retriever.encoder.num_workers))
-    return [name for name in paths if name in gone or paths[name] in broken]
+    broken = unusable([paths[name] for name in missing], retriever.preprocess, retriever.encoder.num_workers)
+    return {name: gone.get(name) or broken[path] for name, path in paths.items() if name in gone or path in broken}
 
 
 def depends_on(retriever: Retriever) -> dict:
