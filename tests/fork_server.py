@@ -2,9 +2,10 @@
 
 An order is a line of JSON. Two lines answer it: the numbers that the system knows the processes by and, once all have
 ended, how each ended. An order's "operations" lets a process send itself "signal", SIGKILL where none is named, at the
-n-th file operation in its run folder, "writes" kills it in the middle of writing its n-th state. "limit" allows no file above so many bytes, "files" no
-more open ones, "address" so many bytes of address space beyond what is used, and "shm" so many of /dev/shm; "memory"
-raises at the n-th large piece of work. "group" makes the process lead a group of processes.
+n-th file operation in its run folder, "writes" kills it in the middle of writing its n-th state. "limit" allows no file
+above so many bytes, "files" no more open ones, "address" so many bytes of address space beyond what is used, and "shm"
+so many of /dev/shm; "memory" raises at the n-th large piece of work. "group" makes the process lead a group of
+processes.
 """
 
 import ctypes

@@ -234,7 +234,7 @@ def require_writable_files(outputs: dict[str, Iterable[Path]], inputs: dict[str,
 
 
 def require_replaceable(path: Path) -> None:
-    """Raise InputError for what is no regular file, such as a folder or /dev/stdout, which `replacing` would replace."""
+    """Raise InputError for a folder or a device, such as /dev/stdout, whose place `replacing` would take."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, a file is needed")
     # /dev/stdout leads to a regular file where the shell has redirected it.
