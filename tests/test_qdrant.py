@@ -12,6 +12,7 @@ import torch
 from combiner import product
 from src.apps.search import qdrant
 from src.apps.search.changes import Changes
+from src.apps.search.collection import Collection
 from src.apps.search.index import open_index, write_index
 from src.apps.search.qdrant import QdrantCollection, open_client, upload
 from src.apps.search.searcher import Question, Searcher, collect, depends_on
@@ -146,6 +147,43 @@ def test_a_changed_picture_is_replaced_and_a_deleted_one_removed(both, client):
     assert torch.allclose(*same)
     assert "more/copy.png" not in remote.collection
     assert len(remote.collection) == len(collection)
+
+
+def test_more_than_half_gone_is_meant_or_refused(both, client):
+    local, remote = both
+    whole, settings = local.collection, depends_on(local.retriever)
+    few = Collection(whole.unit[:3], whole.lengths[:3], whole.names[:3], whole.folder)
+    with pytest.raises(InputError, match=r"15 of its 18 pictures are gone or cannot be read; .*--remove-missing"):
+        upload(client, "pictures", few, settings)
+    assert len(remote.collection) == 18
+    assert upload(client, "pictures", few, settings, remove_missing=True) == Changes(0, 0, 3, 15)
+    assert len(remote.collection) == 3
+
+
+@pytest.mark.parametrize("value", [None, True, ["a"], {"a": 1}])
+@pytest.mark.parametrize("key", ["name", "sha256", "length"])
+def test_payloads_of_other_kinds_are_refused_and_sent_again(key, value, both, client):
+    local, remote = both
+    name, settings = local.collection.names[0], depends_on(local.retriever)
+    client.set_payload("pictures", {key: value}, points=[qdrant._id(name)])
+    for ask in (lambda: remote.ask(Question(name)), lambda: remote.collection.feature(name)):
+        with pytest.raises(InputError, match="is not as it was uploaded; upload the pictures again"):
+            ask()
+    if key == "name":
+        with pytest.raises(InputError, match="has no name; upload the pictures again"):
+            remote.ask(Question(caption="red"), 100)
+    assert upload(client, "pictures", local.collection, settings) == Changes(0, 1, 17, 0)
+    assert len(remote.ask(Question(name, include_reference=True), 100)) == 18
+
+
+@pytest.mark.parametrize(
+    "odd", [{"folder": 3}, {"depends_on": "{"}, {"depends_on": 3}, {"depends_on": "[1]"}, {"is_whole": "x"}]
+)
+def test_a_description_of_other_kinds_is_refused(odd, both, client):
+    local, _ = both
+    client.set_payload("pictures", odd, points=[qdrant._id("")])
+    with pytest.raises(InputError, match="was not uploaded by this version; name another one"):
+        QdrantCollection(client, depends_on(local.retriever), "pictures")
 
 
 def test_an_index_is_uploaded_without_its_pictures(retriever, pictures, client, tmp_path):

@@ -1,5 +1,6 @@
 """Searching one's own pictures: the same ranks as validate.py's, an index on disk, and what cannot be asked."""
 
+import contextlib
 import csv
 import json
 import os
@@ -14,7 +15,7 @@ from PIL import Image
 import search
 import validate
 from src.apps.search.collection import Collection
-from src.base.files import PROJECT_ROOT
+from src.base.files import PROJECT_ROOT, owning
 from src.tasks.own import OwnTriplets
 from tests.commands import status_of, toy_options
 from utils import load_clip
@@ -112,6 +113,39 @@ def test_half_the_space(folder, asked, tmp_path):
     (half,) = asked("--caption", "red", "--index", tmp_path / "half")
     for first, second in zip(of["answers"], half["answers"], strict=True):
         assert first["score"] == pytest.approx(second["score"], abs=1e-3)
+
+
+def test_an_index_says_what_changed_and_is_written_by_one(folder, forks, world, tmp_path):
+    """By processes, a second of which is refused before it encodes anything."""
+    options = ["--pictures", folder, "--index", tmp_path / "index", "--clip-model-name", world / "small_clip.pt"]
+    options += ["--output-path", tmp_path, "--num-workers", "0"]
+    with owning_folder(tmp_path / "index"):
+        assert forks.run("search", options) == 2
+    assert forks.said().splitlines()[-1] == (
+        f"error: {tmp_path / 'index'}: another process works on this index; it has to end first"
+    )
+    assert not (tmp_path / "features").exists()
+
+    paths = sorted(folder.glob("*/*.png"))
+    assert forks.run("search", options) == 0
+    assert f"pictures: {len(paths)} added, 0 changed, 0 kept, 0 removed" in forks.said()
+    paths[0].unlink()
+    shutil.copy(paths[2], paths[1])
+    assert forks.run("search", options) == 0
+    assert f"pictures: 0 added, 1 changed, {len(paths) - 2} kept, 1 removed" in forks.said()
+    for path in paths[3:]:
+        path.unlink()
+    assert forks.run("search", options) == 2
+    assert "pictures are gone or cannot be read; name the folder that has them, or remove them" in forks.said()
+    assert forks.run("search", [*options, "--remove-missing"]) == 0
+    assert f"pictures: 0 added, 0 changed, 2 kept, {len(paths) - 3} removed" in forks.said()
+
+
+@contextlib.contextmanager
+def owning_folder(folder):
+    folder.mkdir()
+    with owning(folder):
+        yield
 
 
 def test_names_that_some_programs_end_a_line_in(folder, asked, tmp_path):

@@ -198,12 +198,8 @@ def _open_newest(folder: Path, depends_on: dict) -> Collection:
 def _open(folder: Path, meta: dict) -> Collection:
     path = folder / meta["features"]
     with ThreadPoolExecutor(CHECKERS) as pool:
-        try:
+        with _reading(path):
             array = map_rows(path, (meta["pictures"], meta["dim"]), DTYPES[meta["dtype"]])
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError) as error:
-            raise TornIndexError(f"{path}: cannot be read ({in_a_line(error, path)})") from None
         # Beside the items, since checksums need no interpreter.
         sums = pool.map(lambda rows: zlib.crc32(array[rows]), pieces(len(array), ROWS_AT_ONCE))
         items = _read_items(folder, meta)
@@ -243,20 +239,27 @@ def _read_meta(folder: Path, depends_on: dict) -> dict:
 def _read_items(folder: Path, meta: dict) -> list[dict]:
     """Read what is kept of each picture; raises FileNotFoundError, and TornIndexError unless it is as written."""
     path = folder / meta["items"]
-    try:
+    with _reading(path):
         require_regular(path)
         text = path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except ValueError as error:
-        raise TornIndexError(f"{path}: {in_a_line(error)}") from None
-    except OSError as error:  # which says nothing about the file
-        raise InputError(f"{path}: cannot be read ({in_a_line(error, path)})") from None
     if hashlib.sha256(text).hexdigest() != meta["items_sha256"]:
         raise TornIndexError(f"{path}: is not as it was written")
     with _without_cycles():
         # One array is read faster than a million lines. In JSON a line ends nowhere but between items.
         return json.loads(b"[" + text.removesuffix(b"\n").replace(b"\n", b",") + b"]")
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a file into an InputError, but for FileNotFoundError, as a writer may have replaced it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except ValueError as error:
+        raise TornIndexError(f"{path}: {in_a_line(error)}") from None
+    except OSError as error:  # which says nothing about what the file holds
+        raise InputError(f"{path}: cannot be read ({in_a_line(error, path)})") from None
 
 
 @contextlib.contextmanager

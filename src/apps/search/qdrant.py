@@ -156,8 +156,8 @@ def _read_about(payload: dict | None) -> dict | None:
 
 def _is_picture(payload: dict | None) -> bool:
     """Whether a point's payload is that of a picture, as `_send` writes them."""
-    kinds = {"name": str, "sha256": str, "length": int | float}
-    return isinstance(payload, dict) and all(isinstance(payload.get(key), kind) for key, kind in kinds.items())
+    kinds = {"name": (str,), "sha256": (str,), "length": (int, float)}  # not isinstance, for which True is a number
+    return isinstance(payload, dict) and all(type(payload.get(key)) in some for key, some in kinds.items())
 
 
 def _dim(vectors: object) -> int | None:
