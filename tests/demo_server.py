@@ -74,12 +74,11 @@ class DemoServer:
         numbers = [found["id"] for found in config["dependencies"] if [number, event] in found["targets"]]
         return numbers[0]
 
-    def join(self, content, headers=()):
-        """Return status and body of a request that joins the queue with this JSON."""
+    def join(self, content, link=""):
+        """Return status and body of a request that joins the queue with this JSON, on a page opened by a link."""
         content = content if isinstance(content, (str, bytes)) else json.dumps(content)
-        return self.get(
-            "/gradio_api/queue/join", "POST", content, {"Content-Type": "application/json", **dict(headers)}
-        )
+        kind = {"Content-Type": "application/json"}
+        return self.get(f"/gradio_api/queue/join{link}", "POST", content, kind)
 
     def said_to(self, session):
         """Return the last message that a session gets, as a dict."""

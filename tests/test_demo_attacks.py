@@ -40,6 +40,7 @@ def pictures(world, tmp_path_factory):
         shutil.copy(path, folder)
     (folder / NO_UTF8).write_bytes(saved(RGB.rotate(90), "PNG"))
     (folder / ESCAPED).write_bytes(saved(RGB.rotate(180), "PNG"))
+    shutil.copy(next(folder.glob("[0-9]*.png")), folder / "waits.png")
     (folder / "secret.txt").write_text("what nobody may read")
     (folder / "link.png").symlink_to(folder / "secret.txt")
     return folder
@@ -451,6 +452,26 @@ def test_many_idle_connections_stop_nobody(server):
     for line in lines:
         line.close()
     assert server.get("/", headers={"X": "a" * 100_000})[0] in (200, 400, 431)
+
+
+def test_a_slow_question_keeps_nobody_from_opening_the_page(server):
+    opened = json.loads(server.get("/config")[1])["dependencies"][0]["id"]
+    assert "waits.png" in answer(server, opened, [], "before")
+    hold = server.folder / "hold"
+    hold.touch()
+    try:
+        clicked = {"event_data": {"key": "waits.png"}}
+        asked(server, server.event("gallery", "click"), [None, *FIELDS], "slow", **clicked)
+        # More pages than the library has threads, each of which has something to ask.
+        for number in range(45):
+            sent = {"data": [], "fn_index": opened, "session_hash": f"opens {number}"}
+            assert server.join(sent, link="?caption=in+blue")[0] == 200
+            page = json.dumps(server.said_to(f"opens {number}"))
+            assert "data-key" in page
+            assert "Searching" in page
+    finally:
+        hold.unlink()
+    assert "score" in json.dumps(server.said_to("slow"))
 
 
 # ---- names and files ----
