@@ -55,7 +55,7 @@ class Gallery:
     def compared_by(self, combining_function: Fusion) -> "Gallery":
         """Return the gallery with the features that predicted ones are compared with."""
         features = compared(combining_function, self.features)
-        return self if features is self.features else Gallery(features, self.names)
+        return self if features is self.features else Gallery(features.float(), self.names)
 
     def narrowed(self, triplets: Sequence[Triplet]) -> "Gallery":
         """Return the gallery of only those pictures that `triplets` name, in its order."""
