@@ -11,15 +11,15 @@ import torch.nn.functional as F
 
 import validate
 from combiner import COMBINING_FUNCTIONS, line_of
-from data_utils import Pictures
-from retriever import load_retriever
 from src.base.errors import InputError
 from src.base.files import PROJECT_ROOT
 from src.base.folders import pictures_below
 from src.command.combining import names_in
 from src.command.flags import RetrieverOptions
+from src.pictures.pictures import Pictures
 from src.retrieval.answers import Gallery
 from src.retrieval.fusion import compared, predict
+from src.retrieval.retriever import load_retriever
 from src.tasks.registry import TASKS
 from tests.commands import COMBINER, copy_project, status_of, toy_options
 from tests.processes import python
