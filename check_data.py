@@ -157,7 +157,7 @@ def main(argv=None):
     # Before any picture is decoded.
     for task, splits in annotated:
         of_task = (split for categories in splits.values() for split in categories.values())
-        require_outputs(args, output_files(args, "output"), data_files(task, args.data_path, of_task))
+        require_outputs(vars(args), output_files(vars(args), "output"), data_files(task, args.data_path, of_task))
 
     checked = []
     for task, splits in annotated:

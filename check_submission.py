@@ -83,7 +83,7 @@ def main(argv=None):
     wanted = 1 if args.dataset == "CIRCO" else 2
     if len(args.files) > wanted:
         raise InputError(f"{args.files[wanted]}: {TOO_MANY[args.dataset]}")
-    require_outputs(args, output_files(args, "json"), data_files(TASKS[args.dataset], args.data_path))
+    require_outputs(vars(args), output_files(vars(args), "json"), data_files(TASKS[args.dataset], args.data_path))
     files = checked(args)
     is_ready = not any(finding.level == FAULT for file in files for finding in file.findings)
     if args.json:

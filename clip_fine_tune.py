@@ -44,7 +44,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.models.backbone import ENCODERS, Backbone
-from src.models.facts import told_by_checkpoints
 from src.processes.distributed import command
 from src.retrieval.retriever import load_retriever
 from src.training.batches import Batch, TripletImages, TripletRows
@@ -54,7 +53,7 @@ from src.training.pieces import Pieces
 from src.training.run import FINE_TUNING
 from src.training.stage import Stage
 from src.training.train import prepare, read_training_data, train_stage
-from utils import caption_tokens, device, element_wise_sum, say_device
+from utils import caption_tokens, device, element_wise_sum, say_device, settings
 
 
 class FineTuning(Stage):
@@ -113,12 +112,12 @@ class FineTuning(Stage):
 @command
 def main(argv=None):
     args = parse(argv)
-    vars(args).update(told_by_checkpoints([args.clip_model_path], vars(args), args.given))
+    given = settings(args)
     torch.manual_seed(args.seed)
-    data = read_training_data(training_flags.run_options(args))
+    data = read_training_data(given.run)
     learning = LEARNING[args.encoder]
     frozen = tuple(encoder for encoder in ENCODERS if encoder not in learning)
-    retriever = load_retriever(flags.retriever_options(args), frozen)
+    retriever = load_retriever(given.retriever, frozen)
     say_device(args.precision, training=True)
     batches = TripletRows if "image" in frozen else TripletImages
     loader, validation = prepare(data, retriever, batches, args.num_workers)

@@ -55,7 +55,7 @@ from torch import Tensor, nn
 
 from combiner import network_facts, new_network
 from src.models.backbone import ENCODERS
-from src.models.facts import LEARNED_ALONG, told_by_checkpoints
+from src.models.facts import LEARNED_ALONG
 from src.processes.distributed import command
 from src.retrieval.fusion import compared
 from src.retrieval.retriever import load_retriever
@@ -67,7 +67,7 @@ from src.training.pieces import Pieces
 from src.training.run import COMBINER_TRAINING
 from src.training.stage import Stage
 from src.training.train import prepare, read_training_data, train_stage
-from utils import Encoder, autocast, caption_tokens, device, say_device
+from utils import Encoder, autocast, caption_tokens, device, say_device, settings
 
 
 class CombinerTraining(Stage):
@@ -155,12 +155,12 @@ def encode_triplets(triplets: TripletRows, task: Task, encoder: Encoder) -> tupl
 @command
 def main(argv=None):
     args = parse(argv)
-    vars(args).update(told_by_checkpoints([args.clip_model_path], vars(args), args.given))
+    given = settings(args)
     torch.manual_seed(args.seed)
-    data = read_training_data(training_flags.run_options(args))
+    data = read_training_data(given.run)
     learning = () if args.encoder == "none" else (args.encoder,)
     frozen = tuple(encoder for encoder in ENCODERS if encoder not in learning)
-    retriever = load_retriever(flags.retriever_options(args), frozen, batch_size=args.clip_bs)
+    retriever = load_retriever(given.retriever, frozen, batch_size=args.clip_bs)
     say_device(args.precision, training=True)
     # Behind CLIP, whose loading draws random numbers too: the order decides the first weights of a seed.
     sizes = retriever.backbone.dimension, args.projection_dim, args.hidden_dim

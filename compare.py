@@ -187,8 +187,8 @@ def main(argv=None):
     if len(args.files) < 2:
         raise InputError(f"{args.files[0]}: there is nothing to compare it with, two files are needed")
     first, *others = read_all(args.files)
-    outputs, is_there = output_files(args, "json", "page"), (args.data_path / first.task.folder).is_dir()
-    require_outputs(args, outputs, data_files(first.task, args.data_path) if is_there else {})
+    outputs, is_there = output_files(vars(args), "json", "page"), (args.data_path / first.task.folder).is_dir()
+    require_outputs(vars(args), outputs, data_files(first.task, args.data_path) if is_there else {})
     for other in others:
         require_comparable(first, other)
     # Before anything is printed: without its pictures the page cannot be made.

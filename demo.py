@@ -8,7 +8,7 @@ The page is there at once, and shows how far encoding is. It is served to this m
 from src.apps.demo.walk import MOST_ANSWERS
 from src.base.parser import Parser, count, file_path
 from src.command.combining import names_in
-from src.command.flags import add_searching_options, combining_options, parse_judging, retriever_options
+from src.command.flags import add_searching_options, parse_judging
 
 LOOPBACK = "127.0.0.1", "localhost"
 PORTS = range(7860, 7960)
@@ -38,7 +38,6 @@ import contextlib
 import socket
 import sys
 import threading
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -57,9 +56,9 @@ from src.base.folders import pictures_below
 from src.command.flags import CombiningOptions
 from src.command.upload_folder import upload_folder
 from src.models.backbone import Backbone
-from src.models.facts import told_by_checkpoints
 from src.processes.signals import Stopping
 from src.retrieval.retriever import Retriever, load_retriever
+from src.retrieval.settings import Settings
 from utils import autocast, say_device
 
 Functions = dict[str, Callable[[Tensor, Tensor], Tensor]]
@@ -131,17 +130,16 @@ def load_functions(combining: CombiningOptions, backbone: Backbone) -> Functions
     return functions
 
 
-def load_engine(args: Namespace) -> Engine:
+def load_engine(given: Settings, folder: Path, k: int, precision: str) -> Engine:
     """Load CLIP and all functions; raises InputError when something cannot be loaded."""
-    vars(args).update(told_by_checkpoints((args.clip_model_path, args.combiner_path), vars(args), args.given))
-    retriever = load_retriever(with_clip_of_pair(retriever_options(args), args.combiner_path))
-    say_device(args.precision)
-    functions = load_functions(combining_options(args), retriever.backbone)
-    name = args.combining_function or default_name(args.combiner_path)
+    combining = given.combining
+    retriever = load_retriever(with_clip_of_pair(given.retriever, combining.combiner_path))
+    say_device(precision)
+    functions = load_functions(combining, retriever.backbone)
+    name = combining.name or default_name(combining.combiner_path)
     if name not in functions:
-        raise InputError(f"--combining-function {name}: {args.combiner_path} holds another network")
-    first = Query(function=name, k=args.k)
-    return Engine(retriever, functions, args.pictures, first, args.precision)
+        raise InputError(f"--combining-function {name}: {combining.combiner_path} holds another network")
+    return Engine(retriever, functions, folder, Query(function=name, k=k), precision)
 
 
 def free_port(host: str, port: int | None) -> int:
@@ -186,7 +184,7 @@ def main(argv=None):
         with own_environment(**settings):
             demo_page = import_page()
         # Weights may be downloaded, by the proxies of this environment.
-        engine = load_engine(args)
+        engine = load_engine(settings(args), args.pictures, args.k, args.precision)
         stack.enter_context(own_environment(**settings))
         page, address = demo_page.DemoPage(engine, uploads).launch(args.host, port, LOOPBACK)
         # From here on all is at hand.

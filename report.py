@@ -16,7 +16,6 @@ from src.command.flags import (
     add_feature_cache_options,
     add_num_workers,
     add_skip_missing_option,
-    feature_cache_folder,
 )
 from src.command.outputs import data_files, require_outputs
 
@@ -58,6 +57,7 @@ from src.models.facts import holds_its_clip
 from src.pictures.data import read_data
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
 from src.retrieval.retriever import load_retriever
+from src.retrieval.settings import feature_cache_folder
 from src.tasks.own import OwnTriplets
 from src.tasks.registry import TASKS, find_task
 from src.tasks.task import Task
@@ -253,9 +253,10 @@ def main(argv=None):
     renamed = {"clip_model_name": args.clip_model_name, "clip_model_path": args.clip_model_path}
     runs = runs_behind(args.run_folder, {name: str(file) for name, file in renamed.items() if file is not None})
     last, options = runs[-1], runs[-1].options
-    args.output_path = Path(options["output_path"])  # the feature cache's place, unless a flag names another
+    # The run's own cache, unless a flag names another.
+    cache_folder = feature_cache_folder(vars(args) | {"output_path": Path(options["output_path"])})
     data_path = args.data_path or Path(options["data_path"])
-    cache_folder, dataset = feature_cache_folder(args), args.dataset or options["dataset"]
+    dataset = args.dataset or options["dataset"]
     task = find_task(dataset)
     # A folder of own triplets that stands in for the run's is taken for the same one, moved.
     is_moved = not {dataset, options["dataset"]} & TASKS.keys()
@@ -267,7 +268,7 @@ def main(argv=None):
         return RetrieverOptions(options["clip_model_name"], clip_model_path, *transform, *machine)
 
     of_runs = {"--run-folder": [path for run in runs for path in run.files()]}
-    require_outputs(args, {"--output": [output]}, data_files(task, data_path) | of_runs)
+    require_outputs(vars(args), {"--output": [output]}, data_files(task, data_path) | of_runs)
     curves_drawn = draw_curves(runs, trained.headline)  # of files that may be faulty, so before the work
     data = read_data(task, data_path, "val", skip_missing=args.skip_missing)
     before, after = validations(last, task, data["val"], choose)

@@ -8,7 +8,7 @@ The folder is encoded once. Unreadable pictures are listed on stderr and left ou
 
 from src.base.parser import Parser, count, existing_file, file_path, finite, share, words
 from src.command.combining import names_in
-from src.command.flags import add_searching_options, combining_options, parse_judging, retriever_options
+from src.command.flags import add_searching_options, parse_judging
 from src.command.outputs import output_files, require_outputs
 
 FUNCTIONS = names_in("combiner.py")
@@ -96,11 +96,11 @@ from src.base.errors import InputError, first_ten, shown, with_reasons
 from src.base.files import ESCAPING, replacing, write_json
 from src.base.folders import deleted, pictures_below
 from src.command.text import text_table
-from src.models.facts import told_by_checkpoints
 from src.pictures.opening import UnusablePicture
 from src.processes.distributed import command, is_first, processes
 from src.processes.signals import Stopping
 from src.retrieval.retriever import Retriever
+from src.retrieval.settings import settings
 from src.tasks.own.rows import read_rows
 from utils import autocast, device, say_device
 
@@ -297,16 +297,15 @@ def say_what_is_missing(questions: list[Question]) -> None:
 @command
 def main(argv=None):
     args = parse(argv)
-    told = told_by_checkpoints((args.clip_model_path, args.combiner_path), vars(args), args.given)
-    vars(args).update(told)
-    questions = read_questions(args)
-    require_outputs(args, output_files(args, "json", "csv", "page"), {"a reference": references(args, questions)})
+    given, questions = settings(args), read_questions(args)
+    outputs = output_files(vars(args), "json", "csv", "page")
+    require_outputs(vars(args), outputs, {"a reference": references(args, questions)})
     if questions and args.qdrant is not None and processes() > 1:
         raise InputError("--qdrant under torchrun encodes and uploads; ask its questions in a command of one process")
     if args.pictures is not None:
         require_folder(args.pictures)
         require_references(questions, args.pictures)  # before the hours that encoding may take
-    retriever = load_combined(retriever_options(args), combining_options(args))
+    retriever = load_combined(given.retriever, given.combining)
     if args.qdrant is not None:
         function = retriever.combining_function
         require_askable(function, line_of(function).name, torch.ones(1, retriever.backbone.dimension, device=device))

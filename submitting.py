@@ -9,15 +9,14 @@ from pathlib import Path
 from combiner import load_combined
 from src.base.files import time_stamp
 from src.command.comet import start_experiment
-from src.command.flags import combining_options, comet_options, retriever_options
 from src.command.outputs import data_files, require_outputs
 from src.evaluation.submission import FAULT, SubmissionFile
-from src.models.facts import told_by_checkpoints
 from src.pictures.data import read_data
 from src.processes.distributed import is_first
 from src.retrieval.answers import Answers, answer, predict_queries
 from src.retrieval.precision import autocast, say_device
 from src.retrieval.retriever import Retriever
+from src.retrieval.settings import settings
 from src.tasks.protocol import Protocol
 from src.tasks.task import Task
 from src.tasks.triplets import Split
@@ -49,16 +48,15 @@ def submit(args: Namespace, task: Task, files: Callable, write: Callable, check:
     `files(name)` gives the paths of the files, `write(retriever, split, name)` writes them, `check(paths, split)` reads
     them again.
     """
-    checkpoints = args.clip_model_path, args.combiner_path
-    vars(args).update(told_by_checkpoints(checkpoints, vars(args), args.given))
+    given = settings(args)
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
     split = read_test_split(task, args.data_path, args.skip_missing)
     name = args.submission_name or time_stamp()
     written = files(name)
-    require_outputs(args, {"--submission-name": written}, data_files(task, args.data_path, [split]))
-    retriever = load_combined(retriever_options(args), combining_options(args))
+    require_outputs(vars(args), {"--submission-name": written}, data_files(task, args.data_path, [split]))
+    retriever = load_combined(given.retriever, given.combining)
     say_device(args.precision)
-    experiment = start_experiment(f"{task.name} test submission", comet_options(args), args.output_path / "comet")
+    experiment = start_experiment(f"{task.name} test submission", given.comet, args.output_path / "comet")
     with autocast(args.precision):
         write(retriever, split, name)
     for path in written:

@@ -19,6 +19,7 @@ from src.retrieval.encoder import (
 )
 from src.retrieval.precision import autocast, say_device
 from src.retrieval.retriever import Retriever, element_wise_sum, load_retriever
+from src.retrieval.settings import settings
 from src.tasks.registry import TASKS
 from src.training.progress import set_train_bar_description, update_train_running_results
 
@@ -40,6 +41,7 @@ __all__ = [
     "save_model",
     "say_device",
     "set_train_bar_description",
+    "settings",
     "update_train_running_results",
 ]
 

@@ -11,10 +11,7 @@ from src.command.flags import (
     add_judging_options,
     add_protocol_options,
     chosen_protocols,
-    combining_options,
-    comet_options,
     parse_judging,
-    retriever_options,
 )
 from src.command.outputs import data_files, output_files, require_outputs
 
@@ -44,7 +41,6 @@ from src.evaluation.judging import judge
 from src.evaluation.per_query import write_per_query
 from src.evaluation.trec import trec_files, write_trec
 from src.evaluation.validation import Validation
-from src.models.facts import told_by_checkpoints
 from src.models.weights import weights_digest
 from src.pictures.data import read_data
 from src.processes.distributed import command, is_first
@@ -54,7 +50,7 @@ from src.retrieval.retriever import Retriever
 from src.tasks.protocol import Protocol
 from src.tasks.registry import TASKS, find_task
 from src.tasks.triplets import Triplet
-from utils import autocast, extract_caption_features, say_device
+from utils import autocast, extract_caption_features, say_device, settings
 
 # ---- for other code ----
 
@@ -123,35 +119,20 @@ def fingerprint(retriever: Retriever) -> dict[str, str]:
     return digests
 
 
-def describe(args, all_judged: list[Judged], retriever: Retriever) -> dict:
+def describe(options: dict, all_judged: list[Judged], retriever: Retriever) -> dict:
     """Return what --json keeps, in plain values: the model, how it was judged, and what came out."""
     facts = ("clip_model_name", "clip_model_path", "combiner_path", "transform", "target_ratio", "precision")
+    cluster = options["cluster"]
     return {
         "dataset": all_judged[0].task.name,
         "split": all_judged[0].split,
         "combining_function": all_judged[0].rung,
-        "model": {name: None if getattr(args, name) is None else str(getattr(args, name)) for name in facts},
+        "model": {name: None if options[name] is None else str(options[name]) for name in facts},
         "weights_sha256": fingerprint(retriever),
-        "intervals": {"confidence": CONFIDENCE, "draws": DRAWS, "seed": SEED, "drawn": args.cluster or "query"},
-        "protocols": [results.plain(judged, args.cluster) for judged in all_judged],
+        "intervals": {"confidence": CONFIDENCE, "draws": DRAWS, "seed": SEED, "drawn": cluster or "query"},
+        "protocols": [results.plain(judged, cluster) for judged in all_judged],
         **retriever.skipping.remarks,
     }
-
-
-def keep(args, all_judged: list[Judged], retriever: Retriever) -> None:
-    """Write the files that the options ask for, and name them on stderr."""
-    written = []
-    if args.per_query:
-        write_per_query(args.per_query, all_judged)
-        written.append(args.per_query)
-    if args.trec_run:
-        written += write_trec(args.trec_run, all_judged)
-    if args.json:
-        write_json(args.json, describe(args, all_judged, retriever), indent=1)
-        written.append(args.json)
-    # Standard output is for the metrics, which scripts read.
-    for path in written:
-        print(f"wrote {path}", file=sys.stderr)
 
 
 def _by_protocol(all_judged):
@@ -161,24 +142,22 @@ def _by_protocol(all_judged):
 @command
 def main(argv=None):
     args = parse_judging(make_parser(), FUNCTIONS, argv)
-    checkpoints = args.clip_model_path, args.combiner_path
-    vars(args).update(told_by_checkpoints(checkpoints, vars(args), args.given))
-    task = find_task(args.dataset)
-    protocols = chosen_protocols(args, task)
+    given, task = settings(args), find_task(args.dataset)
+    protocols = chosen_protocols(task, args.protocol, args.gallery, args.reference, args.captions)
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
     data = read_data(task, args.data_path, "val", skip_missing=args.skip_missing)
-    files = output_files(args, "per_query", "json", "trec_run")
+    files = output_files(vars(args), "per_query", "json", "trec_run")
     if args.trec_run is not None:
         files["--trec-run"] = [
             path for protocol in protocols for path in trec_files(args.trec_run, protocol, protocols)
         ]
     require_writable(args.output_path)
-    require_outputs(args, files, data_files(task, args.data_path, data["val"].values()))
-    retriever = load_combined(retriever_options(args), combining_options(args))
+    require_outputs(vars(args), files, data_files(task, args.data_path, data["val"].values()))
+    retriever = load_combined(given.retriever, given.combining)
     say_device(args.precision)
     validation = Validation(task, data["val"], retriever)
 
-    experiment = start_experiment(f"{task.name} validation", comet_options(args), args.output_path / "comet")
+    experiment = start_experiment(f"{task.name} validation", given.comet, args.output_path / "comet")
     in_full = args.given & {"protocol", "gallery", "reference", "captions", "cluster"}
     with autocast(args.precision):
         if in_full or files:
@@ -196,7 +175,14 @@ def main(argv=None):
         # In full where the published code prints so.
         print(f"{name} = {round(recall, 4) if task.names_protocol else recall}{mark}")
     if files and is_first():
-        keep(args, all_judged, retriever)
+        if args.per_query:
+            write_per_query(args.per_query, all_judged)
+        if args.trec_run:
+            write_trec(args.trec_run, all_judged)
+        if args.json:
+            write_json(args.json, describe(given.options, all_judged, retriever), indent=1)
+        # Standard output is for the metrics, which scripts read.
+        print(*(f"wrote {path}" for paths in files.values() for path in paths), sep="\n", file=sys.stderr)
     with experiment.validate():
         experiment.log_metrics(published or _by_protocol(all_judged))
     experiment.log_others(retriever.skipping.remarks)

@@ -12,8 +12,8 @@ from src.command.training_flags import TrainingPlan
 from src.models.backbone import ENCODERS, Backbone
 from src.tasks.registry import TASKS
 from src.training.batches import Batch
+from src.training.loop import Training
 from src.training.losses import Bank, contrastive_loss
-from training import Training
 from utils import autocast, device
 
 CAPTION = "is the same kind of dress but shorter, in a darker colour and without the sleeves"

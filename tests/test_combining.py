@@ -332,7 +332,8 @@ def test_the_demo_has_it_among_its_choices(with_network, world, tmp_path):
     code = f"""
 import sys; sys.path.insert(0, ".")
 import demo
-engine = demo.load_engine(demo.parse_judging(demo.make_parser(), demo.FUNCTIONS, {options!r}))
+args = demo.parse_judging(demo.make_parser(), demo.FUNCTIONS, {options!r})
+engine = demo.load_engine(demo.settings(args), args.pictures, args.k, args.precision)
 engine.encode()
 query = engine.first._replace(reference=engine.names[0], caption="in blue", k=5, beside="sum")
 print(list(engine.functions), engine.first.function, [found.name for found in engine.ask(query)["towers"]])

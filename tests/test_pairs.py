@@ -77,7 +77,7 @@ def test_the_demo_loads_it_whole(pair, world, tmp_path):
     args = demo.make_parser().parse_args(
         ["--pictures", str(world / "my_pictures"), *paths_of(world, tmp_path)[2:], "--combiner-path", pair]
     )
-    engine = demo.load_engine(args)
+    engine = demo.load_engine(demo.settings(args), args.pictures, args.k, args.precision)
     assert read_facts(pair)["clip_weights"] == engine.retriever.backbone.digest()
     assert "combiner" in engine.functions
 

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from src.base.files import kind_of
@@ -203,10 +203,10 @@ def usable_cores() -> int:
     return max(1, cores // _told_by_torchrun("LOCAL_WORLD_SIZE", 1))
 
 
-def hyper_parameters(args: argparse.Namespace) -> dict:
+def hyper_parameters(options: Mapping) -> dict:
     """Return a command's options as plain values, to be kept beside its results. The API key is not among them."""
     unkept = ("api_key", "resume", "given")
-    return {name: plain(value) for name, value in vars(args).items() if name not in unkept}
+    return {name: plain(value) for name, value in options.items() if name not in unkept}
 
 
 def plain(value):

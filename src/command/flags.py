@@ -1,7 +1,7 @@
 """The options that commands share, each declared once, without torch: --help and a wrong flag are answered at once."""
 
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,6 @@ from src.base.parser import (
     usable_cores,
 )
 from src.command.combining import PUBLISHED_NETWORK
-from src.command.comet import CometOptions
 from src.pictures.padding import TRANSFORMS
 from src.tasks.protocol import OWN, Protocol
 from src.tasks.registry import TASKS, folders
@@ -96,11 +95,6 @@ def add_feature_cache_options(parser: Parser) -> None:
     group.add_argument("--no-feature-cache", action="store_true", help="keep features in memory alone")
 
 
-def feature_cache_folder(args: Namespace) -> Path | None:
-    """Return the folder that keeps features, None for none."""
-    return None if args.no_feature_cache else args.feature_cache or args.output_path / "features"
-
-
 class RetrieverOptions(NamedTuple):
     """What a command's options say of the CLIP that answers, and of how its features are made and kept."""
 
@@ -113,20 +107,6 @@ class RetrieverOptions(NamedTuple):
     image_cache: Path | None = None
     num_workers: int = 0
     skip_missing: bool = False
-
-
-def retriever_options(args: Namespace) -> RetrieverOptions:
-    """Return the part of a command's options that `retriever.load_retriever` takes."""
-    return RetrieverOptions(
-        args.clip_model_name,
-        args.clip_model_path,
-        args.transform,
-        args.target_ratio,
-        feature_cache_folder(args),
-        getattr(args, "image_cache", None),
-        args.num_workers,
-        getattr(args, "skip_missing", False),
-    )
 
 
 def parse_judging(parser: Parser, functions: dict[str, bool], argv: list[str] | None = None) -> Namespace:
@@ -163,13 +143,18 @@ def add_protocol_options(parser: Parser) -> None:
     group.add_argument("--json", type=file_path, metavar="FILE.json", help=help_text)
 
 
-def chosen_protocols(args: Namespace, task: Task) -> list[Protocol]:
-    """Return the protocols that a command's options name; raises InputError for one that the data set lacks."""
-    names = args.protocol or [task.protocols[0].name]
+def chosen_protocols(
+    task: Task, names: Sequence[str] | None, gallery: str | None, reference: str | None, captions: str | None
+) -> list[Protocol]:
+    """Find the protocols that --protocol names, with what other options change of them; None changes nothing.
+
+    Raises InputError for one that the data set lacks.
+    """
+    names = names or [task.protocols[0].name]
     presets = list(task.protocols) if "all" in names else [task.protocol(name) for name in dict.fromkeys(names)]
-    choices = {name: getattr(args, name) for name in ("gallery", "reference", "captions")}
-    if args.captions is not None:
-        require_one_of(args.captions, tuple(task.captions), f"way to ask {task.name}'s captions")
+    if captions is not None:
+        require_one_of(captions, tuple(task.captions), f"way to ask {task.name}'s captions")
+    choices = {"gallery": gallery, "reference": reference, "captions": captions}
     return list(dict.fromkeys(preset.chosen(task.protocols, **choices) for preset in presets))
 
 
@@ -180,16 +165,6 @@ class CombiningOptions(NamedTuple):
     combiner_path: Path | None = None
     projection_dim: int | None = None
     hidden_dim: int | None = None
-
-
-def combining_options(args: Namespace) -> CombiningOptions:
-    """Return the part of a judging command's options that `combiner.load_combined` takes."""
-    return CombiningOptions(args.combining_function, args.combiner_path, args.projection_dim, args.hidden_dim)
-
-
-def comet_options(args: Namespace) -> CometOptions:
-    """Return the Comet group of a command's options."""
-    return CometOptions(args.api_key, args.workspace, args.experiment_name, args.comet_offline)
 
 
 def dataset_choices(names: Collection[str]) -> str:

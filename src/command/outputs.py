@@ -1,8 +1,7 @@
 """Outputs of a command, which replace none of its inputs."""
 
 import re
-from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from src.base.errors import InputError
@@ -17,21 +16,21 @@ TABLE_NAMES = re.compile(rf"{KNOWN_NAMES.pattern}|(cap|split)\..+\.json")
 """Names of tables of own triplets, and of CIRR's and FashionIQ's, wherever they lie."""
 
 
-def output_files(args: Namespace, *names: str) -> dict[str, list[Path]]:
+def output_files(options: Mapping, *names: str) -> dict[str, list[Path]]:
     """Return {option: its file} of the options `names` that name a file to write."""
-    return {_flag(name): [getattr(args, name)] for name in names if getattr(args, name) is not None}
+    return {_flag(name): [options[name]] for name in names if options[name] is not None}
 
 
-def require_outputs(args: Namespace, outputs: dict[str, list[Path]], inputs: dict[str, Iterable[Path]]) -> None:
+def require_outputs(options: Mapping, outputs: dict[str, list[Path]], inputs: dict[str, Iterable[Path]]) -> None:
     """Raise InputError unless `outputs` {option: its files} can be written and replace nothing that a command reads.
 
-    It reads what its other options name, and `inputs` {option: files}.
+    It reads what its other `options` name, and `inputs` {option: files}.
     """
     for option, paths in outputs.items():
         for path in paths:
             if path.is_file() and TABLE_NAMES.fullmatch(path.name):
                 raise InputError(f"{option} {path}: is a table of a data set; name another file")
-    given = {_flag(name): _files_in(name, value) for name, value in vars(args).items() if _flag(name) not in outputs}
+    given = {_flag(name): _files_in(name, value) for name, value in options.items() if _flag(name) not in outputs}
     require_writable_files(outputs, given | inputs)
 
 

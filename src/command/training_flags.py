@@ -17,7 +17,6 @@ from src.base.parser import (
     positive,
 )
 from src.command.comet import CometOptions
-from src.command.flags import comet_options
 from src.command.recipes import Recipe
 from src.tasks.registry import TASKS
 
@@ -111,7 +110,7 @@ def require_values(folder: Path, options: dict, parser: Parser) -> None:
 def _take_over(args: Namespace, parser: Parser) -> None:
     """Give `args` the options of the run to resume where the command says nothing."""
     try:
-        kept, known = read_options(args.resume), hyper_parameters(args)
+        kept, known = read_options(args.resume), hyper_parameters(vars(args))
     except InputError as error:
         raise InputError(f"--resume {error}") from None
     # The options of a command are its signature: each stage has some that the other lacks.
@@ -169,11 +168,6 @@ class TrainingPlan(NamedTuple):
         return self.negatives == "bank" or self.mask_same_target
 
 
-def training_plan(args: Namespace) -> TrainingPlan:
-    """Return the part of a training command's options that its loop takes."""
-    return TrainingPlan(**{name: getattr(args, name) for name in TrainingPlan._fields})
-
-
 class RunOptions(NamedTuple):
     """What a training reads, how it runs, where it writes and logs, and which run it goes on with."""
 
@@ -187,9 +181,3 @@ class RunOptions(NamedTuple):
     comet: CometOptions
     hyper_parameters: dict
     """All options, as plain values, to be kept beside the results."""
-
-
-def run_options(args: Namespace) -> RunOptions:
-    """Return the part of a training command's options that its run takes."""
-    paths = args.data_path, args.extra_triplets or [], args.skip_missing, args.output_path, args.resume
-    return RunOptions(args.dataset, training_plan(args), *paths, comet_options(args), hyper_parameters(args))
