@@ -143,7 +143,7 @@ def opened(args: Namespace, retriever: Retriever) -> Iterator[Searchable | None]
         with closing(open_client(args.qdrant, new=collection is not None)) as client:
             if collection is not None:
                 changes = upload(client, args.collection, collection, depends_on(retriever), args.remove_missing)
-                print(f"{args.qdrant}: {changes}", file=sys.stderr)
+                print(f"{args.qdrant}: {len(collection):,} pictures: {changes}", file=sys.stderr)
             yield QdrantCollection(client, depends_on(retriever), args.collection)
 
 
@@ -159,7 +159,7 @@ def read_collection(args: Namespace, retriever: Retriever) -> Collection | None:
         update.require_most(pictures_below(args.pictures))  # before the hours that encoding may take
         collection = collect_all(args.pictures, retriever)
         changes = update.write(collection, args.half)
-    print(f"{args.index}: an index of {len(collection):,} pictures ({changes})", file=sys.stderr)
+    print(f"{args.index}: an index of {len(collection):,} pictures: {changes}", file=sys.stderr)
     return collection
 
 

@@ -250,7 +250,7 @@ def _read_items(folder: Path, meta: dict) -> list[dict]:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what is wrong with a file into an InputError, but for FileNotFoundError, as a writer may have replaced it."""
+    """Turn what is wrong with a file into an InputError, unless it is not there: a writer may have replaced it."""
     try:
         yield
     except FileNotFoundError:
