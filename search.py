@@ -163,7 +163,7 @@ def opened(args: Namespace, retriever: Retriever) -> Iterator[Searchable | None]
                     collection,
                     lambda some: upload(client, args.collection, some, depends_on(retriever), args.remove_missing),
                 )
-                print(f"{args.qdrant}: {changes}", file=sys.stderr)
+                print(f"{args.qdrant}: {len(collection):,} pictures: {changes}", file=sys.stderr)
             yield QdrantCollection(client, depends_on(retriever), args.collection)
 
 
@@ -179,7 +179,7 @@ def read_collection(args: Namespace, retriever: Retriever) -> Collection | None:
         update.require_most(pictures_below(args.pictures, {}))  # before the hours that encoding may take
         collection = collect_all(args.pictures, retriever)
         collection, changes = without_deleted(collection, lambda some: update.write(some, args.half))
-    print(f"{args.index}: an index of {len(collection):,} pictures ({changes})", file=sys.stderr)
+    print(f"{args.index}: an index of {len(collection):,} pictures: {changes}", file=sys.stderr)
     return collection
 
 

@@ -224,7 +224,7 @@ def test_an_update_says_what_it_changes(written, pictures, tmp_path):
     (own / "005.png").write_bytes(b"other")
     changes = write_index(written, collection_of(own, range(3, PICTURES + 1)), DEPENDS_ON, half=False)
     assert changes == Changes(added=1, changed=1, kept=PICTURES - 4, removed=3)
-    assert str(changes) == "pictures: 1 added, 1 changed, 36 kept, 3 removed"
+    assert str(changes) == "1 added, 1 changed, 36 kept, 3 removed"
 
 
 def test_more_than_half_gone_is_meant_or_refused(written, pictures):

@@ -290,7 +290,7 @@ def test_several_processes_upload_and_one_asks(forks, world, pictures, tmp_path)
     options += ["--clip-model-name", world / "small_clip.pt"]
     question = ["--caption", "in blue", "--reference", first(pictures).relative_to(pictures), "--json"]
     assert forks.run("search", ["--pictures", pictures, *options], processes=2) == 0, forks.said()
-    assert "pictures: 18 added, 0 changed, 0 kept, 0 removed" in forks.said()
+    assert "18 pictures: 18 added, 0 changed, 0 kept, 0 removed" in forks.said()
     assert forks.run("search", [*question, tmp_path / "remote.json", *options]) == 0, forks.said()
     local = ["--pictures", pictures, *options[4:]]
     assert forks.run("search", [*question, tmp_path / "local.json", *local], processes=2) == 0, forks.said()

@@ -17,7 +17,7 @@ class Changes(NamedTuple):
 
     def __str__(self) -> str:
         numbers = zip(self._fields, self, strict=True)
-        return "pictures: " + ", ".join(f"{number:,} {what}" for what, number in numbers)
+        return ", ".join(f"{number:,} {what}" for what, number in numbers)
 
 
 def require_most_remain(what: str, gone: int, total: int) -> None:

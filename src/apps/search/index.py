@@ -151,12 +151,14 @@ def write_index(
 def _checked(collection: Collection, dtype: np.dtype, sums: list[int]) -> Iterator[np.ndarray]:
     """Yield the features some rows at a time, as a copy of all may not fit into memory; append their checksums."""
     for rows in pieces(len(collection), ROWS_AT_ONCE):
-        unit = collection.unit[rows].float()
-        odd = ((unit.norm(dim=1) - 1).abs() < 0.01).logical_not().nonzero().flatten().tolist()  # so NaN is odd too
-        if odd:
+        unit = collection.unit[rows].cpu().numpy().astype(np.float32, copy=False)
+        # By numpy: torch's threads do not work in a process that was forked after they began.
+        squares = np.einsum("ij,ij->i", unit, unit)
+        odd = np.flatnonzero(~(np.abs(squares - 1) < 0.01))  # so NaN is odd too
+        if len(odd):
             names = first_ten([collection.names[rows.start + row] for row in odd])
             raise InputError(f"{names}: features that are zero or not finite, the weights that made them are broken")
-        batch = np.ascontiguousarray(unit.cpu().numpy().astype(dtype))
+        batch = np.ascontiguousarray(unit.astype(dtype, copy=False))
         sums.append(zlib.crc32(batch))
         yield batch
 
@@ -251,7 +253,7 @@ def _read_items(folder: Path, meta: dict) -> list[dict]:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what is wrong with a file into an InputError, except FileNotFoundError: a writer may have replaced it."""
+    """Turn what is wrong with a file into an InputError, unless it is not there: a writer may have replaced it."""
     try:
         yield
     except FileNotFoundError:
