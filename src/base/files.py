@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from src.base.errors import InputError, repeated, shown
+from src.base.errors import InputError, repeated, require_storage, shown
 from src.base.folders import PICTURE_SUFFIXES
 
 try:
@@ -283,6 +283,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
+        require_storage(error, path)
         raise InputError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         line = 1 + error.object[: error.start].count(b"\n")
@@ -298,7 +299,7 @@ def write_json(path: Path, content: object, **options) -> None:
 def read_json(path: Path, kind: type) -> list | dict:
     """Read a JSON file whose top level is a `kind` (list or dict).
 
-    Raises InputError when the file is missing, unreadable, or holds something else.
+    Raises InputError when the file is missing, unreadable or of another kind, StorageError when its disk fails.
     """
     path = Path(path)
     try:
@@ -306,6 +307,7 @@ def read_json(path: Path, kind: type) -> list | dict:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
+        require_storage(error, path)
         raise InputError(f"{path}: {error.strerror}") from None
     # ValueError may be about the bytes, the syntax, a key that stands twice, or a whole number of thousands of digits.
     except (ValueError, RecursionError) as error:

@@ -1,12 +1,13 @@
 """Arrays in .npy files, which are written some rows at a time and mapped only when they are what was expected."""
 
 import math
-import stat
 import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+
+from src.base.files import kind_of
 
 
 def write_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype, batches: Iterable[np.ndarray]) -> None:
@@ -23,7 +24,8 @@ def map_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
     Raises FileNotFoundError, other OSErrors, and ValueError for anything but an array of this shape and type.
     """
     header = _header(shape, dtype)
-    require_regular(path)
+    if kind_of(path):
+        raise ValueError(f"it is {kind_of(path)}, not a file")
     with path.open("rb") as file:
         # Compared as bytes: a header that is parsed may say anything, in many versions.
         if file.read(len(header)) != header:
@@ -31,12 +33,6 @@ def map_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
         if file.seek(0, 2) != len(header) + math.prod(shape) * dtype.itemsize:
             raise ValueError("it is cut or continued")
         return np.memmap(file, dtype, "r", len(header), shape)
-
-
-def require_regular(path: Path) -> None:
-    """Raise ValueError for a folder, a pipe and the like in place of a file, and OSError where there is nothing."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError("it is not a regular file")
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from src.base.errors import InputError, in_a_line
-from src.base.files import replacing
+from src.base.files import kind_of, replacing
 from src.base.memory import mention
-from src.base.npy import map_rows, require_regular, write_rows
+from src.base.npy import map_rows, write_rows
 from src.base.sealed import is_whole, write_sealed
 
 
@@ -134,7 +134,8 @@ class RowStore:
 
     def _open(self, index_path: Path) -> None:
         """Open an addition; raises OSError, and ValueError for one that is not as it was written."""
-        require_regular(index_path)
+        if kind_of(index_path):
+            raise ValueError(f"it is {kind_of(index_path)}, not a file")
         index = json.loads(index_path.read_bytes())
         if not isinstance(index, dict) or not is_whole(index):
             raise ValueError("its keys are not those that were written")
@@ -144,15 +145,15 @@ class RowStore:
         if self.kind not in (None, kind):
             raise ValueError("rows of another shape or type")
         sums = np.array(index["crc32"], np.uint32)
-        file = _Addition(index_path.with_suffix(".npy"), (len(sums), *kind[0]), kind[1], sums)
-        array = map_rows(file.path, file.shape, file.dtype)
+        addition = _Addition(index_path.with_suffix(".npy"), (len(sums), *kind[0]), kind[1], sums)
+        array = map_rows(addition.path, addition.shape, addition.dtype)
         if not self.mapped:
             # Read whole, so that a torn page is found now and not in an epoch.
             array = np.array(array)
             if [zlib.crc32(row) for row in array] != index["crc32"]:
                 raise ValueError("torn")
         self.kind = kind
-        self._files.append(file)
+        self._files.append(addition)
         self._remember(index["keys"], array)
 
 

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from src.apps.search.changes import Changes, require_most_remain
 from src.apps.search.collection import Collection, pieces
-from src.base.errors import InputError, first_ten, in_a_line, shown
-from src.base.files import file_digest, owning, read_json, replacing, require_writable
-from src.base.npy import map_rows, require_regular, write_rows
+from src.base.errors import InputError, StorageError, first_ten, in_a_line, shown
+from src.base.files import file_digest, open_regular, owning, read_json, replacing, require_writable
+from src.base.npy import map_rows, write_rows
 from src.base.sealed import is_whole, write_sealed
 from src.tasks.annotations import HALF_PAIRS
 
@@ -217,9 +217,10 @@ def _read_meta(folder: Path, depends_on: dict) -> dict:
     """Read meta.json; raises TornIndexError unless it is as it was written, InputError where it is no index's."""
     path = folder / META
     try:
-        require_regular(path)
         meta = read_json(path, dict)
-    except (InputError, ValueError) as error:
+    except StorageError:
+        raise
+    except InputError as error:
         fault = in_a_line(error, path)
         meta = {}
     else:
@@ -241,9 +242,8 @@ def _read_meta(folder: Path, depends_on: dict) -> dict:
 def _read_items(folder: Path, meta: dict) -> list[dict]:
     """Read what is kept of each picture; raises FileNotFoundError, and TornIndexError unless it is as written."""
     path = folder / meta["items"]
-    with _reading(path):
-        require_regular(path)
-        text = path.read_bytes()
+    with _reading(path), open_regular(path) as file:
+        text = file.read()
     if hashlib.sha256(text).hexdigest() != meta["items_sha256"]:
         raise TornIndexError(f"{path}: is not as it was written")
     with _without_cycles():
