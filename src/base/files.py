@@ -47,6 +47,13 @@ def kind_of(path: Path | str) -> str | None:
         return None
 
 
+def require_regular(path: Path) -> None:
+    """Raise ValueError for a folder, a FIFO and the like in the place of a file of this program's own."""
+    kind = kind_of(path)
+    if kind is not None:
+        raise ValueError(f"it is {kind}, not a file")
+
+
 class RegularFile(io.FileIO):
     """A file that is read, whose errors name it. `fault` keeps the last, whatever a decoder makes of that."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.base.files import kind_of
+from src.base.files import require_regular
 
 
 def write_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype, batches: Iterable[np.ndarray]) -> None:
@@ -24,8 +24,7 @@ def map_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
     Raises FileNotFoundError, other OSErrors, and ValueError for anything but an array of this shape and type.
     """
     header = _header(shape, dtype)
-    if kind_of(path):
-        raise ValueError(f"it is {kind_of(path)}, not a file")
+    require_regular(path)
     with path.open("rb") as file:
         # Compared as bytes: a header that is parsed may say anything, in many versions.
         if file.read(len(header)) != header:

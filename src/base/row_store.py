@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.base.errors import InputError, in_a_line
-from src.base.files import kind_of, replacing
+from src.base.files import replacing, require_regular
 from src.base.memory import mention
 from src.base.npy import map_rows, write_rows
 from src.base.sealed import is_whole, write_sealed
@@ -134,8 +134,7 @@ class RowStore:
 
     def _open(self, index_path: Path) -> None:
         """Open an addition; raises OSError, and ValueError for one that is not as it was written."""
-        if kind_of(index_path):
-            raise ValueError(f"it is {kind_of(index_path)}, not a file")
+        require_regular(index_path)
         index = json.loads(index_path.read_bytes())
         if not isinstance(index, dict) or not is_whole(index):
             raise ValueError("its keys are not those that were written")
