@@ -242,8 +242,9 @@ def _read_meta(folder: Path, depends_on: dict) -> dict:
 def _read_items(folder: Path, meta: dict) -> list[dict]:
     """Read what is kept of each picture; raises FileNotFoundError, and TornIndexError unless it is as written."""
     path = folder / meta["items"]
-    with _reading(path), open_regular(path) as file:
-        text = file.read()
+    with _reading(path):
+        require_regular(path)
+        text = path.read_bytes()
     if hashlib.sha256(text).hexdigest() != meta["items_sha256"]:
         raise TornIndexError(f"{path}: is not as it was written")
     with _without_cycles():
