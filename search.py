@@ -76,230 +76,36 @@ def parse(argv=None):
 if __name__ == "__main__":
     parse()  # --help and a wrong flag are answered here, before torch is imported
 
-import csv
 import sys
-from argparse import Namespace
-from collections.abc import Callable, Container, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import TypeVar
 
 import torch
 
 from combiner import line_of, load_combined
-from src.apps.pages.kit import picture
-from src.apps.search.collection import Collection, Searchable
-from src.apps.search.index import open_index, updating
-from src.apps.search.qdrant import QdrantCollection, open_client, require_askable, upload
-from src.apps.search.searcher import Found, Question, Searcher, collect, depends_on, require_folder
-from src.base.errors import InputError, first_ten, shown, with_reasons
-from src.base.files import ESCAPING, replacing, write_json
-from src.base.folders import deleted, pictures_below
-from src.command.text import text_table
-from src.pictures.opening import UnusablePicture
+from src.apps.search.places import Places, opened
+from src.apps.search.printing import draw_page, plain, print_answers, say_what_is_missing, write_csv
+from src.apps.search.questions import read_questions, references, require_references
+from src.base.errors import InputError
+from src.base.files import write_json
 from src.processes.distributed import command, is_first, processes
 from src.processes.signals import Stopping
-from src.retrieval.retriever import Retriever
-from src.retrieval.settings import settings
-from src.tasks.own.rows import read_rows
-from utils import autocast, device, say_device
+from src.retrieval.searcher import Question, Searcher, require_folder
+from utils import autocast, device, say_device, settings
 
-T = TypeVar("T")
 WHAT_IS_KEPT = "the same command goes on where it was"
-Answered = list[tuple[str, Question, list[Found]]]
-"""(what a question is called, the question, its answers)"""
-
-
-def read_questions(args: Namespace) -> dict[str, Question]:
-    """Return the questions by what they are called."""
-    rules = {"without": args.without or "", "caption_weight": args.caption_weight}
-    rules["include_reference"] = args.include_reference
-    if args.queries is None:
-        asked = args.reference or args.caption
-        return {"": Question(args.reference, args.caption or "", **rules)} if asked else {}
-    questions, places = {}, {}
-    for row in read_rows(args.queries):
-        reference, caption, name = row.text("reference") or None, row.text("caption"), row.text("id") or row.place
-        if reference is None and not caption:
-            raise InputError(f"{args.queries}, {row.place}: has neither a reference nor a caption")
-        if row.text("caption2"):
-            raise InputError(f"{args.queries}, {row.place}: has two captions; a question has one, so give each a row")
-        if name in questions:
-            raise InputError(f"{args.queries}, {row.place}: is called {shown(name)}, as {places[name]} is")
-        questions[name], places[name] = Question(reference, caption, **rules), row.place
-    return questions
-
-
-def require_references(questions: dict[str, Question], folder: Path, known: Container[str] = ()) -> None:
-    """Raise InputError for references that are neither files, in `folder` or from here, nor `known` names."""
-    wrong = [
-        f"{name}: {question.reference}" if name else f"--reference {question.reference}"
-        for name, question in questions.items()
-        if question.reference is not None and question.reference not in known
-        if not any(path.is_file() for path in (Path(question.reference), folder / question.reference))
-    ]
-    if wrong:
-        raise InputError(f"{first_ten(wrong)}: neither a file nor a picture of {folder}")
-
-
-def references(args: Namespace, questions: dict[str, Question]) -> list[Path]:
-    """Return the files that the questions' references may be."""
-    asked = [question.reference for question in questions.values() if question.reference is not None]
-    return [folder / reference for folder in (Path(), args.pictures) if folder is not None for reference in asked]
-
-
-@contextmanager
-def opened(args: Namespace, retriever: Retriever) -> Iterator[Searchable | None]:
-    """Give what is searched while it is open; an index and Qdrant are brought up to date where there are pictures."""
-    collection = read_collection(args, retriever)
-    if args.qdrant is None:
-        yield collection
-    elif not is_first():
-        yield None
-    else:
-        with closing(open_client(args.qdrant, new=collection is not None)) as client:
-            if collection is not None:
-                collection, changes = without_deleted(
-                    collection,
-                    lambda some: upload(client, args.collection, some, depends_on(retriever), args.remove_missing),
-                )
-                print(f"{args.qdrant}: {len(collection):,} pictures: {changes}", file=sys.stderr)
-            yield QdrantCollection(client, depends_on(retriever), args.collection)
-
-
-def read_collection(args: Namespace, retriever: Retriever) -> Collection | None:
-    """Return the collection of a folder or an index, None for none; writes the index where there are both."""
-    if args.pictures is None and args.index is None:
-        return None
-    if args.pictures is None:
-        return open_index(args.index, depends_on(retriever))
-    if args.index is None or not is_first():
-        return collect_all(args.pictures, retriever)
-    with updating(args.index, depends_on(retriever), args.remove_missing) as update:
-        update.require_most(pictures_below(args.pictures, {}))  # before the hours that encoding may take
-        collection = collect_all(args.pictures, retriever)
-        collection, changes = without_deleted(collection, lambda some: update.write(some, args.half))
-    print(f"{args.index}: an index of {len(collection):,} pictures: {changes}", file=sys.stderr)
-    return collection
-
-
-def collect_all(folder: Path, retriever: Retriever) -> Collection:
-    """Return the pictures of a folder, and name those that cannot be read."""
-    collection, lost = collect(retriever, folder)
-    for line in lost.lines(len(collection) + len(lost.pictures)):
-        print(f"{folder}: {line}", file=sys.stderr)
-    return collection
-
-
-def without_deleted(collection: Collection, work: Callable[[Collection], T]) -> tuple[Collection, T]:
-    """Return a collection and what `work` makes of it, without the pictures whose files were deleted meanwhile."""
-    while True:
-        try:
-            return collection, work(collection)
-        except FileNotFoundError:
-            gone = deleted({name: collection.folder / name for name in collection.names})
-            if not gone or len(gone) == len(collection):
-                raise
-            said = f"{len(gone)} of {len(collection)} pictures were deleted meanwhile and are left out"
-            print(f"{collection.folder}: {said}: {with_reasons(gone)}", file=sys.stderr)
-            collection = collection.without(gone)
-
-
-def describe(question: Question) -> str:
-    """Return a question in words."""
-    parts = [
-        f"like {shown(str(question.reference))}" if question.reference else "",
-        f"“{shown(question.caption)}”" if question.caption else "",
-        f"without “{shown(question.without)}”" if question.without else "",
-    ]
-    return ", ".join(filter(None, parts))
-
-
-def print_answers(answered: Answered) -> None:
-    """Print a table for each question."""
-    for name, question, found in answered:
-        if name:
-            print(f"{shown(name)}: {describe(question)}")
-        rows = [[str(rank), f"{answer.score:.4f}", shown(answer.name)] for rank, answer in enumerate(found, start=1)]
-        print(text_table(["", "score", "picture"], rows) if rows else "no answers")
-        if name:
-            print()
-
-
-def plain(answered: Answered) -> list[dict]:
-    """Return questions and answers as plain values."""
-    return [
-        {
-            "query": name,
-            "reference": None if question.reference is None else str(question.reference),
-            **{key: getattr(question, key) for key in ("caption", "without", "caption_weight")},
-            "answers": [
-                {"rank": rank, "score": answer.score, "name": answer.name, "path": str(answer.path)}
-                for rank, answer in enumerate(found, start=1)
-            ],
-        }
-        for name, question, found in answered
-    ]
-
-
-def write_csv(path: Path, answered: Answered) -> None:
-    """Write a row for each answer."""
-    with replacing(path) as unfinished, unfinished.open("w", newline="", **ESCAPING) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["query", "reference", "caption", "rank", "score", "name", "path"])
-        for of in plain(answered):
-            for answer in of["answers"]:
-                asked = of["query"], of["reference"] or "", of["caption"]
-                writer.writerow([*asked, answer["rank"], f"{answer['score']:.6f}", answer["name"], answer["path"]])
-
-
-def draw_page(path: Path, answered: Answered, searcher: Searcher) -> None:
-    """Write a page with the pictures; those that are not at hand are named on stderr, and stand there by name."""
-    from src.apps.pages.kit import write_page  # late: few searches want a page
-
-    lost = {}
-
-    def draw(path):
-        try:
-            return picture(path)
-        except UnusablePicture as error:
-            lost[str(path)] = error.reason
-            return None
-
-    questions = [
-        {
-            "reference": None if question.reference is None else draw(searcher.path_of(question.reference)),
-            "caption": question.caption or "pictures like it",
-            "remark": " ".join(filter(None, [name, f"without “{question.without}”" if question.without else ""])),
-            "answers": [(draw(answer.path), f"{answer.score:.3f} {answer.name}") for answer in found],
-        }
-        for name, question, found in answered
-    ]
-    counted = f"{len(answered):,} question{'s' * (len(answered) > 1)}"
-    introduction = f"{counted} to {len(searcher.collection):,} pictures of {searcher.collection.folder}."
-    write_page(path, "search/answers.html", title="Search", introduction=introduction, questions=questions)
-    if lost:
-        print(f"{path}: {len(lost)} pictures cannot be shown: {with_reasons(lost)}", file=sys.stderr)
-
-
-def say_what_is_missing(questions: list[Question]) -> None:
-    """Say how a question is taken that has only a picture or only a caption."""
-    for has_no, said in (
-        ("caption", "no caption: answers are like the reference"),
-        ("reference", "no reference: answers are like the caption"),
-    ):
-        number = sum(not getattr(question, has_no) for question in questions)
-        if number:
-            counted = f" ({number:,} of {len(questions):,} questions)" if len(questions) > 1 else ""
-            print(f"{said}{counted}", file=sys.stderr)
 
 
 @command
 def main(argv=None):
     args = parse(argv)
-    given, questions = settings(args), read_questions(args)
+    given = settings(args)
+    rules = Question(None, "", args.without or "", args.caption_weight, args.include_reference)
+    if args.queries is not None:
+        questions = read_questions(args.queries, rules)
+    else:
+        one = rules._replace(reference=args.reference, caption=args.caption or "")
+        questions = {"": one} if args.reference or args.caption else {}
     outputs = output_files(vars(args), "json", "csv", "page")
-    require_outputs(vars(args), outputs, {"a reference": references(args, questions)})
+    require_outputs(vars(args), outputs, {"a reference": references(questions, args.pictures)})
     if questions and args.qdrant is not None and processes() > 1:
         raise InputError("--qdrant under torchrun encodes and uploads; ask its questions in a command of one process")
     if args.pictures is not None:
@@ -308,9 +114,12 @@ def main(argv=None):
     retriever = load_combined(given.retriever, given.combining)
     if args.qdrant is not None:
         function = retriever.combining_function
+        from src.apps.search.qdrant import require_askable  # late: few searches ask a server
+
         require_askable(function, line_of(function).name, torch.ones(1, retriever.backbone.dimension, device=device))
     say_device(args.precision)
-    with autocast(args.precision), Stopping(lambda: WHAT_IS_KEPT), opened(args, retriever) as collection:
+    places = Places(*(getattr(args, name) for name in Places._fields))
+    with autocast(args.precision), Stopping(lambda: WHAT_IS_KEPT), opened(places, retriever) as collection:
         if not questions:
             return
         require_references(questions, collection.folder, collection)

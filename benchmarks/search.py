@@ -26,8 +26,8 @@ if __name__ == "__main__":
 import torch
 
 from benchmarks.measure import alternate, duration, machine
-from src.apps.search.collection import Collection
 from src.base.errors import one_line_errors
+from src.retrieval.collection import Collection
 from utils import device
 
 HEAD = """| pictures | reading | one question | ratio | 1,000 queries multiplied | 1,000 questions | ratio |

@@ -9,9 +9,9 @@ import pytest
 
 import utils
 from combiner import Combiner, load_combined
-from src.apps.search.searcher import Question, Searcher, collect
 from src.base.files import PROJECT_ROOT
 from src.command.flags import CombiningOptions, RetrieverOptions
+from src.retrieval.searcher import Question, Searcher, collect
 from tests.demo_server import answered, called, caption_of, reference, search, served, to_its_start, upload
 from tests.odd_pictures import RGB, black_png, saved
 

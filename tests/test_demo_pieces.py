@@ -11,8 +11,8 @@ import demo
 from src.apps.demo import cards
 from src.apps.demo.examples import SEVERAL, examples_of
 from src.apps.demo.walk import Query, Walk, link_of, query_of
-from src.apps.search.searcher import Found
 from src.base.bars import Bar, open_bars
+from src.retrieval.searcher import Found
 from tests.commands import status_of
 from tests.processes import python
 

@@ -12,13 +12,13 @@ import torch
 from combiner import product
 from src.apps.search import qdrant
 from src.apps.search.changes import Changes
-from src.apps.search.collection import Collection
 from src.apps.search.index import open_index, write_index
 from src.apps.search.qdrant import QdrantCollection, open_client, upload
-from src.apps.search.searcher import Question, Searcher, collect, depends_on
 from src.base.errors import InputError
 from src.command.flags import RetrieverOptions
+from src.retrieval.collection import Collection
 from src.retrieval.retriever import load_retriever
+from src.retrieval.searcher import Question, Searcher, collect, depends_on
 from src.toy import write_small_clip
 
 pytest.importorskip("qdrant_client")

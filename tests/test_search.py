@@ -14,8 +14,8 @@ from PIL import Image
 
 import search
 import validate
-from src.apps.search.collection import Collection
 from src.base.files import PROJECT_ROOT, owning
+from src.retrieval.collection import Collection
 from src.tasks.own import OwnTriplets
 from tests.commands import status_of, toy_options
 from utils import load_clip

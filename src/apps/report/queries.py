@@ -179,3 +179,20 @@ def query_list(judged: Judged) -> dict:
     shown = [number for number in range(len(header)) if number not in empty]
     rows = [[*query[:7], *map(int, query.solved.values())] for query in queries]
     return {"header": header, "json": {"shown": shown, "shortcuts": shortcuts, "most": MOST, "rows": rows}}
+
+
+def about_queries(judged: Judged, pictures: Pictures) -> dict:
+    """Collect what the page shows of single"""
+    return {
+        "categories": list(judged.categories),
+        "place": place(judged),
+        "first": judged.protocol.at[0],
+        "misses": misses(judged),
+        "ranks": target_ranks(judged),
+        "most_worst": WORST,
+        "worst": worst_misses(judged, pictures),
+        "of_a_kind": WALL_ROWS // len(judged.categories),
+        "wall": wall(judged, pictures),
+        "list": query_list(judged),
+        "shortcuts": [shortcut.label for shortcut in judged.shortcuts()],
+    }

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from src.apps.search.changes import Changes, require_most_remain
-from src.apps.search.collection import Collection, pieces
 from src.base.errors import InputError, StorageError, first_ten, in_a_line, shown
 from src.base.files import file_digest, owning, read_json, replacing, require_regular, require_writable
 from src.base.npy import map_rows, write_rows
 from src.base.sealed import is_whole, write_sealed
+from src.retrieval.collection import Collection, pieces
 from src.tasks.annotations import HALF_PAIRS
 
 FORMAT = 2

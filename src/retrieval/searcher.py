@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.apps.search.collection import Collection, LeftOut, Searchable
 from src.base.device import device
 from src.base.errors import InputError, StorageError, with_reasons
 from src.base.folders import deleted, pictures_below
 from src.pictures.opening import unusable
 from src.processes import distributed
+from src.retrieval.collection import Collection, LeftOut, Searchable
 from src.retrieval.fusion import gallery_side, predict
 from src.retrieval.retriever import Retriever
 

@@ -1,0 +1,72 @@
+"""The demo's engine: a folder of pictures, and the queries that its page asks."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from src.apps.demo.cards import readable
+from src.apps.demo.examples import Example, examples_of
+from src.apps.demo.walk import Query
+from src.retrieval.collection import Collection
+from src.retrieval.precision import autocast
+from src.retrieval.retriever import Retriever
+from src.retrieval.searcher import Found, Question, Searcher, collect
+
+Functions = dict[str, Callable[[Tensor, Tensor], Tensor]]
+"""{name: combining function}"""
+
+
+class Engine:
+    """Answers the page's queries about a folder, once its pictures are encoded."""
+
+    def __init__(self, retriever: Retriever, functions: Functions, folder: Path, first: Query, precision: str = "auto"):
+        """`first` is what the page asks at first: nothing yet, but by which function, and for how many answers."""
+        self.retriever, self.functions, self.folder = retriever, functions, folder
+        self.first, self.precision = first, precision
+        self.names: list[str] = []
+        self.examples: list[Example] = []
+        self.remarks: list[str] = []
+        self._collection: Collection | None = None
+        self._written: dict[str, str] = {}
+        """{how the page writes a name: the name}, where that is not the same."""
+        self._searchers: dict[str, Searcher] = {}
+        # Stores of features are written by one thread at a time.
+        self._one_by_one = threading.Lock()
+
+    def encode(self) -> None:
+        """Encode the pictures; raises InputError when none can be read."""
+        with autocast(self.precision):
+            collection, lost = collect(self.retriever, self.folder)
+        self.remarks = lost.lines()
+        examples = examples_of(self.folder, lambda name: collection.row(name) is not None)
+        for name, function in self.functions.items():
+            self._searchers[name] = Searcher(self.retriever.combining_by(function), collection)
+        self._collection = collection
+        names = [self._write(name) for name in collection.names]
+        self.examples = [Example(self._write(example.reference), readable(example.caption)) for example in examples]
+        # Last, since other threads take it for the sign that all is ready.
+        self.names = names
+
+    def path(self, name: str) -> Path | None:
+        """Return the file of a picture of the gallery; None for a name that is not there."""
+        name = self._written.get(name, name)
+        return None if self._collection.row(name) is None else self.folder / name
+
+    def _write(self, name: str) -> str:
+        """Return how the page writes a name in the collection, which no other name there is written like."""
+        written = readable(name)
+        if written != name:
+            while written in self._collection or self._written.get(written, name) != name:
+                written += "'"
+            self._written[written] = name
+        return written
+
+    def ask(self, query: Query) -> dict[str, list[Found]]:
+        """Return the answers of each function of a query; raises InputError where there are none."""
+        reference = query.upload or self._written.get(query.reference, query.reference) or None
+        question = Question(reference, query.caption, caption_weight=query.caption_weight)
+        with self._one_by_one, autocast(self.precision):
+            found = {name: self._searchers[name].ask(question, query.k) for name in query.functions}
+        return {name: [one._replace(name=self._write(one.name)) for one in some] for name, some in found.items()}

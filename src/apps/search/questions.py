@@ -1,0 +1,44 @@
+"""The questions of a command, from its options or from a table."""
+
+from collections.abc import Container
+from pathlib import Path
+
+from src.base.errors import InputError, first_ten, shown
+from src.retrieval.searcher import Question
+from src.tasks.own.rows import read_rows
+
+
+def read_questions(path: Path, rules: Question) -> dict[str, Question]:
+    """Read the questions of a table, by their ids or rows; `rules` is what they share.
+
+    Raises InputError for a row that asks for nothing, and for two of one id.
+    """
+    questions, places = {}, {}
+    for row in read_rows(path):
+        reference, caption, name = row.text("reference") or None, row.text("caption"), row.text("id") or row.place
+        if reference is None and not caption:
+            raise InputError(f"{path}, {row.place}: has neither a reference nor a caption")
+        if row.text("caption2"):
+            raise InputError(f"{path}, {row.place}: has two captions; a question has one, so give each a row")
+        if name in questions:
+            raise InputError(f"{path}, {row.place}: is called {shown(name)}, as {places[name]} is")
+        questions[name], places[name] = rules._replace(reference=reference, caption=caption), row.place
+    return questions
+
+
+def require_references(questions: dict[str, Question], folder: Path, known: Container[str] = ()) -> None:
+    """Raise InputError for references that are neither files, in `folder` or from here, nor `known` names."""
+    wrong = [
+        f"{name}: {question.reference}" if name else f"--reference {question.reference}"
+        for name, question in questions.items()
+        if question.reference is not None and question.reference not in known
+        if not any(path.is_file() for path in (Path(question.reference), folder / question.reference))
+    ]
+    if wrong:
+        raise InputError(f"{first_ten(wrong)}: neither a file nor a picture of {folder}")
+
+
+def references(questions: dict[str, Question], pictures: Path | None) -> list[Path]:
+    """Return the files that the questions' references may be, from here or in the folder `pictures`."""
+    asked = [question.reference for question in questions.values() if question.reference is not None]
+    return [folder / reference for folder in (Path(), pictures) if folder is not None for reference in asked]
