@@ -109,6 +109,8 @@ class Archive:
     def _data_starts(self, entries: list[zipfile.ZipInfo]) -> dict[str, int]:
         """Return {name: where its data begins}; raises Unreadable where directory and headers do not agree."""
         starts, end = {}, 0
+        if entries and entries[0].header_offset:
+            raise Unreadable("it is torn: its first entry is not at its beginning")
         unpacked = sum(entry.file_size for entry in entries if entry.compress_type != zipfile.ZIP_STORED)
         for entry in entries:
             name = entry.orig_filename

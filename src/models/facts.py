@@ -38,6 +38,10 @@ def read_facts(path: Path) -> dict:
     for name, kind in KINDS.items():
         if not isinstance(facts.get(name), (kind, type(None))):
             raise InputError(f"{path}: its {name} is a {type(facts[name]).__name__}, expected a {kind.__name__}")
+    if facts.get("target_ratio") is not None and not facts["target_ratio"] >= 1:
+        raise InputError(f"{path}: its target_ratio is {facts['target_ratio']}, expected 1 or more")
+    if facts.get("transform") not in (None, *TRANSFORMS):
+        raise InputError(f"{path}: was trained with --transform {in_a_line(facts['transform'])}, which is unknown here")
     return facts
 
 

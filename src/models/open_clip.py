@@ -9,13 +9,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from src.base.errors import InputError, in_a_line
 from src.models.backbone import Backbone, Tower
-from src.models.weights import is_torchscript
+from src.models.weights import is_torchscript, read_state_dict
 from src.pictures.normalisation import OPENAI_NORMALISATION, Normalisation
 
 PREFIX = "open_clip:"
@@ -66,17 +67,18 @@ class OpenClip(Backbone):
         is_file = weights is not None and Path(weights).is_file()
         if weights is not None:
             _require_fitting(library, architecture, weights, bool(config.get("quick_gelu")))
-        # Without a file the library downloads and converts; it reads weights alone.
-        model = library.create_model(
-            architecture,
-            None if is_file else weights,
-            load_weights=not is_file,
-            require_pretrained=not is_file,
-            pretrained_text=False,
-            weights_only=True,
-        )
+        # Without a file the library downloads and converts. It would not compare checksums, so it reads by our reader.
+        with patch.object(library.factory, "load_state_dict", _read):
+            model = library.create_model(
+                architecture,
+                None if is_file else weights,
+                load_weights=not is_file,
+                require_pretrained=not is_file,
+                pretrained_text=False,
+                weights_only=True,
+            )
         normalisation = usual_normalisation(library, architecture) if is_file else _of_model(model)
-        backbone = cls(model.float(), config, library.get_tokenizer(architecture), normalisation)
+        backbone = cls(model.float(), config, _tokenizer(library, architecture, config), normalisation)
         if is_file:
             backbone.load_over(Path(weights))
         return backbone
@@ -200,6 +202,17 @@ def _silent() -> Iterator[None]:
             yield
     finally:
         logging.getLogger().removeHandler(handler)
+
+
+def _read(path: str, **_) -> dict[str, Tensor]:
+    return read_state_dict(path, "CLIP")
+
+
+def _tokenizer(library, architecture: str, config: dict) -> Callable:
+    """Return the tokenizer of an architecture, which may be one of transformers."""
+    # A configuration may ask transformers to run code that lies beside it.
+    no_code = {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
+    return library.get_tokenizer(architecture, **no_code)
 
 
 def _require_fitting(library, architecture: str, weights: str, quick_gelu: bool) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -128,6 +129,9 @@ def _load_file(path: str) -> CLIP:
 def built(weights: dict[str, Tensor], path: Path | str) -> CLIP:
     """Return the CLIP of `weights`, read from `path`; its shape is read from them. Raises InputError for others."""
     try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            build_model(dict(weights))  # without memory: sizes that do not fit together may ask for any amount
         model = build_model(dict(weights)).float()
     except Exception as error:  # what build_model raises for the weights of something else may be anything
         raise InputError(f"{path}: not the weights of a CLIP ({in_a_line(error)})") from None

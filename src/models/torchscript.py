@@ -101,9 +101,9 @@ class _Classes:
             raise Unreadable(f"it holds a {type(module).__name__} where a module is expected")
         text = self._text(module.kind)
         if "\n  def __setstate__" in text or not isinstance(module.state, dict):
-            name = f"{module.kind.module}.{module.kind.name}"
+            name = re.sub(r"___torch_mangle_\d+\.", "", f"{module.kind.module}.{module.kind.name}")
             raise Unreadable(
-                f"its {name} is restored by code of its own, which is not run; save its state dict instead"
+                f"its {name} is restored by the file's code, which never runs; save its state dict instead"
             )
         lists = (re.search(rf"^  __{kind}__ = \[(.*)\]$", text, re.MULTILINE) for kind in ("parameters", "buffers"))
         return [name for found in lists if found for name in re.findall(r'"([^"]*)"', found[1])]

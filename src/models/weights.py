@@ -78,7 +78,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path | str)
             raise InputError(f"{path}: its weights do not fit this {name}, {key} is {shapes}")
     unknown = [key for key in weights if key not in expected]
     if unknown:
-        raise InputError(f"{path}: its weights do not fit this {name}, which has no {shown(unknown[0])}")
+        raise InputError(f"{path}: its weights do not fit this {name}, which has no {in_a_line(unknown[0])}")
     model.load_state_dict(weights)
 
 

@@ -1,8 +1,10 @@
 """What a run needs to go on as if it had never stopped, and what it keeps of its weights (--save-training)."""
 
+import contextlib
 import math
 import random
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from src.base.device import device
-from src.base.errors import InputError
+from src.base.errors import InputError, in_a_line
 from src.base.files import require_space
 from src.models.weights import checkpoint_path, load_weights, read_content, size_of, snapshot, write_checkpoint
 from src.processes import distributed
@@ -23,6 +25,9 @@ SHARE = 0.2
 """The part of the time that states may take to be written."""
 NOTHING = "no finished epoch"
 KEYS = "next_epoch", "triplets", "weights", "optimizer", "scaler", "random", "order", "draws", "facts", "run"
+
+KINDS = {"next_epoch": int, "triplets": int, "weights": dict, "facts": dict, "run": dict, "random": dict}
+"""{key of a state: what it is, where reading goes on with it}"""
 
 
 class TrainingState:
@@ -42,7 +47,7 @@ class TrainingState:
         self.next_epoch = 0
         self.judged = True
         """Whether the last epoch has had its validation, if it has one."""
-        self._random_states = None
+        self._random_states = self._path = None
 
     def optimizer_bytes(self) -> int:
         """Return what the optimizer takes: Adam's two numbers for each weight that learns."""
@@ -74,18 +79,20 @@ class TrainingState:
         """Be where the training was that gave `content`, read from `path`; raises InputError for other weights."""
         # First, since it refuses what does not fit before anything is changed.
         load_weights(self.trained, content["weights"], path)
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
-        self.order.set_state(content["order"])
-        self.draws.setstate(content["draws"])
+        with _refusing(path):
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.scaler.load_state_dict(content["scaler"])
+            self.order.set_state(content["order"])
+            self.draws.setstate(content["draws"])
         self.next_epoch = content["next_epoch"]
         self.judged = content.get("judged", True)  # older states were written behind the validation
-        self._random_states = content["random"]
+        self._random_states, self._path = content["random"], path
 
     def restore_random_states(self) -> None:
         """Set every global random generator to where it was. Last of all, since starting Comet draws too."""
         if self._random_states is not None:
-            _restore_random_states(self._random_states)
+            with _refusing(self._path):
+                _restore_random_states(self._random_states)
 
 
 def read_state(folder: Path) -> dict | None:
@@ -97,6 +104,16 @@ def read_state(folder: Path) -> dict | None:
     lacking = [key for key in KEYS if not isinstance(content, dict) or key not in content]
     if lacking:
         raise InputError(f"{path}: not the state of a run, it has no {lacking[0]!r}")
+    for key, kind in KINDS.items():
+        if not isinstance(content[key], kind):
+            raise InputError(f"{path}: not the state of a run, its {key!r} is a {type(content[key]).__name__}")
+    with _refusing(path):
+        rows, best, _ = (content["run"][key] for key in ("rows", "best", "experiment"))
+        dict(best)
+        if not all(isinstance(row, dict) for table in rows.values() for row in table):
+            raise ValueError("its tables have other rows")
+        if not all(isinstance(tensor, Tensor) for tensor in content["weights"].values()):
+            raise ValueError("its weights are other values")
     return content
 
 
@@ -115,7 +132,7 @@ def require_same_run(content: dict, path: Path, triplets: int, facts: dict, num_
         if kept.get(name) != fact:
             # What "auto" is depends on the device, on which the run may not have begun.
             way_out = f"; --precision {kept[name]} goes on with it" if name == "precision" else ""
-            raise InputError(f"{path}: the run has {name} {kept.get(name)}, not {fact}{way_out}")
+            raise InputError(f"{path}: the run has {name} {in_a_line(kept.get(name))}, not {fact}{way_out}")
     if num_epochs < content["next_epoch"]:
         raise InputError(f"--num-epochs {num_epochs}: the run has finished {content['next_epoch']} already")
 
@@ -186,6 +203,15 @@ def way_on(folder: Path, saves: bool, done: str = "its last state") -> str:
     if not saves:
         return "without --save-training nothing was kept to go on from"
     return f"--resume {folder} goes on from {done}"
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Raise InputError for whatever values of other kinds lead to."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(f"{path}: not the state of this run ({in_a_line(error)})") from None
 
 
 def _random_states() -> dict:
