@@ -32,7 +32,6 @@ from multiprocessing import get_context
 from statistics import median
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import torch
 
 from benchmarks.cases import training_of
@@ -42,6 +41,7 @@ from clip_fine_tune import FineTuning
 from data_utils import Batch
 from src.base.errors import one_line_errors, require_one_of
 from src.base.files import write_json
+from src.command.page import plain_figure
 from src.models.backbone import ENCODERS, Backbone
 from src.models.openai_clip import OpenAIClip
 from src.models.weights import size_of
@@ -188,7 +188,12 @@ def in_turn(ways: dict[str, int | None], model: str, batch_size: int, repeats: i
 
 def draw(points: dict[str, list[Step]], args: Namespace, path: Path) -> None:
     """Draw both ways' peak memory over the batch size, both axes logarithmic."""
-    figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
+    with plain_figure(figsize=(6, 4), layout="constrained") as figure:
+        _draw(figure.subplots(), points, args)
+        figure.savefig(path, dpi=120)
+
+
+def _draw(panel, points, args):
     for way, label in (("whole", "whole batch at once"), ("pieces", f"--clip-bs {args.clip_bs}")):
         sizes, _, peaks, _ = zip(*points[way], strict=True)
         panel.loglog(sizes, [peak / 1e9 for peak in peaks], marker="o", label=label, base=2)
@@ -198,8 +203,6 @@ def draw(points: dict[str, list[Step]], args: Namespace, path: Path) -> None:
     panel.yaxis.set_major_formatter("{x:g}")
     panel.grid(True, which="major", alpha=0.3)
     panel.legend(frameon=False)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 @one_line_errors
