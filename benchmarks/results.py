@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-from matplotlib.ticker import NullFormatter
-
 from benchmarks.cases import Curve, Row
 from benchmarks.measure import duration
+from src.apps.pages.curves import plain_figure
 
 HEADER = "| | plain | here | ratio | memory, plain | here |\n|---|---|---|---|---|---|"
 
@@ -18,8 +16,16 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def draw_curves(curves: dict[str, Curve], path: Path) -> None:
-    """Plot `curves` {what grows: Curve}, a panel each, both axes logarithmic."""
-    figure, panels = plt.subplots(1, len(curves), figsize=(10, 4), layout="constrained")
+    """Draw a panel for each of `curves` {what grows: Curve}, both axes logarithmic."""
+    with plain_figure(figsize=(10, 4), layout="constrained") as figure:
+        _draw(figure, curves)
+        figure.savefig(path, dpi=120)
+
+
+def _draw(figure, curves):
+    from matplotlib.ticker import NullFormatter  # late: plain_figure says how matplotlib is imported
+
+    panels = figure.subplots(1, len(curves))
     for panel, (what, ways) in zip(panels, curves.items(), strict=True):
         for way, points in ways.items():
             sizes, seconds, _ = zip(*points, strict=True)
@@ -31,8 +37,6 @@ def draw_curves(curves: dict[str, Curve], path: Path) -> None:
         panel.legend(frameon=False)
     panels[0].set_title("CIRR's metrics, 418 queries")
     panels[1].set_title("an epoch of stage 2")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def _line(row):

@@ -1,0 +1,5 @@
+"""What the other rooms stand on. It is imported before any library that reads the environment."""
+
+from src.base.environment import forget_odd_variables
+
+forget_odd_variables()

@@ -58,7 +58,8 @@ class Parser(argparse.ArgumentParser):
 
 def _told_by_torchrun(name: str, otherwise: int) -> int:
     """Return a number that torchrun gives this process, `otherwise` where something else started it."""
-    return int(os.environ.get(name, otherwise)) if "TORCHELASTIC_RUN_ID" in os.environ else otherwise
+    told = os.environ.get(name, "") if "TORCHELASTIC_RUN_ID" in os.environ else ""
+    return int(told) if told.isdecimal() else otherwise
 
 
 def is_plain_value(action: argparse.Action, value: object) -> bool:

@@ -96,7 +96,8 @@ def _mention_others() -> None:
 
 
 def _join() -> None:
-    lacking = [name for name in NEEDED if name not in os.environ]
+    told = {name: os.environ.get(name, "") for name in NEEDED}
+    lacking = [name for name, value in told.items() if not value or (name != "MASTER_ADDR" and not value.isdecimal())]
     if lacking:
         raise InputError(f"TORCHELASTIC_RUN_ID is set, but {', '.join(lacking)} not: start the command with torchrun")
     end_with_parent(signal.SIGTERM)  # torchrun itself may be killed

@@ -55,7 +55,8 @@ def rank_targets_among(
     """
     scores = _candidate_scores(predicted_features, gallery_features, candidate_rows)
     is_target = candidate_rows == target_rows[:, None]
-    assert is_target.sum(dim=1).eq(1).all(), "each target is exactly one of its candidates"
+    if not is_target.sum(dim=1).eq(1).all():
+        raise ValueError("each target must be exactly one of its candidates")
     target_scores = scores[is_target][:, None]
     tied_earlier = (scores == target_scores) & (candidate_rows < target_rows[:, None])
     return ((scores > target_scores) | tied_earlier).sum(dim=1)

@@ -1,19 +1,33 @@
 """Line plots as SVG, for a page."""
 
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 def curves(panels: Sequence[tuple[str, str, dict]], columns: int = 2) -> str:
-    """Draw line plots, row by row, as one SVG; `panels` are (title, axis label, {line's name: (xs, ys)})."""
-    import matplotlib
+    """Return an inline SVG of line plots, row by row; `panels` are (title, axis label, {line's name: (xs, ys)})."""
+    with plain_figure(figsize=(5.6 * columns, 3 * (len(panels) // columns))) as figure:
+        return _drawn(figure, panels, columns)
 
-    # Without a display, since pages are made on servers too.
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
 
-    rows = len(panels) // columns
-    figure, axes = plt.subplots(rows, columns, figsize=(5.6 * columns, 3 * rows), squeeze=False)
+@contextmanager
+def plain_figure(**options) -> Iterator:
+    """Give a figure of matplotlib's own defaults, whatever backend or style the environment or a file asks for."""
+    backend = os.environ.pop("MPLBACKEND", None)  # a notebook's cannot be imported outside of it
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure  # not pyplot, which chooses a backend
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        yield Figure(**options)
+
+
+def _drawn(figure, panels, columns) -> str:
+    axes = figure.subplots(len(panels) // columns, columns, squeeze=False)
     for axis, (title, label, lines) in zip(axes.flat, panels, strict=True):
         for name, (xs, ys) in lines.items():
             axis.plot(xs, ys, marker="o", markersize=3, label=name)
@@ -27,6 +41,5 @@ def curves(panels: Sequence[tuple[str, str, dict]], columns: int = 2) -> str:
     text = io.StringIO()
     # Without a date, so that the same run gives the same page.
     figure.savefig(text, format="svg", metadata={"Date": None})
-    plt.close(figure)
     # An XML declaration may not stand inside HTML.
     return text.getvalue()[text.getvalue().index("<svg") :]
