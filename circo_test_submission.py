@@ -24,7 +24,6 @@ if __name__ == "__main__":
     parse_judging(make_parser())  # --help and a wrong flag are answered here, before torch is imported
 
 from src.base.distributed import command, is_first
-from src.evaluation.circo_submission import check
 from src.evaluation.judged import sizes
 from src.tasks.registry import TASKS
 from submitting import answered, submit
@@ -49,7 +48,7 @@ def main(argv=None):
             write_json(path, content)
         return [path]
 
-    submit(args, task, write, lambda paths, split: check(paths[0], split))
+    submit(args, task, write)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ if __name__ == "__main__":
 from pathlib import Path
 
 from retriever import Retriever
+from src.apps.submission.cirr import LENGTHS, VERSION
 from src.base.distributed import command, is_first
-from src.evaluation.cirr_submission import check
 from src.models.registry import backbone_of
 from src.pictures.skipping import Skipping
 from src.retrieval.answers import Answers
@@ -31,8 +31,6 @@ from src.tasks.registry import TASKS
 from src.tasks.triplets import Split
 from submitting import answered, read_test_split, submit
 from utils import Encoder
-
-GROUP_ANSWERS = 3
 
 
 def generate_cirr_test_submissions(
@@ -62,12 +60,12 @@ def generate_cirr_test_submissions(
     folder = Path(output_path) / "submission" / "CIRR"
     ids = [triplet.id for triplet in split.triplets]
     written = []
-    for metric, content in zip(("recall", "recall_subset"), named_answers(ids, answers), strict=True):
+    for metric, content in zip(LENGTHS, named_answers(ids, answers), strict=True):
         # Two files, since the server takes the two rankings apart.
         written.append(folder / f"{metric}_submission_{file_name}.json")
         # All processes answer, one writes.
         if is_first():
-            write_json(written[-1], {"version": "rc2", "metric": metric, **content}, sort_keys=True)
+            write_json(written[-1], {"version": VERSION, "metric": metric, **content}, sort_keys=True)
     return written
 
 
@@ -76,7 +74,7 @@ def named_answers(ids: list[str], answers: Answers) -> tuple[dict, dict]:
     names = answers.gallery.names
     return tuple(
         {pair_id: [names[row] for row in rows] for pair_id, rows in zip(ids, table.tolist(), strict=True)}
-        for table in (answers.best, answers.group_best[:, :GROUP_ANSWERS])
+        for table in (answers.best, answers.group_best[:, : LENGTHS["recall_subset"]])
     )
 
 
@@ -89,7 +87,7 @@ def main(argv=None):
         function = retriever.combining_function
         return generate_cirr_test_submissions(function, name, *clip_and_transform, *paths, retriever, split)
 
-    submit(args, TASKS["CIRR"], write, lambda paths, split: check(paths, split, args.data_path))
+    submit(args, TASKS["CIRR"], write)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What both commands share that write a submission for an evaluation server."""
+"""Writing a submission for an evaluation server."""
 
 import shlex
 import sys
@@ -8,11 +8,13 @@ from pathlib import Path
 
 from combiner import load_combined
 from retriever import Retriever
+from src.apps.submission import SERVERS
+from src.apps.submission.files import SubmissionFile
+from src.apps.submission.rules import FAULT, check
 from src.base.distributed import is_first
 from src.base.files import require_writable, time_stamp
 from src.command.comet import start_experiment
 from src.command.flags import combining_options, comet_options, retriever_options
-from src.evaluation.submission import FAULT, SubmissionFile
 from src.models.facts import told_by_checkpoints
 from src.retrieval.answers import Answers, answer, predict_queries
 from src.tasks.triplets import Protocol, Split, Task
@@ -38,10 +40,10 @@ def answered(task: Task, protocol: Protocol, retriever: Retriever, split: Split)
     return answer(split.triplets, gallery, predicted, protocol, best=ANSWERS)
 
 
-def submit(args: Namespace, task: Task, write: Callable, check: Callable) -> None:
-    """Do what both commands do, with the options `args` of a judging command and --submission-name.
+def submit(args: Namespace, task: Task, write: Callable) -> None:
+    """Write a submission and check it, with the options `args` of a judging command and --submission-name.
 
-    `write(retriever, split, name)` writes the files and returns their paths, `check(paths, split)` reads them again.
+    `write(retriever, split, name)` writes the files and returns their paths.
     """
     checkpoints = args.clip_model_path, args.combiner_path
     vars(args).update(told_by_checkpoints(checkpoints, vars(args), args.given))
@@ -57,7 +59,7 @@ def submit(args: Namespace, task: Task, write: Callable, check: Callable) -> Non
         print(f"{path}{retriever.skipping.mark}")
         experiment.log_asset(str(path))
     if is_first():
-        say_whether_ready(task, check(written, split), args.data_path)
+        say_whether_ready(task, check(SERVERS[task.name], written, split, args.data_path), args.data_path)
     experiment.log_others(retriever.skipping.remarks)
     experiment.end()
 

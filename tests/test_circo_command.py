@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import check_submission
-from src.evaluation.circo_submission import check
-from src.evaluation.submission import FAULT
+from src.apps.submission.circo import CIRCOFile
+from src.apps.submission.rules import FAULT, check
 from src.tasks.registry import TASKS
 from tests.circo_submissions import IDS, KEYS, RIGHT, SPLIT, split_of
 from tests.commands import status_of
@@ -22,7 +22,7 @@ SMALL_TEXT = json.dumps({str(number): list(map(int, IDS[4:54])) for number in ra
 
 
 def is_refused(path, content):
-    (file,) = files = check(write(path, content), SMALL)
+    (file,) = files = check(CIRCOFile, [write(path, content)], SMALL, path.parent)
     assert [*check_submission.text_of(files), check_submission.verdict(files)]
     assert json.dumps(check_submission.plain(file))
     return any(finding.level == FAULT for finding in file.findings)
