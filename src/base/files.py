@@ -125,12 +125,6 @@ def require_writable_files(*paths: Path | None) -> None:
         require_writable(path.parent)
 
 
-def delimiter_of(text: str) -> str:
-    """Return what separates the cells of a table's first line: a comma, a semicolon or a tab."""
-    # Spreadsheets write semicolons where the comma is the decimal mark.
-    return max(",;\t", key=text[: text.find("\n")].count)
-
-
 def read_text(path: Path) -> str:
     """Read a text in UTF-8, without the mark that may begin it; raises InputError when that cannot be done."""
     try:
