@@ -35,7 +35,7 @@ def make_parser() -> Parser:
     help_text = "folder that holds the data set's folder"
     parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=help_text)
     help_text = "weights that the submission is of; newer ones are a warning"
-    parser.add_argument("--checkpoint", nargs="+", type=existing_file, default=(), metavar="FILE", help=help_text)
+    parser.add_argument("--checkpoint", nargs="+", type=existing_file, metavar="FILE", help=help_text)
     parser.add_argument("--json", type=file_path, metavar="FILE.json", help="file that keeps all findings as JSON")
     return parser
 
@@ -74,7 +74,7 @@ def main(argv=None):
         raise InputError(f"{args.files[form.most]}: {form.too_many}")
     require_writable_files(args.json)
     (split,) = TASKS[form.dataset].read_all(args.data_path, form.split).values()
-    files = check(form, args.files, split, args.data_path, args.checkpoint)
+    files = check(form, args.files, split, args.data_path, args.checkpoint or ())
     is_ready = not any(finding.level == FAULT for file in files for finding in file.findings)
     if args.json:
         write_json(args.json, {"ready": is_ready, "files": [plain(file) for file in files]}, indent=1)
