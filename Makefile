@@ -43,6 +43,7 @@ benchmark: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python -m docs.options
+	$(BIN)/python -m docs.findings
 
 clean:
 	rm -rf .venv toy toy-* .pytest_cache .ruff_cache .import_linter_cache

@@ -26,10 +26,13 @@ def make_parser() -> Parser:
 if __name__ == "__main__":
     parse_judging(make_parser(), FUNCTIONS)  # --help and a wrong flag are answered here, before torch is imported
 
-from src.evaluation.circo_submission import check
+from functools import partial
+
+from combiner import load_combined
+from src.apps.submission.writing import answered, submit
 from src.processes.distributed import command, is_first
 from src.tasks.registry import TASKS
-from submitting import answered, submit
+from utils import settings
 
 
 @command
@@ -52,7 +55,8 @@ def main(argv=None):
         if is_first():  # all processes answer, one writes
             write_json(*files(name), content)
 
-    submit(args, task, files, write, lambda paths, split: check(paths[0], split))
+    given = settings(args)
+    submit(vars(args), given, task, partial(load_combined, given.retriever, given.combining), files, write)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ if __name__ == "__main__":
 from functools import partial
 from pathlib import Path
 
-from src.evaluation.cirr_submission import check
+from combiner import load_combined
+from src.apps.submission.cirr import LENGTHS, VERSION
+from src.apps.submission.writing import answered, read_test_split, submit
 from src.models.registry import backbone_of
 from src.pictures.skipping import Skipping
 from src.processes.distributed import command, is_first
@@ -33,11 +35,7 @@ from src.retrieval.answers import Answers
 from src.retrieval.retriever import Retriever
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Split
-from submitting import answered, read_test_split, submit
-from utils import Encoder
-
-GROUP_ANSWERS = 3
-METRICS = "recall", "recall_subset"
+from utils import Encoder, settings
 
 
 def generate_cirr_test_submissions(
@@ -66,16 +64,16 @@ def generate_cirr_test_submissions(
 
     ids = [triplet.id for triplet in split.triplets]
     written = submission_files(output_path, file_name)
-    for metric, path, content in zip(METRICS, written, named_answers(ids, answers), strict=True):
+    for metric, path, content in zip(LENGTHS, written, named_answers(ids, answers), strict=True):
         # All processes answer, one writes.
         if is_first():
-            write_json(path, {"version": "rc2", "metric": metric, **content}, sort_keys=True)
+            write_json(path, {"version": VERSION, "metric": metric, **content}, sort_keys=True)
     return written
 
 
 def submission_files(output_path: Path, name: str) -> list[Path]:
     """Return where the two files of a submission go: the server takes the two rankings apart."""
-    return [Path(output_path) / "submission" / "CIRR" / f"{metric}_submission_{name}.json" for metric in METRICS]
+    return [Path(output_path) / "submission" / "CIRR" / f"{metric}_submission_{name}.json" for metric in LENGTHS]
 
 
 def named_answers(ids: list[str], answers: Answers) -> tuple[dict, dict]:
@@ -83,7 +81,7 @@ def named_answers(ids: list[str], answers: Answers) -> tuple[dict, dict]:
     names = answers.gallery.names
     return tuple(
         {pair_id: [names[row] for row in rows] for pair_id, rows in zip(ids, table.tolist(), strict=True)}
-        for table in (answers.best, answers.group_best[:, :GROUP_ANSWERS])
+        for table in (answers.best, answers.group_best[:, : LENGTHS["recall_subset"]])
     )
 
 
@@ -96,8 +94,8 @@ def main(argv=None):
         function = retriever.combining_function
         return generate_cirr_test_submissions(function, name, *clip_and_transform, *paths, retriever, split)
 
-    files = partial(submission_files, args.output_path)
-    submit(args, TASKS["CIRR"], files, write, lambda paths, split: check(paths, split, args.data_path))
+    given, files = settings(args), partial(submission_files, args.output_path)
+    submit(vars(args), given, TASKS["CIRR"], partial(load_combined, given.retriever, given.combining), files, write)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import random
 from pathlib import Path
 
 import check_submission
-from src.evaluation.circo_submission import check
+from src.apps.submission.circo import CIRCOFile
+from src.apps.submission.rules import check
 from src.tasks.triplets import Split, Triplet
 
 IDS = [str(number) for number in range(1007, 401007, 400)]
@@ -27,5 +28,5 @@ RIGHT = {
 
 def report(path, split=SPLIT, checkpoints=()):
     """Check a file; return what the command would print of it."""
-    files = check(path, split, checkpoints)
+    files = check(CIRCOFile, [path], split, path.parent, checkpoints)
     return "\n".join([*check_submission.text_of(files), check_submission.verdict(files)]).splitlines()

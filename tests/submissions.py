@@ -1,5 +1,6 @@
 """Submissions as tests change them, and what is read off the report about them."""
 
+import gzip
 import json
 import random
 from pathlib import Path
@@ -28,6 +29,17 @@ HOSTILE = st.recursive(
     max_leaves=20,
 )
 SUBMISSIONS = st.dictionaries(HOSTILE_TEXT, st.lists(HOSTILE_TEXT | HOSTILE, max_size=5) | HOSTILE, max_size=8)
+FORMS = {
+    "gzip": (lambda text: gzip.compress(text.encode()), "packed", "Unpack it"),
+    "byte order mark": (lambda text: f"\ufeff{text}", "byte order mark", "Save it as UTF-8 without"),
+    "UTF-16": (lambda text: text[:999].encode("utf-16"), "no JSON", "'utf-8' codec can't decode"),
+    "behind": (lambda text: f"{text}{text[:9]}", "text behind the object", "Delete all behind its last brace"),
+    "torn": (lambda text: text[:-100], "no JSON", "Write it with json.dump"),
+    "Python's own": (lambda text: text.replace('"', "'"), "no JSON", "enclosed in double quotes"),
+    "empty": (lambda text: "", "no JSON", "Expecting value"),
+    "nested": (lambda text: "[" * 100_000, "no JSON", "Write it with json.dump"),
+}
+"""{form: how to make it of a right file, and the kind and the mend of the finding}"""
 
 
 class Pair(NamedTuple):

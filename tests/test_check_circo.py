@@ -1,6 +1,5 @@
 """A right CIRCO submission is ready to upload. In a wrong one each fault is named, with its key and what mends it."""
 
-import gzip
 import json
 import os
 import random
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.circo_submissions import IDS, KEYS, RIGHT, SPLIT, report, split_of
-from tests.submissions import findings, made_up, write
+from tests.submissions import FORMS, findings, made_up, write
 
 READY = "ready to upload"
 
@@ -244,18 +243,11 @@ def test_a_file_of_cirr_is_told_whose_it_is(checked, tmp_path):
     assert told.endswith("Is it a submission to CIRR? Then add --dataset CIRR.")
 
 
-FORMS = {
-    "gzip": (lambda text: gzip.compress(text.encode()), "packed", "Unpack it"),
-    "byte order mark": (lambda text: f"\ufeff{text}", "byte order mark", "Save it as UTF-8 without"),
-    "UTF-16": (lambda text: text[:999].encode("utf-16"), "no JSON", "'utf-8' codec can't decode"),
-    "behind": (lambda text: f"{text}{text[:9]}", "text behind the object", "Delete all behind its last brace"),
-    "Python's own": (lambda text: text.replace('"', "'"), "no JSON", "enclosed in double quotes"),
+FORMS = FORMS | {
     "a list": (lambda text: f"[{text}]", "no JSON object", 'Write one object, {"<query id>": [ids], …}.'),
     "too large": (lambda text: text + " " * 5_000_000, "too large", "Write ids alone, without indentation: a right"),
     "far too large": (lambda text: text + " " * 50_000_000, "too large", "a right file has 0.3 MB"),
-    "empty": (lambda text: "", "no JSON", "Expecting value"),
     "no queries": (lambda text: "{}", "no queries", "Write a list of ids"),
-    "nested": (lambda text: "[" * 100_000, "no JSON", "Write it with json.dump"),
 }
 
 

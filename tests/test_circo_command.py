@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import check_submission
-from src.evaluation.circo_submission import check
-from src.evaluation.submission import FAULT
+from src.apps.submission import SERVERS
+from src.apps.submission.circo import CIRCOFile
+from src.apps.submission.rules import FAULT, Rule, check
 from src.tasks.registry import TASKS
 from tests.circo_submissions import IDS, KEYS, RIGHT, SPLIT, split_of
 from tests.commands import status_of
@@ -22,7 +23,7 @@ SMALL_TEXT = json.dumps({str(number): list(map(int, IDS[4:54])) for number in ra
 
 
 def is_refused(path, content):
-    (file,) = files = check(write(path, content), SMALL)
+    (file,) = files = check(CIRCOFile, [write(path, content)], SMALL, path.parent)
     assert [*check_submission.text_of(files), check_submission.verdict(files)]
     assert json.dumps(check_submission.plain(file))
     return any(finding.level == FAULT for finding in file.findings)
@@ -83,6 +84,21 @@ def test_the_command_takes_one_file(run, tmp_path):
     status, printed = run(right, wrong, "--dataset", "CIRCO")
     assert status == 2
     assert f"{wrong}: a second file; a submission to CIRCO has one" in printed.err
+
+
+def test_another_server_is_a_class_and_its_line(run, tmp_path, monkeypatch):
+    class OtherFile(CIRCOFile):
+        dataset, most, too_many = "Other", 2, "a third file"
+        rules = *CIRCOFile.rules, Rule("no file of Other", lambda file: "3" in file.values, "Ask {file.dataset}.")
+
+    monkeypatch.setitem(SERVERS, "Other", OtherFile)
+    monkeypatch.setitem(TASKS, "Other", Stub())
+    right = write(tmp_path / "x.json", RIGHT)
+    status, printed = run(right, right, "--dataset", "other")
+    assert (status, printed.out.splitlines()[-1]) == (1, "not ready to upload: 2 faults")
+    assert findings(printed.out.splitlines()) == {"fault    no file of Other": "Ask Other."}
+    status, printed = run(right, right, right, "--dataset", "Other")
+    assert (status, printed.err) == (2, f"error: {right}: a third file\n")
 
 
 @pytest.mark.parametrize("dataset", ["FashionIQ", "CIRCOS", ""])

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from docs import options
+from docs import findings, options
 from src.base.files import PROJECT_ROOT
 
 PAGES = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
@@ -22,6 +22,11 @@ def test_performance_carries_the_measured_table(table):
 def test_options_are_those_of_the_parsers():
     is_current = options.PAGE.read_text(encoding="utf-8") == options.page(options.DOORS)
     assert is_current, "docs/options.md is stale: run make docs"
+
+
+def test_findings_are_those_of_the_rules():
+    text = findings.PAGE.read_text(encoding="utf-8")
+    assert all(form.rules and findings.table(form) in text for form in findings.SERVERS.values()), "run make docs"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

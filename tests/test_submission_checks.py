@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 import check_submission
 import cirr_test_submission
+from src.apps.submission.cirr import CIRRFile
+from src.apps.submission.rules import check
+from src.apps.submission.writing import read_test_split, say_whether_ready
 from src.base.files import PROJECT_ROOT
-from src.evaluation.cirr_submission import check
 from src.tasks.registry import TASKS
-from submitting import read_test_split, say_whether_ready
 from tests.commands import status_of
 from tests.processes import python
 from tests.submissions import HOSTILE, SUBMISSIONS, made_up, write
@@ -99,5 +100,5 @@ def test_a_right_submission_is_told_as_ready(tmp_path, capsys):
     pair = made_up(tmp_path)
     paths = [write(tmp_path / name, content) for name, content in (("r", pair.recall), ("s", pair.subset))]
     split = read_test_split(TASKS["CIRR"], tmp_path, skip_missing=True)
-    say_whether_ready(TASKS["CIRR"], check(paths, split, tmp_path), tmp_path)
+    say_whether_ready(TASKS["CIRR"], check(CIRRFile, paths, split, tmp_path), tmp_path)
     assert capsys.readouterr().err == "ready to upload to CIRR's server\n"

@@ -269,12 +269,6 @@ def _identities(path: Path) -> set:
     return {_identity(path), *map(_identity, path.absolute().parents), *map(_identity, path.resolve().parents)}
 
 
-def delimiter_of(text: str) -> str:
-    """Return what separates the cells of a table's first line: a comma, a semicolon or a tab."""
-    # Spreadsheets write semicolons where the comma is the decimal mark.
-    return max(",;\t", key=text[: text.find("\n")].count)
-
-
 def _bytes_of(path: Path | str) -> bytes:
     with open_regular(path) as file:
         return file.read()

@@ -1,7 +1,5 @@
-"""Per-query files read back, and what differs between two of them."""
+"""Per-query files: reading them back, and which of them can be compared."""
 
-import csv
-import io
 import math
 import re
 from collections.abc import Sequence
@@ -12,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.base.errors import InputError, first_ten, repeated, shown
-from src.base.files import delimiter_of, read_text
+from src.base.tables import cells_of
 from src.evaluation.intervals import Values
 from src.evaluation.per_query import COLUMNS, SOLVED_BY
 from src.tasks.own import OwnTriplets
@@ -37,7 +35,7 @@ class PerQuery(NamedTuple):
 
     @property
     def task(self) -> Task:
-        """The data set that it is of; own triplets are those that it has the measures of."""
+        """Its data set. Own triplets get the measures that the file has."""
         name = next(iter(self.data.values())).rsplit(".", 2)[0]
         if name in TASKS:
             return TASKS[name]
@@ -61,7 +59,7 @@ class PerQuery(NamedTuple):
             of_category = values.setdefault(key[1], {metric: [] for metric in self.metrics})
             for metric in self.metrics:
                 of_category[metric].append(float(self.rows[key][metric] or "nan"))
-        return {name: {m: np.array(scores) for m, scores in of.items()} for name, of in values.items()}
+        return {name: {m: np.array(scores) for m, scores in by_metric.items()} for name, by_metric in values.items()}
 
 
 # ---- reading ----
@@ -76,23 +74,21 @@ def read_all(paths: Sequence[Path]) -> list[PerQuery]:
 
 def read_per_query(path: Path) -> PerQuery:
     """Read a file that --per-query wrote; raises InputError with the number of the first faulty line."""
-    text = read_text(path)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
+    lines = cells_of(path, "line", fault="not a CSV file")
+    _, header = next(lines, ("", []))
+    metrics = _metrics(path, header)
     rows, data = {}, {}
-    try:
-        metrics = _metrics(path, list(reader.fieldnames or []))
-        for row in reader:
-            if not any(row.values()):
-                continue  # spreadsheets write empty rows
-            place = f"{path}, line {reader.line_num}"
-            key = _checked(place, row, metrics)
-            if key in rows:
-                raise InputError(f"{place}: query {_named(key)} stands there twice")
-            if data.setdefault(row["protocol"], row["data"]) != row["data"]:
-                raise InputError(f"{place}: its protocol has rows of two data sets")
-            rows[key] = row
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.reader.line_num}: not a CSV file ({error})") from None
+    for line, cells in lines:
+        place = f"{path}, {line}"
+        if len(cells) != len(header):
+            raise InputError(f"{place}: has another number of cells than the header")
+        row = dict(zip(header, cells, strict=True))
+        key = _checked(place, row, metrics)
+        if key in rows:
+            raise InputError(f"{place}: query {_named(key)} stands there twice")
+        if data.setdefault(row["protocol"], row["data"]) != row["data"]:
+            raise InputError(f"{place}: its protocol has rows of two data sets")
+        rows[key] = row
     if not rows or not metrics:
         raise InputError(f"{path}: holds no {'queries' if metrics else 'metrics'}")
     run = PerQuery(path, path.stem, metrics, rows, data)
@@ -119,8 +115,6 @@ def _metrics(path: Path, header: list[str]) -> list[str]:
 
 def _checked(place: str, row: dict, metrics: list[str]) -> Key:
     """Return the key of a row; raises InputError, which begins with `place`, for a cell that holds no such value."""
-    if None in row or None in row.values():
-        raise InputError(f"{place}: has another number of cells than the header")
     ranks = {"rank": row["rank"]} | ({"group_rank": row["group_rank"]} if row["group_rank"] else {})
     faults = [f"{shown(text)!r} is no {name}" for name, text in ranks.items() if not RANK.fullmatch(text)]
     faults += [
@@ -158,8 +152,8 @@ def _require_complete(run: PerQuery) -> None:
         for category, of_category in values.items():
             uncounted = [metric for metric, scores in of_category.items() if np.isnan(scores).all()]
             if uncounted:
-                of = f"of {category}, protocol {shown(protocol)}"
-                raise InputError(f"{run.path}: no query {of}, has a {shown(uncounted[0])}")
+                place = f"{category}, protocol {shown(protocol)}"
+                raise InputError(f"{run.path}: no query of {place}, has a {shown(uncounted[0])}")
     try:
         run.task.measures({name: dict.fromkeys(run.metrics, 0) for name in run.task.categories}, mean)
     except KeyError as error:
@@ -168,9 +162,9 @@ def _require_complete(run: PerQuery) -> None:
 
 def require_comparable(first: PerQuery, other: PerQuery) -> None:
     """Raise InputError unless both files hold the same queries of the same data, judged by the same protocols."""
-    told = [f"{run.task.name} {run.split}" for run in (first, other)]
-    if told[0] != told[1]:
-        raise InputError(f"{other.path}: is of {told[1]}, but {first.path} of {told[0]}")
+    mine, theirs = (f"{run.task.name} {run.split}" for run in (first, other))
+    if mine != theirs:
+        raise InputError(f"{other.path}: is of {theirs}, but {first.path} of {mine}")
     _require_same(first, other, "protocols", list(first.data), list(other.data), "; give both the same --protocol")
     for protocol, data in first.data.items():
         if other.data[protocol] != data:
@@ -179,10 +173,10 @@ def require_comparable(first: PerQuery, other: PerQuery) -> None:
             raise InputError(f"{other.path}: is of other data {what} those of {first.path}, which has {mine}")
     _require_same(first, other, "metrics", first.metrics, other.metrics)
     for one, two in ((first, other), (other, first)):
-        alone = [_named(key) for key in one.rows if key not in two.rows]
-        if alone:
-            of = f"{len(one.rows)} queries of {one.path}"
-            raise InputError(f"{two.path}: lacks {len(alone)} of the {of}: {first_ten(alone)}")
+        lacking = [_named(key) for key in one.rows if key not in two.rows]
+        if lacking:
+            count = f"{len(lacking)} of the {len(one.rows)} queries of {one.path}"
+            raise InputError(f"{two.path}: lacks {count}: {first_ten(lacking)}")
     for metric in first.metrics:
         uneven = [_named(key) for key, row in first.rows.items() if bool(row[metric]) != bool(other.rows[key][metric])]
         if uneven:

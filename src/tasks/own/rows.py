@@ -1,16 +1,15 @@
-"""Tables of triplets as people have them: CSV, TSV and JSONL, read row by row. No row is left out in silence."""
+"""Tables of own triplets: CSV, TSV and JSONL, read row by row. No row is silently skipped."""
 
-import csv
-import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
 from src.base.errors import InputError, in_a_line, repeated, shown
-from src.base.files import delimiter_of, read_text
+from src.base.files import read_text
+from src.base.tables import cells_of
 from src.tasks.annotations import is_list_of_text, is_text
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -28,7 +27,7 @@ class Row(NamedTuple):
     """{one of COLUMNS: what it holds}; a column that the row leaves empty is not there."""
 
     def text(self, column: str) -> str:
-        """Return the only value of a column, an empty text where there is none."""
+        """Return the only value of a column, or an empty text."""
         return self.cells.get(column, [""])[0]
 
 
@@ -45,29 +44,31 @@ def column_of(title: str) -> str:
     return re.sub(r"[\s_-]", "", title).lower()
 
 
+def read_cells(path: Path) -> tuple[list[str], Iterator[tuple[str, list[str]]]]:
+    """Return a table's titles, none of an empty file, and its rows as ("row 2", its cells), as many as titles."""
+    rows = cells_of(path)
+    _, titles = next(rows, ("", []))
+    return titles, _of_width(path, rows, len(titles))
+
+
+def _of_width(path: Path, rows: Iterable[tuple[str, list[str]]], width: int) -> Iterator[tuple[str, list[str]]]:
+    for place, cells in rows:
+        if len(cells) != width:
+            raise InputError(f"{path}, {place}: has {len(cells)} cells, the header has {width}")
+        yield place, cells
+
+
 def _table(path: Path) -> Iterator[Row]:
-    text = read_text(path)
-    delimiter = "\t" if path.suffix == ".tsv" else delimiter_of(text)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header, number = None, 0
-    try:
-        for number, cells in enumerate(reader, start=1):
-            if not any(map(str.strip, cells)):
-                continue  # spreadsheets write empty rows
-            if header is None:
-                header = _header(path, cells)
-            elif len(cells) != len(header):
-                raise InputError(f"{path}, row {number}: has {len(cells)} cells, the header has {len(header)}")
-            else:
-                yield Row(f"row {number}", _filled(dict(zip(header, cells, strict=True))))
-    except csv.Error as error:
-        raise InputError(f"{path}, row {number + 1}: no row of a table ({error})") from None
+    titles, rows = read_cells(path)
+    columns = _columns(path, titles) if titles else []
+    for place, cells in rows:
+        yield Row(place, _filled(dict(zip(columns, cells, strict=True))))
 
 
-def _header(path: Path, titles: list[str]) -> list[str]:
+def _columns(path: Path, titles: list[str]) -> list[str]:
     columns = [column_of(title) for title in titles]
     known = [column for column in columns if column in COLUMNS]
-    # A misspelled title would be a column that nobody reads.
+    # The column of a misspelled title would never be read.
     absent = [column for column in COLUMNS if column not in known]
     for title, column in zip(titles, columns, strict=True):
         meant = get_close_matches(column, absent, 1, 0.8) if column not in COLUMNS else []
@@ -98,7 +99,7 @@ def _filled(cells: dict[str, str]) -> dict[str, list[str]]:
 
 
 def json_lines(path: Path, pairs_hook: Callable = dict) -> Iterator[tuple[str, object]]:
-    """Yield ("line 3", what that line holds) of each line that is not empty; raises InputError for one without JSON.
+    """Yield ("line 3", its content) of each line that is not empty; raises InputError for one that is not JSON.
 
     `pairs_hook` makes an object of its pairs.
     """

@@ -1,15 +1,13 @@
-"""Tables of other programs, whose columns have other names and whose cells may hold pictures themselves."""
+"""Tables of other programs, which have other titles and may hold pictures in their cells."""
 
-import csv
 import hashlib
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from src.base.errors import InputError, in_a_line, repeated, shown
-from src.base.files import delimiter_of, read_json, read_text, replacing, without_repetition
+from src.base.files import read_json, replacing, without_repetition
 from src.tasks.annotations import is_text
-from src.tasks.own.rows import COLUMNS, LISTS, column_of, json_lines
+from src.tasks.own.rows import COLUMNS, LISTS, column_of, json_lines, read_cells
 
 LASCO = {"id": "qid", "reference": "query-image", "caption": "query-text", "target": "target-image"}
 """{column: what LaSCo calls it}; its pictures are lists of an id and a path."""
@@ -18,10 +16,10 @@ NAMES = ("reference", *LISTS)
 
 
 def read_table(path: Path, titles: dict[str, str], folder: Path) -> list[dict]:
-    """Return a table's rows as {column: value}, of COLUMNS alone, with names of pictures as lists.
+    """Return a table's rows as {column: value}, of COLUMNS only, with names of pictures as lists.
 
-    `titles` says what the table calls a column that has another name there. Pictures that the table holds, as Hugging
-    Face's do, are written to `folder`. Raises InputError with the number of the first faulty row.
+    `titles` {column: title} has the columns that the table calls something else. Pictures inside the table, as in
+    Hugging Face's, are written to `folder`. Raises InputError with the number of the first faulty row.
     """
     read = {".parquet": _parquet, ".jsonl": _json_lines, ".json": _json}.get(path.suffix, _delimited)
     used = {column_of(titles.get(column, column)) for column in COLUMNS}
@@ -114,13 +112,7 @@ def _json(path: Path, _) -> Iterator[object]:
 
 
 def _delimited(path: Path, require_once: Callable) -> Iterator[dict]:
-    text = read_text(path)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
-    try:
-        require_once(reader.fieldnames or ())
-        for cells in reader:
-            if None in cells or None in cells.values():
-                raise InputError(f"{path}, line {reader.line_num}: has another number of cells than the header")
-            yield cells
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: no row of a table ({error})") from None
+    titles, rows = read_cells(path)
+    require_once(titles)
+    for _, cells in rows:
+        yield dict(zip(titles, cells, strict=True))

@@ -1,22 +1,22 @@
-"""What both commands share that write a submission for an evaluation server."""
+"""Writing a submission for an evaluation server."""
 
 import shlex
 import sys
-from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from combiner import load_combined
+from src.apps.submission import SERVERS
+from src.apps.submission.files import SubmissionFile
+from src.apps.submission.rules import FAULT, check
 from src.base.files import time_stamp
 from src.command.comet import start_experiment
 from src.command.outputs import data_files, require_outputs
-from src.evaluation.submission import FAULT, SubmissionFile
 from src.pictures.data import read_data
 from src.processes.distributed import is_first
 from src.retrieval.answers import Answers, answer, predict_queries
 from src.retrieval.precision import autocast, say_device
 from src.retrieval.retriever import Retriever
-from src.retrieval.settings import settings
+from src.retrieval.settings import Settings
 from src.tasks.protocol import Protocol
 from src.tasks.task import Task
 from src.tasks.triplets import Split
@@ -42,28 +42,26 @@ def answered(task: Task, protocol: Protocol, retriever: Retriever, split: Split)
     return answer(split.triplets, compared, predicted, protocol, best=ANSWERS)
 
 
-def submit(args: Namespace, task: Task, files: Callable, write: Callable, check: Callable) -> None:
-    """Do what both commands do, with the options `args` of a judging command and --submission-name.
+def submit(options: Mapping, given: Settings, task: Task, load: Callable, files: Callable, write: Callable) -> None:
+    """Write a submission and check it, with the `options` of a judging command and --submission-name.
 
-    `files(name)` gives the paths of the files, `write(retriever, split, name)` writes them, `check(paths, split)` reads
-    them again.
+    `load()` gives the Retriever, `files(name)` the paths of the files, which `write(retriever, split, name)` writes.
     """
-    given = settings(args)
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
-    split = read_test_split(task, args.data_path, args.skip_missing)
-    name = args.submission_name or time_stamp()
+    split = read_test_split(task, options["data_path"], options["skip_missing"])
+    name = options["submission_name"] or time_stamp()
     written = files(name)
-    require_outputs(vars(args), {"--submission-name": written}, data_files(task, args.data_path, [split]))
-    retriever = load_combined(given.retriever, given.combining)
-    say_device(args.precision)
-    experiment = start_experiment(f"{task.name} test submission", given.comet, args.output_path / "comet")
-    with autocast(args.precision):
+    require_outputs(options, {"--submission-name": written}, data_files(task, options["data_path"], [split]))
+    retriever = load()
+    say_device(options["precision"])
+    experiment = start_experiment(f"{task.name} test submission", given.comet, options["output_path"] / "comet")
+    with autocast(options["precision"]):
         write(retriever, split, name)
     for path in written:
         print(f"{path}{retriever.skipping.mark}")
         experiment.log_asset(str(path))
     if is_first():
-        say_whether_ready(task, check(written, split), args.data_path)
+        say_whether_ready(task, check(SERVERS[task.name], written, split, options["data_path"]), options["data_path"])
     experiment.log_others(retriever.skipping.remarks)
     experiment.end()
 
