@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Container, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -12,14 +12,7 @@ from torch import Tensor
 from src.base.errors import require_storage
 from src.base.files import file_digest
 from src.retrieval.fusion import Fusion, compared, gallery_side
-from src.retrieval.ranking import best_of_piece, lengths_of, normalised_factors
-
-SCORES_AT_ONCE = 2**24
-"""Scores held in memory at a time: 64 MB."""
-FEW = 16
-"""Queries up to which reading the features is most of the work."""
-ROWS_AT_ONCE = 2**12
-"""Rows that are normalised or turned to fp32 at a time at least, which a processor's cache holds."""
+from src.retrieval.ranking import ROWS_AT_ONCE, lengths_of, nearest, pieces
 
 
 class LeftOut(NamedTuple):
@@ -172,44 +165,16 @@ class Collection:
         score is minus infinity. The best come first, ties in the collection's order.
         """
         # An index stays on the CPU, whatever card the predicted features come from.
-        factors = [factor.to(self.unit.device) for factor in normalised_factors(predicted)]
-        queries, k = len(factors[0]), min(k, len(self))
-        rows = torch.empty((queries, 0), dtype=torch.int64, device=self.unit.device)
-        scores = torch.empty((queries, 0), device=self.unit.device)
-        # Whole multiples: products with a row length of, say, 16,777 took half as long again as with 16,384.
-        size = ROWS_AT_ONCE * max(1, SCORES_AT_ONCE // (ROWS_AT_ONCE * max(1, queries)))
-        for piece in pieces(len(self), size):
-            found = self._scores(factors, exponents, piece, predicted.device)
-            for query, left_out in enumerate(excluded):
-                inside = [row - piece.start for row in left_out if piece.start <= row < piece.stop]
-                found[query, inside] = -torch.inf
-            columns, best = best_of_piece(found, min(k, found.shape[1]))
-            # Earlier pieces come first, so that a stable sort leaves ties in the collection's order.
-            rows, scores = torch.cat([rows, columns + piece.start], 1), torch.cat([scores, best], 1)
-            order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
-            rows, scores = rows.gather(1, order), scores.gather(1, order)
-        return rows, scores
+        device = self.unit.device
+        # Features in fp32 are used where they are; others are computed a cache's worth at a time.
+        piece = len(self) if self.unit.dtype is torch.float32 and self._combining_function is None else None
+        most = max(map(len, excluded), default=0)
+        padded = torch.tensor([[*rows, *[-1] * (most - len(rows))] for rows in excluded], device=device)
+        unit = partial(self._unit, predicted.device)
+        left_out = padded if most else None
+        return nearest(predicted.to(device), unit, len(self), k, left_out, exponents, piece)
 
-    def _scores(self, factors: list[Tensor], exponents: Sequence[float], piece: slice, device) -> Tensor:
-        """Return scores [queries, rows] of a piece, in fp32 whatever autocast is around it."""
-        found = [factors[0].new_empty(len(factors[0]), piece.stop - piece.start) for _ in factors]
-        # Features in fp32 are used where they are; others become fp32 a cache's worth at a time.
-        as_they_are = self.unit.dtype is torch.float32 and self._combining_function is None
-        step = piece.stop - piece.start if as_they_are else ROWS_AT_ONCE
-        for part in pieces(piece.stop - piece.start, step):
-            unit = self._unit(slice(piece.start + part.start, piece.start + part.stop), device)
-            for factor, scores in zip(factors, found, strict=True):
-                _product(factor, unit, scores[:, part])
-        if len(found) == 1:
-            return found[0]
-        powers = [scores.clamp_min_(0) for scores in found]
-        if exponents:
-            powers = [scores.pow_(exponent) for scores, exponent in zip(found, exponents, strict=True)]
-        for scores in powers[1:]:
-            powers[0].mul_(scores)
-        return powers[0]
-
-    def _unit(self, rows: slice, device: torch.device) -> Tensor:
+    def _unit(self, device: torch.device, rows: slice) -> Tensor:
         """Return what queries are compared with [rows, dim], normalised; a network that makes it is on `device`."""
         unit = self.unit[rows].float()
         if self._combining_function is None:
@@ -225,21 +190,3 @@ def _has_digest(path: Path, digest: str) -> bool:
     except OSError as error:
         require_storage(error, path)
         return False  # it was deleted since it was encoded
-
-
-def _product(queries: Tensor, unit: Tensor, out: Tensor) -> None:
-    """Write the products of `queries` [queries, dim] with `unit` [rows, dim] to `out` [queries, rows]."""
-    # With `out`, autocast leaves a product alone.
-    if len(queries) > FEW:
-        torch.mm(queries, unit.T, out=out)
-        return
-    # For a few queries reading the features is most of the work. The libraries that multiply come nearest to that time
-    # with the features on the left, and with at least two queries: a single one was slower in every try.
-    several = queries.repeat(2, 1) if len(queries) == 1 else queries
-    products = torch.mm(unit, several.T, out=unit.new_empty(len(unit), len(several)))
-    out.copy_(products[:, : len(queries)].T)
-
-
-def pieces(total: int, size: int) -> list[slice]:
-    """Return slices of `size`, the last one shorter, that cover `total`."""
-    return [slice(start, min(start + size, total)) for start in range(0, total, size)]

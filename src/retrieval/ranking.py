@@ -4,7 +4,7 @@ A rank is the number of gallery rows that score higher, plus those of equal scor
 are [factors, queries, dim]: the similarities of several factors are multiplied, one below zero counting as zero.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,13 @@ QUERIES_AT_ONCE = 256
 """Queries that are scored at a time at least: a matrix product of a few reads a large gallery too often."""
 ROWS_AT_ONCE = 2**12
 """Rows of a gallery normalised and compared at a time: memory may not hold it twice, and a cache holds these."""
+FEW = 16
+"""Queries up to which reading the gallery is most of the work."""
+Rows = Callable[[slice], Tensor]
+"""Gives rows of a gallery [rows, dim] in fp32, normalised: a piece of it at a time."""
+
+
+# ---- readers of scores ----
 
 
 def rank_targets(
@@ -40,7 +47,7 @@ def rank_targets_and_best_rows(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `rank_targets` and `best_rows` give, with every score computed once."""
     found = [
-        (_ahead_in_gallery(scores, target_rows[queries, None]), *best_of_piece(scores, k))
+        (_ahead_in_gallery(scores, target_rows[queries, None]), *_best(scores, k))
         for queries, scores in _scores(predicted_features, gallery_features, excluded_rows)
     ]
     return tuple(map(torch.cat, zip(*found, strict=True)))
@@ -70,11 +77,46 @@ def best_rows(
     Ties are in the gallery's order.
     """
     scored = _scores(predicted_features, gallery_features, excluded_rows)
-    rows, best = zip(*(best_of_piece(scores, k) for _, scores in scored), strict=True)
+    rows, best = zip(*(_best(scores, k) for _, scores in scored), strict=True)
     return torch.cat(rows), torch.cat(best)
 
 
-def best_of_piece(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def nearest(
+    predicted_features: Tensor,
+    unit: Rows,
+    images: int,
+    k: int,
+    excluded_rows: Tensor | None = None,
+    exponents: Sequence[float] = (),
+    piece: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return what `best_rows` gives, of a gallery of any size: the scores of a part of it are in memory at a time.
+
+    `excluded_rows` [queries, rows] are several of a query, filled up with -1. `piece` is how many rows `unit` is asked
+    for at a time, ROWS_AT_ONCE where it has to compute them.
+    """
+    factors = normalised_factors(predicted_features)
+    queries, k = len(factors[0]), min(k, images)
+    if k == 0:
+        nothing = factors[0].new_empty(queries, 0)
+        return nothing.long(), nothing
+    # Whole multiples: products with a row length of, say, 16,777 took half as long again as with 16,384.
+    width = ROWS_AT_ONCE * max(1, SCORES_AT_ONCE // (ROWS_AT_ONCE * max(1, queries)))
+    multiply = _multiply_few if queries <= FEW else _multiply
+    found = []
+    for _, rows, scores in _blocks(factors, unit, images, excluded_rows, exponents, width, piece, multiply):
+        columns, best = _best(scores, min(k, scores.shape[1]))
+        columns = columns + rows.start
+        if rows.start > 0:
+            # Earlier rows come first, so that a stable sort leaves ties in the gallery's order.
+            columns, best = (torch.cat(both, dim=1) for both in zip(found.pop(), (columns, best), strict=True))
+            order = best.argsort(dim=1, descending=True, stable=True)[:, :k]
+            columns, best = columns.gather(1, order), best.gather(1, order)
+        found.append((columns, best))
+    return tuple(map(torch.cat, zip(*found, strict=True)))
+
+
+def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the columns [queries, k] of the `k` highest of `scores` [queries, images], and these, best first.
 
     Ties are in the columns' order.
@@ -93,30 +135,88 @@ def best_candidates(predicted_features: Tensor, gallery_features: Tensor, k: int
     return candidate_rows.gather(1, scores.argsort(dim=1, descending=True, stable=True)[:, :k])
 
 
-def _scores(predicted_features, gallery_features, excluded_rows) -> Iterator[tuple[slice, Tensor]]:
-    """Yield (slice of queries, their cosine similarities [queries, images]), the excluded rows at minus infinity.
+# ---- the scorer ----
 
-    Always in fp32, whatever the autocast around it: half precision ties scores that differ.
+
+def _scores(predicted_features, gallery_features, excluded_rows) -> Iterator[tuple[slice, Tensor]]:
+    """Yield (slice of queries, their scores [queries, images]) of a whole gallery [images, dim].
+
+    `excluded_rows` [queries] score minus infinity.
     """
-    factors = normalised_factors(predicted_features)
-    predicted_features = factors[0]
     images = len(gallery_features)
-    lengths = torch.cat([lengths_of(gallery_features[rows]) for rows in _pieces(images)])
-    step = max(QUERIES_AT_ONCE, SCORES_AT_ONCE // images)
-    step, memory = _memory_for(min(step, len(predicted_features)), predicted_features, images)
-    for start in range(0, len(predicted_features), step):
-        queries = slice(start, start + step)
-        scores = memory[: len(predicted_features[queries])]
-        for rows in _pieces(images):
-            piece = gallery_features[rows] / lengths[rows]
-            # With `out`, autocast leaves a product alone.
-            torch.mm(predicted_features[queries], piece.T, out=scores[:, rows])
-            for other in factors[1:]:
-                similarities = torch.mm(other[queries], piece.T, out=torch.empty_like(scores[:, rows]))
-                scores[:, rows].clamp_min_(0).mul_(similarities.clamp_min_(0))
-        if excluded_rows is not None:
-            scores.scatter_(1, excluded_rows[queries, None], -torch.inf)
-        yield queries, scores
+    lengths = torch.cat([lengths_of(gallery_features[rows]) for rows in pieces(images, ROWS_AT_ONCE)])
+    excluded_rows = None if excluded_rows is None else excluded_rows[:, None]
+    factors = normalised_factors(predicted_features)
+    blocks = _blocks(factors, lambda rows: gallery_features[rows] / lengths[rows], images, excluded_rows)
+    return ((queries, scores) for queries, _, scores in blocks)
+
+
+def _multiply(queries: Tensor, unit: Tensor, out: Tensor) -> None:
+    """Write the products of `queries` [queries, dim] with `unit` [rows, dim] to `out` [queries, rows]."""
+    # With `out`, autocast leaves a product alone.
+    torch.mm(queries, unit.T, out=out)
+
+
+def _multiply_few(queries: Tensor, unit: Tensor, out: Tensor) -> None:
+    """Do what `_multiply` does, for a few queries."""
+    # Reading the features is most of the work. The libraries that multiply come nearest to that time with the features
+    # on the left, and with at least two queries: a single one was slower in every try.
+    several = queries.repeat(2, 1) if len(queries) == 1 else queries
+    products = torch.mm(unit, several.T, out=unit.new_empty(len(unit), len(several)))
+    out.copy_(products[:, : len(queries)].T)
+
+
+def _blocks(
+    factors: list[Tensor],
+    unit: Rows,
+    images: int,
+    excluded_rows: Tensor | None = None,
+    exponents: Sequence[float] = (),
+    width: int | None = None,
+    piece: int | None = None,
+    multiply: Callable[[Tensor, Tensor, Tensor], None] = _multiply,
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield (queries, rows, scores [queries, rows]) for all queries and rows, in memory that the next block takes over.
+
+    `factors` [queries, dim] are normalised. `width` is how many rows a block has, None for all of them. Always in fp32,
+    whatever the autocast around it: half precision ties scores that differ.
+    """
+    queries, width = len(factors[0]), min(images, width or images)
+    step = max(QUERIES_AT_ONCE, SCORES_AT_ONCE // max(1, width))
+    step, memory = _memory_for(min(step, queries), factors[0], width)
+    for some in pieces(queries, step):
+        for rows in pieces(images, width):
+            scores = memory[: some.stop - some.start, : rows.stop - rows.start]
+            for part in pieces(rows.stop - rows.start, piece or ROWS_AT_ONCE):
+                of_gallery, out = unit(slice(rows.start + part.start, rows.start + part.stop)), scores[:, part]
+                outs = [out, *(torch.empty_like(out) for _ in factors[1:])]
+                for factor, similarities in zip(factors, outs, strict=True):
+                    multiply(factor[some], of_gallery, similarities)
+                _multiplied(outs, exponents)
+            if excluded_rows is not None:
+                _exclude(scores, excluded_rows[some] - rows.start)
+            yield some, rows, scores
+
+
+def _multiplied(similarities: list[Tensor], exponents: Sequence[float] = ()) -> Tensor:
+    """Return the product of several similarities, in the place of the first: their powers, one below zero as zero."""
+    first, *others = similarities
+    if others:
+        for factor, exponent in zip(similarities, exponents or [1] * len(similarities), strict=True):
+            factor.clamp_min_(0)
+            if exponent != 1:
+                factor.pow_(exponent)
+        for other in others:
+            first.mul_(other)
+    return first
+
+
+def _exclude(scores: Tensor, columns: Tensor) -> None:
+    """Set `scores` [queries, rows] at `columns` [queries, several] to minus infinity; other numbers are no columns."""
+    inside = (columns >= 0) & (columns < scores.shape[1])
+    # The lesser of a score and plus infinity is the score, so nothing has to wait for which columns there are.
+    limits = torch.full(columns.shape, torch.inf, device=scores.device).masked_fill_(inside, -torch.inf)
+    scores.scatter_reduce_(1, columns.clamp(0, scores.shape[1] - 1), limits, "amin")
 
 
 def _memory_for(step: int, predicted_features: Tensor, images: int) -> tuple[int, Tensor]:
@@ -135,17 +235,17 @@ def _memory_for(step: int, predicted_features: Tensor, images: int) -> tuple[int
     return fitting, memory
 
 
-def _pieces(images: int) -> list[slice]:
-    return [slice(start, start + ROWS_AT_ONCE) for start in range(0, images, ROWS_AT_ONCE)]
+def pieces(total: int, size: int) -> list[slice]:
+    """Return slices of `size`, the last one shorter, that cover `total`."""
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
 def _candidate_scores(predicted_features, gallery_features, candidate_rows) -> Tensor:
     # A sum of products, since autocast would round a matrix product.
     distinct, places = candidate_rows.unique(return_inverse=True)  # most are a candidate of several queries
     candidates = _normalised(gallery_features[distinct])[places]
-    scores, *others = [(factor[:, None] * candidates).sum(dim=-1) for factor in normalised_factors(predicted_features)]
-    for other in others:
-        scores = scores.clamp_min(0) * other.clamp_min(0)
+    factors = normalised_factors(predicted_features)
+    scores = _multiplied([(factor[:, None] * candidates).sum(dim=-1) for factor in factors])
     return scores.masked_fill_(candidate_rows < 0, -torch.inf)
 
 
@@ -158,7 +258,7 @@ def _ahead_in_gallery(scores, target_rows) -> Tensor:
     """Count how many of `scores` [queries, images] are ahead of the score at each of `target_rows` [queries, 1]."""
     target_scores = scores.gather(1, target_rows)
     ahead, tied = torch.zeros(2, len(scores), dtype=torch.int32, device=scores.device)
-    for rows in _pieces(scores.shape[1]):
+    for rows in pieces(scores.shape[1], ROWS_AT_ONCE):
         ahead += (scores[:, rows] > target_scores).sum(dim=1, dtype=torch.int32)
         tied += (scores[:, rows] == target_scores).sum(dim=1, dtype=torch.int32)
     # Ties are rare. Comparing row numbers for every score would double the time.
