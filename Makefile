@@ -9,11 +9,11 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -r
 	$(INSTALL) $<
 	touch $@
 
-# What requirements-NAME.txt adds; that of the tests names others of these files.
-.venv/%: requirements-%.txt .venv/installed
+# An extra, requirements/NAME.txt; that of the tests names the others.
+.venv/%: requirements/%.txt .venv/installed
 	$(INSTALL) $<
 	touch $@
-.venv/test: $(wildcard requirements-*.txt)
+.venv/test: $(wildcard requirements/*.txt)
 
 quickstart: .venv/installed
 	$(BIN)/python quickstart.py

@@ -98,7 +98,7 @@ def import_page() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
-        raise InputError("demo.py needs gradio: pip install -r requirements-demo.txt") from None
+        raise InputError("demo.py needs gradio: pip install -r requirements/demo.txt") from None
     return demo_page
 
 

@@ -146,7 +146,7 @@ def test_without_gradio_the_line_says_how_to_get_it(arguments, monkeypatch, caps
     monkeypatch.delitem(sys.modules, "src.apps.demo.page", raising=False)
     monkeypatch.delattr("src.apps.demo.page", raising=False)
     assert status_of(demo.main, arguments) == 2
-    assert capsys.readouterr().err == "error: demo.py needs gradio: pip install -r requirements-demo.txt\n"
+    assert capsys.readouterr().err == "error: demo.py needs gradio: pip install -r requirements/demo.txt\n"
 
 
 @pytest.mark.parametrize("port", ["taken", 70_000])

@@ -300,7 +300,7 @@ def test_without_the_library(world, tmp_path, capsys, monkeypatch):
     options = ["--dataset", "CIRR", "--clip-model-name", "open_clip:ViT-B-32:openai"]
     assert status_of(validate.main, flags_of(world, tmp_path, *options)) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "needs open_clip; `pip install -r requirements-backbones.txt` installs it" in line
+    assert "needs open_clip; `pip install -r requirements/backbones.txt` installs it" in line
 
 
 @pytest.mark.filterwarnings("ignore")  # tracing TorchScript says in several ways that it is deprecated

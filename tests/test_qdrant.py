@@ -303,5 +303,5 @@ def test_several_processes_upload_and_one_asks(forks, world, pictures, tmp_path)
 
 def test_without_qdrant_client_the_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "qdrant_client", None)
-    with pytest.raises(InputError, match="pip install -r requirements-qdrant.txt"):
+    with pytest.raises(InputError, match="pip install -r requirements/qdrant.txt"):
         open_client("http://localhost:6333")

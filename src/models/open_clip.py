@@ -1,4 +1,4 @@
-"""The CLIPs of the library open_clip, an extra (requirements-backbones.txt), imported when one is asked for."""
+"""The CLIPs of the library open_clip, an extra (requirements/backbones.txt), imported when one is asked for."""
 
 import contextlib
 import difflib
@@ -184,7 +184,7 @@ def _library(name: str) -> ModuleType:
         with _silent():
             import open_clip
     except ImportError:
-        needs = "needs open_clip; `pip install -r requirements-backbones.txt` installs it"
+        needs = "needs open_clip; `pip install -r requirements/backbones.txt` installs it"
         raise InputError(f"--clip-model-name {name}: {needs}") from None
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warn when workers are forked
     return open_clip

@@ -48,7 +48,7 @@ UNSAID = (
 )
 """How warnings of qdrant-client begin that tell nobody anything here."""
 _SPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://arxiv.org/abs/2308.11485")
-NOT_INSTALLED = "needs qdrant-client: pip install -r requirements-qdrant.txt"
+NOT_INSTALLED = "needs qdrant-client: pip install -r requirements/qdrant.txt"
 
 NOT_ASKED = "cannot be asked of Qdrant, which ranks by one similarity to features as CLIP gives them: use --index"
 
