@@ -143,7 +143,12 @@ REFUSED = {
     "bomb": Odd(partial(black_png, 20_000, 20_000), ("unreadable",), "decompression bomb"),
     "announced bomb": Odd(announced_bomb, ("unreadable",), "decompression bomb"),
     # A whole picture, which would fill the memory once its shorter side were as long as CLIP's resolution.
-    "1 x 60000": Odd(partial(black_png, 1, 60_000), (), "pixels, the limit is"),
+    "1 x 60000": Odd(partial(black_png, 1, 60_000), ("too long",), "pixels, the limit is"),
+    "EPS": Odd(partial(saved, RGB, "EPS"), ("unreadable",), f"{UNKNOWN}: it is a PostScript file"),
+    "PDF": Odd(partial(saved, RGB, "PDF"), ("unreadable",), f"{UNKNOWN}: it is a PDF file"),
+    "PSD": Odd(lambda: b"8BPS" + bytes(40), ("unreadable",), f"{UNKNOWN}: it is a Photoshop file"),
+    "metafile": Odd(lambda: b"\xd7\xcd\xc6\x9a" + bytes(80), ("unreadable",), f"{UNKNOWN}: it is a Windows metafile"),
+    "TGA": Odd(partial(saved, RGB, "TGA"), ("unreadable",), UNKNOWN),
 }
 """What no command takes."""
 

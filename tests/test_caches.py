@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import PIL.Image
 import pytest
@@ -232,7 +233,12 @@ def cached_gallery(folder, tmp_path):
 def test_a_picture_is_decoded_once(own_world, tmp_path, monkeypatch, capsys):
     opened = []
     original = PIL.Image.open
-    monkeypatch.setattr(PIL.Image, "open", lambda path: opened.append(path) or original(path))
+
+    def noting(file, **how):
+        opened.append(Path(file.raw.name))
+        return original(file, **how)
+
+    monkeypatch.setattr(PIL.Image, "open", noting)
     for expected in (30, 0):
         opened.clear()
         cached_gallery(own_world, tmp_path).images([0, 5])

@@ -158,12 +158,14 @@ def test_names_that_some_programs_end_a_line_in(folder, asked, tmp_path):
 
 def test_a_name_that_is_no_text(folder, asked, tmp_path, capsys):
     Image.new("RGB", (40, 50), "red").save(os.fsdecode(os.fsencode(folder) + b"/a\xff.png"))
-    (of,) = asked("--caption", "red", "-k", "50", folder=folder)
+    outputs = ["--csv", tmp_path / "a.csv", "--page", tmp_path / "a.html", "--index", tmp_path / "index"]
+    (of,) = asked("--caption", "red", "-k", "50", *outputs, folder=folder)
     assert "a\udcff.png" in names(of["answers"])
-    with pytest.raises(SystemExit):
-        asked("--caption", "red", "--index", tmp_path / "index", folder=folder)
-    assert "its name is not UTF-8" in capsys.readouterr().err
-    assert not (tmp_path / "index").exists()
+    assert "a\\udcff.png" in capsys.readouterr().out
+    assert "/a\\udcff.png\n" in (tmp_path / "a.csv").read_text(encoding="utf-8")
+    assert "a\\udcff.png</figcaption>" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    (alone,) = asked("--reference", "a\udcff.png", "-k", "50", "--include-reference", "--index", tmp_path / "index")
+    assert names(alone["answers"])[0] == "a\udcff.png"
 
 
 def test_only_what_is_new_is_encoded(folder, asked, monkeypatch, world):
@@ -212,7 +214,9 @@ def test_broken_pictures_are_listed_and_left_out(folder, asked, capsys, tmp_path
     asked("--caption", "red", "--page", tmp_path / "a.html", "--csv", tmp_path / "a.csv", folder=folder)
     said = capsys.readouterr()
     assert "3 of" in said.err
-    assert "cannot be read and are left out: broken.jpg, empty.png, link.png" in said.err
+    unknown = "cannot identify image file the file"
+    reasons = f"broken.jpg ({unknown}), empty.png ({unknown}: it is an empty file), link.png (No such file"
+    assert f"pictures cannot be read and are left out: {reasons} or directory)\n" in said.err
     assert (tmp_path / "a.html").read_text().count("<figure>") == 10
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 11
 

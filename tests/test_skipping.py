@@ -55,7 +55,7 @@ def test_pictures_and_what_names_them_fall_out(workers, gaps, capsys):
     assert line.startswith(
         f"{whole.path}: --skip-missing leaves out 1 of 30 pictures and {fallen_out} of 24 triplets: "
     )
-    assert line.endswith(f": {whole.pictures[lost].name}")
+    assert line.endswith(f": {whole.pictures[lost].name} (No such file or directory)")
     assert skipping.remarks == {"not comparable": f"without 1 of 30 pictures, {fallen_out} of 24 triplets"}
 
 

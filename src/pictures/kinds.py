@@ -1,6 +1,7 @@
 """What picture files turn out to be: missing, broken, or of a kind that surprises whoever reads their pixels."""
 
 import contextlib
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +19,7 @@ from src.processes.workers import start_worker
 
 FAULTS = ("missing", "zero-sized", "unreadable", "too long")
 ORIENTATION = 0x0112
+EMPTY = hashlib.sha256().hexdigest()
 CHUNK = 16
 
 
@@ -38,8 +40,6 @@ def look_at(path: Path) -> Look:
     Raises StorageError when its disk or share fails, and nothing else.
     """
     try:
-        if path.stat().st_size == 0 and path.is_file():
-            return Look(("zero-sized",))
         digest = file_digest(path)
     # A folder in a picture's place is missing too.
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -47,6 +47,8 @@ def look_at(path: Path) -> Look:
     except OSError as error:
         require_storage(error, path)
         return Look(("unreadable",), fault=error.strerror)
+    if digest == EMPTY:
+        return Look(("zero-sized",))
     try:
         transforms = opened(path, _decode)
         if transforms:
