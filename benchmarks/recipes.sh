@@ -8,6 +8,10 @@
 #     benchmarks/recipes.sh toy/recipes toy toy/small_clip.pt \
 #         "$(ls -t toy/models/clip_finetuned_on_cirr_*/saved_models/tuned_clip_arithmetic.pt | head -n 1)"
 set -eu
+if [ $# -ne 4 ] || [ -e "$1" ]; then
+    echo "error: $0 needs OUTPUT (a new folder), DATA_PATH, CLIP_MODEL_NAME and TUNED_CLIP" >&2
+    exit 2
+fi
 output=$1 data_path=$2 clip=$3 tuned=$4
 python=${PYTHON:-python}
 
@@ -45,7 +49,8 @@ import pandas as pd
 for way in ("published", "bank", "dropout", "along"):
     folders = sorted(Path(sys.argv[1]).glob(f"{way}-*"))
     epochs = [pd.read_csv(path).recall_at1 for folder in folders for path in folder.glob("models/*/validation_metrics.csv")]
-    print(f"{way}: R@1 of the best epoch {[max(seed) for seed in epochs]}, of the last {[seed.iloc[-1] for seed in epochs]}")
+    best, last = ([f"{value:.2f}" for value in values] for values in zip(*((max(seed), seed.iloc[-1]) for seed in epochs)))
+    print(f"{way}: R@1 of each seed's best epoch {', '.join(best)}, of its last {', '.join(last)}")
     mean, *others = (pd.read_csv(folder / "queries.csv") for folder in folders)
     for metric in (name for name in mean if "recall_at" in name):
         mean[metric] = (mean[metric] + sum(seed[metric] for seed in others)) / len(folders)
