@@ -8,11 +8,11 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
+import searching
 
 import check_data
 import demo
 import search
-import searching
 import validate
 from src.base.errors import InputError, StorageError
 from src.base.files import file_digest, open_regular, read_json, read_text
