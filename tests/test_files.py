@@ -8,7 +8,6 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
-import searching
 
 import check_data
 import demo
@@ -20,6 +19,7 @@ from src.base.folders import pictures_below
 from src.pictures.kinds import look_at
 from src.pictures.opening import opened, require_present, unusable
 from src.pictures.skipping import Skipping
+from src.retrieval import searcher
 from tests.commands import status_of, toy_options
 from tests.odd_pictures import RGB, TURNED, saved
 from tests.processes import assert_one_line, python
@@ -257,7 +257,7 @@ def test_search_names_a_folder_that_it_leaves_out(folder, options, monkeypatch, 
 
 
 def test_a_picture_deleted_before_it_is_used_is_left_out(folder, options, monkeypatch, capsys):
-    listed = searching.pictures_below
+    listed = searcher.pictures_below
     gone = min((folder / "dress").iterdir())
 
     def deleting(*arguments):
@@ -265,7 +265,7 @@ def test_a_picture_deleted_before_it_is_used_is_left_out(folder, options, monkey
         gone.unlink()
         return found
 
-    monkeypatch.setattr(searching, "pictures_below", deleting)
+    monkeypatch.setattr(searcher, "pictures_below", deleting)
     assert status_of(search.main, ["--pictures", folder, "--caption", "red", *options]) == 0
     name = gone.relative_to(folder)
     said = capsys.readouterr()
