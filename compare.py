@@ -43,7 +43,7 @@ from src.command.outputs import data_files, output_files, require_outputs
 def main(argv=None):
     args = make_parser().parse_args(argv)
     if len(args.files) < 2:
-        raise InputError(f"{args.files[0]}: there is nothing to compare it with, two files are needed")
+        raise InputError(f"{args.files[0]}: needs at least two files")
     first, *others = read_all(args.files)
     outputs, is_there = output_files(vars(args), "json", "page"), (args.data_path / first.task.folder).is_dir()
     require_outputs(vars(args), outputs, data_files(first.task, args.data_path) if is_there else {})

@@ -43,11 +43,11 @@ from types import ModuleType
 from combiner import COMBINING_FUNCTIONS, default_name, load_combining_function, network_in, with_clip_of_pair
 from src.apps.demo.engine import Engine, Functions
 from src.apps.demo.local_only import call_nobody, own_environment
+from src.apps.demo.upload_folder import upload_folder
 from src.apps.demo.walk import Query
 from src.base.errors import InputError, in_a_line, one_line_errors
 from src.base.folders import pictures_below
 from src.command.flags import CombiningOptions
-from src.command.upload_folder import upload_folder
 from src.models.backbone import Backbone
 from src.processes.signals import Stopping
 from src.retrieval.retriever import load_retriever

@@ -237,7 +237,7 @@ def test_every_data_set_found_and_splits_that_are_not_there(broken_world, capsys
         (["--data-path", "/nowhere", "--dataset", "cirr"], "/nowhere/cirr_dataset: no such folder"),
         (["--dataset", "CIFAR"], "'CIFAR' is none of CIRR, FashionIQ"),
         (["--num-workers", "-1"], "whole number of 0 or more"),
-        (["--outptu", "x.json"], "there is no --outptu, but there is --output"),
+        (["--outptu", "x.json"], "unknown option --outptu; did you mean --output?"),
     ],
 )
 def test_unusable_options(options, said, capsys):

@@ -167,7 +167,7 @@ def test_help_and_a_wrong_name_need_no_torch(with_function):
         assert "combiner, sum, product, image, text, mine" in said[f"{door} --help"]
         assert "'minee' is none of combiner, sum, product, image, text, mine" in said[f"{door} --combining-function"]
     assert "--network" not in said["combiner_train.py --help"]  # where there is one there is no choice
-    assert said["combiner_train.py --network"].startswith("2 error: there is no --network")
+    assert said["combiner_train.py --network"].startswith("2 error: unknown option --network")
 
 
 def test_a_function_more_has_its_own_name_everywhere(with_function, world, tmp_path):

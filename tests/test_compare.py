@@ -263,7 +263,7 @@ def test_what_cannot_be_compared(judged, tmp_path, capsys):
         (tmp_path / f"{name}.csv").write_text("".join(content))
         changed[name] = tmp_path / f"{name}.csv", fault
     (tmp_path / "bytes.csv").write_bytes("".join(lines[:3]).encode() + b"\xff\xfe")
-    changed["bytes"] = tmp_path / "bytes.csv", "line 4: no text in UTF-8"
+    changed["bytes"] = tmp_path / "bytes.csv", "line 4: not UTF-8"
     cases = [*changed.values(), (soft, "has protocols soft"), (other, "is of FashionIQ val, but")]
     for path, fault in [*cases, (tmp_path / "nowhere.csv", "no such file")]:
         assert status_of(compare.main, [first, path]) == 2
@@ -341,7 +341,7 @@ def test_files_that_cannot_be_written_are_found_first(judged, world, tmp_path, c
     path = judged("sum")
     page = ["--page", tmp_path / "c.html"]
     for arguments, fault in [
-        (["--json", tmp_path], f"{tmp_path}: is a folder, a file is needed"),
+        (["--json", tmp_path], f"{tmp_path}: is a folder, expected a file"),
         ([*page, "--json", tmp_path / "c.html"], "c.html: is asked for twice, each output needs a file of its own"),
         ([*page, "--data-path", tmp_path / "none"], "no such folder"),
     ]:

@@ -126,7 +126,7 @@ def arguments(world, tmp_path):
         (["--pictures", "nowhere"], "nowhere: no such folder"),
         (["-k", "1000"], "-k 1000: the page shows at most 100 answers"),
         (["--combining-function", "combiner"], "needs --combiner-path"),
-        (["--picture", "x"], "there is no --picture, but there is --pictures"),
+        (["--picture", "x"], "unknown option --picture; did you mean --pictures?"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_page_is_served(arguments, capsys, wrong, said):

@@ -284,7 +284,7 @@ def test_names_of_files(named, tmp_path, monkeypatch):
         ),
         ("open_clip:ViT-B-32:openai", "were trained with quick GELU; ViT-B-32-quickgelu has them"),
         ("open_clip:RN50x4:openai", "were trained with quick GELU; RN50x4-quickgelu has them"),
-        ("open_clip:local-dir:/nowhere", "no such folder; where it was moved, name it anew"),
+        ("open_clip:local-dir:/nowhere", "no such folder; if it was moved, give its new path"),
     ],
 )
 def test_names_that_are_refused(name, said, world, tmp_path, capsys):

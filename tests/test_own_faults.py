@@ -108,7 +108,7 @@ def test_two_tables_of_a_split(folder, capsys):
 def test_a_text_in_another_encoding(folder, capsys):
     (folder / "triplets.val.csv").write_bytes((HEADER + "a.jpg,b.PNG,grün\n").encode("latin-1"))
     assert status_of(validate.main, ["--dataset", folder]) == 2
-    assert "triplets.val.csv, line 2: no text in UTF-8, which it has to be saved as" in capsys.readouterr().err
+    assert "triplets.val.csv, line 2: not UTF-8; save it as UTF-8" in capsys.readouterr().err
 
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

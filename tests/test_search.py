@@ -270,7 +270,7 @@ def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
         (["--pictures", folder, "--reference", "gone.jpg"], "--reference gone.jpg: neither a file nor a picture of"),
         (["--index", tmp_path / "index", "--reference", "gone.jpg"], "gone.jpg: neither a file nor a picture of"),
         (["--pictures", folder, "--queries", tmp_path / "q.csv"], "row 3: x.png, row 4: y.png: neither a file nor"),
-        (["--pictures", tmp_path / "no.jpg", "--caption", "red"], "no.jpg: is a file, and no folder"),
+        (["--pictures", tmp_path / "no.jpg", "--caption", "red"], "no.jpg: is a file, not a folder"),
         (["--pictures", folder, "--index", tmp_path / "other"], "an index of another CLIP or transform (weights: 000"),
         (["--pictures", folder, "--reference", tmp_path / "no.jpg"], "no.jpg: cannot be read as a picture"),
         (["--index", tmp_path / "none", "--caption", "red"], "none: is no index"),

@@ -57,7 +57,7 @@ def escaped(name: str) -> str:
 def in_a_line(said: object, file: object = "", longest: int = 120) -> str:
     """Return what an exception or a text says as a part of a line, cut to `longest`, as a terminal can show it.
 
-    An exception without words gives its type's name; so does a missing key, which alone is no sentence. `file`, where
+    An exception without a message, or a KeyError, is shown with its type name. `file`, where
     `said` names it, becomes "the file", since the line names it already.
     """
     text = str(said)

@@ -243,7 +243,7 @@ def require_writable_files(outputs: dict[str, Iterable[Path]], inputs: dict[str,
 def require_replaceable(path: Path) -> None:
     """Raise InputError for a folder or a device, such as /dev/stdout, whose place `replacing` would take."""
     if path.is_dir():
-        raise InputError(f"{path}: is a folder, a file is needed")
+        raise InputError(f"{path}: is a folder, expected a file")
     # /dev/stdout leads to a regular file where the shell has redirected it.
     place = path.parent.resolve()
     if (path.exists() and not path.is_file()) or place == Path("/dev") or place.parts[:2] == ("/", "proc"):
@@ -288,7 +288,7 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         line = 1 + error.object[: error.start].count(b"\n")
-        raise InputError(f"{path}, line {line}: no text in UTF-8, which it has to be saved as") from None
+        raise InputError(f"{path}, line {line}: not UTF-8; save it as UTF-8") from None
 
 
 def write_json(path: Path, content: object, **options) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from src.base.errors import InputError, in_a_line, is_out_of_memory
 
 _MENTIONED = set()
-"""What was mentioned already: once is enough."""
+"""Lines that were printed already: once is enough."""
 
 
 def halving(work: Callable[[Tensor], Tensor], rows: Tensor, what: str) -> Tensor:

@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
             flag = text.partition("=")[0]
             if flag.startswith("--") and flag not in self._option_string_actions:
                 near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-                self.error(f"there is no {flag}" + (f", but there is {near[0]}" if near else ""))
+                self.error(f"unknown option {flag}" + (f"; did you mean {near[0]}?" if near else ""))
         # argparse does not tell a given value from an equal default, so it parses once more with marks for defaults.
         marked = argparse.Namespace(**{action.dest: _NOT_GIVEN for action in self._actions})
         super().parse_args(args, marked)

@@ -1,4 +1,4 @@
-"""Rows that are dear to compute, kept under string keys in plain .npy files from one process to the next."""
+"""Cache of rows that are expensive to compute, keyed by string, in .npy files."""
 
 import contextlib
 import hashlib

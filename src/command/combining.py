@@ -7,7 +7,7 @@ from typing import NamedTuple
 from src.base.files import PROJECT_ROOT
 
 PUBLISHED_NETWORK = "combiner"
-"""The network of a checkpoint that tells of none, and what stage 2 trains where nothing else is asked for."""
+"""The network of a checkpoint that names none, and the default of stage 2."""
 
 
 class CombiningFunction(NamedTuple):

@@ -22,7 +22,7 @@ from src.tasks.registry import TASKS
 
 NEGATIVES = ("batch", "bank")
 OPTIONS_FILE = "training_hyperparameters.json"
-"""What a run folder keeps of its options."""
+"""The file of a run's options."""
 
 
 def add_training_options(
@@ -38,11 +38,12 @@ def add_training_options(
     group.add_argument("--batch-size", type=count, default=batch_size, help="triplets a step")
     help_text = "what cosine similarities are multiplied by in the loss"
     group.add_argument("--scale", type=positive, default=100.0, help=help_text)
-    help_text = "what a query's target is told from: the batch's targets, or all training pictures (a frozen encoder's)"
+    help_text = "which pictures serve as negatives: the batch's targets, or all training pictures (needs a frozen"
+    help_text += " picture encoder)"
     group.add_argument("--negatives", choices=NEGATIVES, default="batch", help=help_text)
-    help_text = "the picture of a query's target, met again as another triplet's target, is no negative"
+    help_text = "do not count a query's target as a negative when another triplet in the batch has the same target"
     group.add_argument("--mask-same-target", action="store_true", help=help_text)
-    help_text = "validate every so many epochs"
+    help_text = "epochs from one validation to the next"
     group.add_argument("--validation-frequency", type=count, default=validation_frequency, help=help_text)
     help_text = "save weights at each validation and, as epochs end, what --resume needs"
     group.add_argument("--save-training", action="store_true", help=help_text)

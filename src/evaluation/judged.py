@@ -1,4 +1,4 @@
-"""What judging a model under one protocol gave: as lines for a terminal and as plain values."""
+"""Results of judging a model under one protocol, as lines for a terminal and as plain values."""
 
 import hashlib
 import json

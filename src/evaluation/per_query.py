@@ -1,4 +1,4 @@
-"""What each query got, as a CSV file that compare.py, pandas and spreadsheets read."""
+"""Per-query results as CSV, which compare.py, pandas and spreadsheets read."""
 
 import csv
 import math

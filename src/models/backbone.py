@@ -1,4 +1,4 @@
-"""What every caller needs of a CLIP, whichever library built it."""
+"""Backbone: the interface of a CLIP, whichever library built it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

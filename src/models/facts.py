@@ -1,4 +1,4 @@
-"""What a checkpoint tells of itself, so that whoever uses it need not say it again and cannot contradict it."""
+"""Facts of checkpoints: how their weights were trained, which need not be said again and cannot be contradicted."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path

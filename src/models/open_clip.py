@@ -43,7 +43,7 @@ class OpenClip(Backbone):
             raise InputError(f"--clip-model-name {name}: {PREFIX}ARCHITECTURE:PRETRAINED_OR_FILE is expected")
         library = _library(name)
         if architecture == SOURCES[1] and not Path(weights).is_dir():
-            raise InputError(f"--clip-model-name {name}: no such folder; where it was moved, name it anew")
+            raise InputError(f"--clip-model-name {name}: no such folder; if it was moved, give its new path")
         if architecture in SOURCES:
             architecture, weights = f"{architecture}{colon}{weights}", None
         elif architecture not in library.list_models():

@@ -62,7 +62,7 @@ def require_finite(weights: dict[str, Tensor], path: Path | str) -> None:
 KEYS = "state_dict", "model_state_dict", "model"
 """Keys under which other programs keep a state dict."""
 PREFIXES = "module.", "_orig_mod."
-"""What DataParallel and torch.compile put before each name."""
+"""Prefixes that DataParallel and torch.compile put before each name."""
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path | str) -> None:

@@ -1,4 +1,4 @@
-"""What picture files turn out to be: missing, broken, or of a kind that surprises whoever reads their pixels."""
+"""Kinds of picture files: missing, broken, or with pixels that surprise their readers."""
 
 import contextlib
 import hashlib

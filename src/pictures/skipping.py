@@ -1,4 +1,4 @@
-"""What --skip-missing leaves out of a split, and the mark that every result then bears."""
+"""Drop missing or unreadable pictures and the triplets that need them (--skip-missing), and mark every result."""
 
 import sys
 from collections.abc import Callable
@@ -11,7 +11,7 @@ NOT_COMPARABLE = "not comparable"
 
 
 class Skipping:
-    """The one way round a missing or unreadable picture: without it, and without all triplets that need it."""
+    """Drop missing or unreadable pictures and the triplets that need them (--skip-missing)."""
 
     def __init__(self, enabled: bool, num_workers: int = 0):
         self.enabled, self.num_workers = enabled, num_workers
@@ -26,7 +26,7 @@ class Skipping:
         if not self.enabled:
             return split
         # Training and validation of a command ask more than once; trying every picture takes minutes.
-        # By identity, as several categories may stand in one file; kept, as another split may get its number else.
+        # Keyed by id() because categories may share a file; the split is stored so its id is not reused.
         if id(split) not in self._reduced:
             self._reduced[id(split)] = split, self._reduce(split, preprocess)
         return self._reduced[id(split)][1]

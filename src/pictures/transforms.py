@@ -70,7 +70,7 @@ class _Square:
 
 
 class Preprocess(Compose):
-    """CLIP's preprocessing behind a padding: a PIL picture to a tensor [3, dim, dim], normalised."""
+    """Pad, then CLIP's own preprocessing: a PIL picture to a tensor [3, dim, dim], normalised."""
 
     def __init__(self, name: str, target_ratio: float | None, dim: int, normalisation: Normalisation):
         self.dim, self.normalisation = dim, normalisation

@@ -1,4 +1,4 @@
-"""Work done behind the back of whoever gives it, one piece after the other, in the order in which they were given."""
+"""Run jobs one at a time, in order, on a background thread."""
 
 from collections import deque
 from collections.abc import Callable

@@ -29,7 +29,7 @@ BROKEN = (
     *("closed by peer", "reset by peer", "broken pipe", "likely closed", "failed to recv, got 0 bytes"),
     *("ncclremoteerror", "remote process exited"),
 )
-"""What gloo, NCCL and their store say, in lower case, when a process at the other end is gone."""
+"""Words of gloo, NCCL and their store, in lower case, for a process that is gone."""
 
 
 _patient = None
@@ -84,7 +84,7 @@ def joining(main: Callable) -> Callable:
 
 
 NEEDED = "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"
-"""What torchrun tells each of its processes."""
+"""Variables that torchrun sets for each of its processes."""
 
 
 def _mention_others() -> None:
@@ -204,7 +204,7 @@ def shared_out(numbers: Sequence[int], compute: Callable[[Sequence[int]], Tensor
     """Return `compute(numbers)`, a row for each number. Each process computes a share, and all get the whole."""
     if processes() == 1 or not numbers:
         return compute(numbers)
-    # All shares have one size, filled up with the last number: so nobody is without one, and all gather alike.
+    # Pad all shares to the same size with the last index, so that every process has work and all_gather shapes match.
     size = -(-len(numbers) // processes())
     first = size * dist.get_rank()
     rows = compute([numbers[min(place, len(numbers) - 1)] for place in range(first, first + size)]).contiguous()

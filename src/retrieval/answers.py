@@ -78,7 +78,7 @@ class Graded(NamedTuple):
 
 
 UNRANKED = torch.iinfo(torch.int64).max
-"""The rank of what is not ranked: behind every cut-off."""
+"""The rank of what is not ranked: beyond every cut-off."""
 
 
 class Answers(NamedTuple):

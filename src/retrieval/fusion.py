@@ -1,4 +1,4 @@
-"""What a combining function makes of features: those it predicts, and those that it compares them with."""
+"""Combining functions at work: the features they predict, and those they compare pictures by."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What answers queries: a CLIP, the transform of its pictures, and the function that combines both features."""
+"""A CLIP, its image transform and a combining function."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ def element_wise_sum(image_features: Tensor, text_features: Tensor) -> Tensor:
 
 
 class Retriever:
-    """What answers queries: a CLIP, the transform of its pictures, and the function that combines both features."""
+    """A CLIP, its image transform and a combining function."""
 
     def __init__(
         self,

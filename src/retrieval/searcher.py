@@ -55,7 +55,7 @@ class Found(NamedTuple):
 def require_folder(folder: Path) -> None:
     """Raise InputError unless there is such a folder."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: {'is a file, and no folder' if folder.is_file() else 'no such folder'}")
+        raise InputError(f"{folder}: {'is a file, not a folder' if folder.is_file() else 'no such folder'}")
 
 
 class Lost(NamedTuple):

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 
 def drawn_texts(captions: Sequence[str]) -> tuple[str, ...]:
-    """Return what training draws from for a caption, which is that, or for two (paper, section 4.1).
+    """Return the training variants of a triplet's captions (paper, section 4.1).
 
-    Of two these are both in either order, and each alone.
+    One caption as it is; two in both orders and each by itself.
     """
     if len(captions) == 1:
         return tuple(captions)

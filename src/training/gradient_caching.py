@@ -59,7 +59,7 @@ class OneEncoder(nn.Module):
         self.backbone, self.clip_model, self.encoder = backbone, backbone.model, encoder
 
     def learning(self) -> dict[str, nn.Parameter]:
-        """Return those of its weights that learn, by their names in this module."""
+        """Return {name: parameter} for the trainable weights of this encoder."""
         return {
             f"clip_model.{name}": weight
             for name, weight in self.clip_model.named_parameters()

@@ -1,4 +1,4 @@
-"""What a run needs to go on as if it had never stopped, and what it keeps of its weights (--save-training)."""
+"""The state that --resume continues from, and the weights that a run keeps (--save-training)."""
 
 import contextlib
 import math
@@ -60,7 +60,7 @@ class TrainingState:
         return torch.empty(self.optimizer_bytes(), dtype=torch.uint8, device=device)
 
     def content(self, triplets: int, facts: dict, run: dict) -> dict:
-        """Return all that `restore` needs to go on behind the last epoch, in tensors and plain values."""
+        """Return everything `restore` needs to continue after the last epoch, in tensors and plain values."""
         return {
             "next_epoch": self.next_epoch,
             "judged": self.judged,
@@ -76,7 +76,7 @@ class TrainingState:
         }
 
     def restore(self, content: dict, path: Path) -> None:
-        """Be where the training was that gave `content`, read from `path`; raises InputError for other weights."""
+        """Restore the training saved in `content` (read from `path`); raises InputError for other weights."""
         # First, since it refuses what does not fit before anything is changed.
         load_weights(self.trained, content["weights"], path)
         with _refusing(path):

@@ -66,11 +66,11 @@ def require_full_batch(batch_size: int, triplets: int) -> None:
     """Raise InputError when the triplets do not fill one batch, or a batch does not give each process a triplet."""
     # drop_last would leave an epoch without a step, and a division by zero behind it.
     if batch_size == 1:
-        raise InputError("--batch-size 1: nothing can be learned from it, a target has to be told from those of others")
+        raise InputError("--batch-size 1: the loss needs at least one other target as a negative")
     if batch_size > triplets:
-        raise InputError(f"--batch-size {batch_size}: there are only {triplets} training triplets; no batch is larger")
+        raise InputError(f"--batch-size {batch_size}: larger than the training set ({triplets} triplets)")
     if batch_size < distributed.processes():
-        raise InputError(f"--batch-size {batch_size}: has no triplet for some of {distributed.processes()} processes")
+        raise InputError(f"--batch-size {batch_size}: smaller than the number of processes ({distributed.processes()})")
 
 
 def prepare(

@@ -1,4 +1,4 @@
-"""What may be wrong with a data set: its annotations and its pictures, weighed by what they do to a result."""
+"""Findings: possible faults of annotations and pictures, weighed by their effect on results."""
 
 from collections.abc import Iterator
 from itertools import chain, combinations

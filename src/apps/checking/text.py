@@ -1,4 +1,4 @@
-"""What check_data.py found in a data set, for a terminal and as plain values."""
+"""Findings about a data set, for a terminal and as plain values."""
 
 import textwrap
 from collections.abc import Iterator

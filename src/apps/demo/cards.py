@@ -198,7 +198,7 @@ def message(lines: Iterable[str]) -> str:
 
 
 def progress(bar: Bar | None) -> str:
-    """Return how far a bar of the terminal is; None is one that has not begun."""
+    """Render a progress bar as HTML; None means not started."""
     said, share = "Looking which pictures are to be encoded.", ""
     if bar is not None:
         # Other bars count batches, which say nothing to a reader.

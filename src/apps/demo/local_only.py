@@ -1,4 +1,4 @@
-"""What keeps a page to this machine, whatever the library that serves it would do."""
+"""Keep the demo local: a strict CSP, no requests of other pages, and no outgoing connections."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What an update does to the pictures of an index or of a Qdrant collection."""
+"""Changes that an update makes to the pictures of an index or of a Qdrant collection."""
 
 from typing import NamedTuple
 

@@ -231,7 +231,7 @@ def _read_meta(folder: Path, depends_on: dict) -> dict:
         if is_ours:
             raise TornIndexError(f"{path}: {fault}")
         raise InputError(f"{path}: {fault}; name another folder")
-    require_same(meta["depends_on"], depends_on, f"{folder}: an index", "name its own CLIP, or another --index")
+    require_same(meta["depends_on"], depends_on, f"{folder}: an index", "use the CLIP that made it, or a new --index")
     if meta["format"] != FORMAT:
         raise TornIndexError(f"{path}: is of another version")
     if not is_whole(meta):

@@ -1,4 +1,4 @@
-"""What is searched: a folder, its index, and a Qdrant server, brought up to date where there are pictures."""
+"""Places to search: a folder, its index and a Qdrant server, brought up to date where there are pictures."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -130,7 +130,7 @@ def _id(name: str) -> str:
 
 
 def _described(client: "QdrantClient", collection: str) -> dict:
-    """Return what the collection says of itself with its `dim`, and nothing but that where an upload did not begin."""
+    """Return the collection's metadata plus `dim`; only `dim` for a new collection."""
     dim = _dim(client.get_collection(collection).config.params.vectors)
     points = client.retrieve(collection, [_id("")])
     meta = points[0].payload if points else {}

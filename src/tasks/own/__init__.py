@@ -159,7 +159,7 @@ class OwnTriplets(Task):
         paths = [root / f"triplets.{split}{suffix}" for suffix in SUFFIXES]
         there = [path for path in paths if path.is_file()]
         if len(there) > 1:
-            raise InputError(f"{there[0]}: {there[1].name} lies beside it, and one of them is too much")
+            raise InputError(f"{there[0]}: {there[1].name} lies beside it; keep one of them")
         return there[0] if there else paths[0]
 
 
@@ -210,7 +210,7 @@ def _require_known_names(folder: Path) -> None:
         is_table = path.name.lower().startswith(("triplets", "gallery")) and path.suffix.lower() in tables
         if is_table and path.is_file() and not KNOWN_NAMES.fullmatch(path.name):
             names = "triplets.train, triplets.val or triplets.test with .csv, .tsv or .jsonl, or gallery.val.txt"
-            raise InputError(f"{path}: is not read under this name; {names} would be")
+            raise InputError(f"{path}: unknown file name; expected {names}")
 
 
 def _below(row: Row, root: Path) -> Row:
