@@ -16,7 +16,7 @@ BEGIN, END = "<!-- findings: `make docs` writes them -->\n", "<!-- end of findin
 PLACES = {
     "the file": ("", "content"),
     "{file.key}s and their values": ("values", "triplets"),
-    "lists of {file.names}": ("answers", "pictures"),
+    "lists of {file.names}": ("answers", "pictures", "comparable"),
 }
 """{what is looked at: the `of` of its rules}"""
 

@@ -8,11 +8,12 @@ from functools import cached_property
 
 from src.apps.submission.files import SubmissionFile, number_in
 from src.apps.submission.rules import (
+    ODD_KEYS,
     OF_FORM,
-    OF_KEYS,
     OF_LISTS,
     OF_VALUES,
     OLDER,
+    OTHER_KEYS,
     REFERENCE,
     WARNING,
     Rule,
@@ -48,9 +49,9 @@ class CIRCOFile(SubmissionFile):
     @cached_property
     def of_val(self) -> list[str]:
         """All keys where they are those of val, otherwise none: test has the same numbers."""
-        ids = set(map(self.id_of, self.values))
+        ids = set(map(self.id_of, self.keys))
         is_val = ids == set(map(str, range(self.val_count))) < self.triplets.keys()
-        return list(self.values) if is_val else []
+        return self.keys if is_val else []
 
     def spell(self, name: str) -> tuple[str, str]:
         if re.fullmatch("[0-9]+", name):
@@ -81,9 +82,10 @@ CIRCOFile.rules = (
     Rule("keys of CIRR's files", lambda file: file.keys_of_cirr,
         "Delete what is no query's key: CIRCO's files have no version and no metric.{case}", "content"),
     *OF_VALUES,
+    ODD_KEYS,
     Rule("a file of val", lambda file: file.of_val,
         "Answer the {file.query_count} queries of {file.captions}: val has {file.val_count}, and no server scores it."),
-    *OF_KEYS,
+    *OTHER_KEYS,
     misspelling(FILES, "Write {case.right}, where it has {case.written}."),
     misspelling(NO_NUMBERS, "Write {case.right}, where it has {case.written}."),
     misspelling(UNLISTED,

@@ -11,11 +11,12 @@ from pathlib import PurePosixPath
 
 from src.apps.submission.files import Number, SubmissionFile, number_in
 from src.apps.submission.rules import (
+    ODD_KEYS,
     OF_FORM,
-    OF_KEYS,
     OF_LISTS,
     OF_VALUES,
     OLDER,
+    OTHER_KEYS,
     REFERENCE,
     WARNING,
     Rule,
@@ -115,7 +116,7 @@ class CIRRFile(SubmissionFile):
 
     @cached_property
     def of_val(self) -> dict[str, None]:
-        others = [key for key in self.values if key not in self.triplets and key not in self.odd_keys]
+        others = [key for key in self.keys if key not in self.triplets and key not in self.odd_keys]
         ids = self._ids_of_val() if others else ()
         return dict.fromkeys(
             key for key in others if number_in(key) in ids or any(map(_is_of_val, self.lists.get(key, ())))
@@ -132,6 +133,20 @@ class CIRRFile(SubmissionFile):
     def lacking(self) -> str:
         """The metrics that no file of the submission has."""
         return " and ".join(metric for metric in LENGTHS if metric not in [file.metric for file in self.submission])
+
+    @property
+    def comparable(self) -> dict[str, list[str]]:
+        """{pair id: what the file of recalls ranks of the group}, for lists of this file's that are right so far."""
+        recall = next((file for file in self.submission if file.metric == "recall"), None)
+        if self.metric != "recall_subset" or recall is None:
+            return {}
+        # A list that is wrong already would only be named twice.
+        faulty = {name for file in self.submission for finding in file.findings for name in finding.names}
+        ranked = {}
+        for key in recall.answers:
+            if key in self.answers and key not in faulty:
+                ranked[key] = [name for name in recall.answers[key] if name in self.triplets[key].group][: self.length]
+        return {key: names for key, names in ranked.items() if names}
 
     def spell(self, name: str) -> tuple[str, str]:
         if name in self.pictures:
@@ -194,19 +209,7 @@ def _is_alone(file: CIRRFile) -> bool:
 
 
 def _contrary(file: CIRRFile) -> list[str]:
-    """Return the keys of groups that the file of recalls ranks in another order."""
-    recall = next((one for one in file.submission if one.ranks_gallery), None)
-    if file.metric != "recall_subset" or recall is None:
-        return []
-    # A list that is wrong already would only be named twice.
-    faulty = {name for one in file.submission for finding in one.findings for name in finding.names}
-    contrary = []
-    for key, names in file.answers.items():
-        if key in recall.answers and key not in faulty:
-            ranked = [name for name in recall.answers[key] if name in file.triplets[key].group][: file.length]
-            if names[: len(ranked)] != ranked:
-                contrary.append(key)
-    return contrary
+    return [key for key, ranked in file.comparable.items() if file.answers[key][: len(ranked)] != ranked]
 
 
 # fmt: off
@@ -222,9 +225,10 @@ CIRRFile.rules = (
     Rule("metric of the other file", lambda file: file.is_of_other,
         'Write "metric": "{file.seems}", where it has "{file.says}" and lists of {file.usual_length}. '
         "Or were the files confused?"),
+    ODD_KEYS,
     Rule("pairs of val", lambda file: file.of_val,
         "Answer the queries of {file.captions}: these are of the split val.", "values"),
-    *OF_KEYS,
+    *OTHER_KEYS,
     misspelling(VAL_NAMES, "Rank the pictures of split.rc2.test1.json: {case.written} is a picture of val."),
     misspelling(NUMBERS, "Write names of pictures, where it has {case.written}. Is that the row of a gallery?"),
     misspelling(PATHS, "Write {case.right}, where it has {case.written}."),
@@ -240,7 +244,7 @@ CIRRFile.rules = (
         "Rank only the members of the query's group: img_set.members in {file.captions}.", "answers"),
     Rule("not both files", _is_alone, "Give that of {file.lacking} as well: the server wants two files."),
     Rule("other order than the recall file", _contrary,
-        "Write both files from one run: they seem to be of two.", "answers", WARNING),
+        "Write both files from one run: they seem to be of two.", "comparable", WARNING),
     OLDER,
 )
 # fmt: on

@@ -141,9 +141,14 @@ class SubmissionFile:
     # ---- its answers as the server would spell them ----
 
     @cached_property
+    def keys(self) -> list[str]:
+        """The keys of the answers; none where not one has a list, and the file holds something else."""
+        return list(self.values) if self.lists else []
+
+    @cached_property
     def odd_keys(self) -> dict[str, Spelling]:
         """{key: how to write it} of the keys that spell a query's id oddly."""
-        numbers = {key: number_in(key) for key in self.values if key not in self.triplets}
+        numbers = {key: number_in(key) for key in self.keys if key not in self.triplets}
         return {
             key: Spelling(shown(key), number)
             for key, number in numbers.items()

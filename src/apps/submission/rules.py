@@ -75,14 +75,14 @@ def _constants(file: SubmissionFile) -> list[str]:
 
 def _unknown(file: SubmissionFile) -> list[str]:
     known = {*file.triplets, *file.odd_keys, *file.of_val}
-    return [key for key in file.values if key not in known]
+    return [key for key in file.keys if key not in known]
 
 
 def _missing(file: SubmissionFile) -> list[str]:
     there = {*file.values, *(spelling.right for spelling in file.odd_keys.values())}
     missing = [key for key in file.triplets if key not in there]
     # Where not one is right the file answers another split, and that is a finding already.
-    is_of_other = len(file.of_val) == len(file.values) or len(missing) == len(file.triplets)
+    is_of_other = len(file.of_val) == len(file.keys) or len(missing) == len(file.triplets)
     return [] if is_of_other else missing
 
 
@@ -132,9 +132,9 @@ OF_VALUES = (
     Rule("values that are no list of {file.names}", _no_lists, _LIST_OF_NAMES, "values"),
     Rule("no {file.queries}", lambda file: file.pairs is not None and not file.values, _LIST_OF_NAMES),
 )
-OF_KEYS = (
-    Rule("keys that are no plain {file.key}", lambda file: file.odd_keys,
-        'Write "{case.right}", where it has "{case.written}": str(int({file.variable})) makes it.', "values"),
+ODD_KEYS = Rule("keys that are no plain {file.key}", lambda file: file.odd_keys,
+    'Write "{case.right}", where it has "{case.written}": str(int({file.variable})) makes it.', "values")
+OTHER_KEYS = (
     Rule("{file.queries} that {file.split} does not have", _unknown,
         "Answer only the queries of {file.captions}.", "values"),
     Rule("{file.queries} missing", _missing,
