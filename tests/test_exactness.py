@@ -15,7 +15,7 @@ from src.pictures import pictures
 from src.pictures.normalisation import OPENAI_NORMALISATION, normalised
 from src.pictures.transforms import make_transform
 from src.retrieval import ranking
-from src.retrieval.ranking import best_rows, rank_targets, rank_targets_among
+from src.retrieval.ranking import best_rows, nearest, rank_targets, rank_targets_among
 from src.tasks.registry import TASKS
 from src.training.batches import TripletImages
 from src.training.loop import Training
@@ -73,6 +73,30 @@ def test_ranks_and_answers_are_those_of_a_stable_sort(question, precision):
     assert answers.tolist() == order[:, :20].tolist()
     own, others = scores.gather(1, rows[:, 1:2]), scores.gather(1, rows[:, 2:])
     assert group_ranks.tolist() == ((others > own) | ((others == own) & (rows[:, 2:] < rows[:, 1:2]))).sum(1).tolist()
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("queries", [1, 3, 50])
+def test_the_nearest_are_those_of_a_stable_sort(question, queries):
+    """In parts of the gallery, with none to several rows left out of each query; two factors are multiplied."""
+    features, predicted, rows = question
+    unit, excluded = F.normalize(features, dim=-1), rows[:queries, :3].clone()
+    excluded[0] = -1
+    both = torch.stack([predicted[:queries], predicted.flip(0)[:queries]])
+    for factors in (both[:1], both):
+        scores = F.normalize(factors, dim=-1) @ unit.T
+        if len(factors) == 2:
+            scores = scores.clamp_min(0).pow(0.6) * scores.flip(0).clamp_min(0).pow(1.4)
+        scores = scores[0]
+        scores[1:].scatter_(1, excluded[1:], -torch.inf)
+        exponents = (0.6, 1.4) if len(factors) == 2 else ()
+        best = scores.sort(dim=1, descending=True, stable=True)
+        found, values = nearest(factors, lambda part: unit[part], len(unit), 20, excluded, exponents)
+        torch.testing.assert_close(values, best.values[:, :20], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(scores.gather(1, found), values, rtol=1e-5, atol=1e-6)
+        # Of equal scores the earlier row comes first.
+        tied = values[:, 1:] == values[:, :-1]
+        assert (found[:, 1:] > found[:, :-1])[tied].all()
 
 
 def test_all_scores_equal(device):
