@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -119,13 +118,9 @@ def curves(panels: Sequence[tuple[str, str, dict]], columns: int = 2) -> str:
 @contextmanager
 def plain_figure(**options) -> Iterator:
     """Give a figure of matplotlib's own defaults, whatever backend or style the environment or a file asks for."""
-    backend = os.environ.pop("MPLBACKEND", None)  # a notebook's cannot be imported outside of it
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure  # not pyplot, which chooses a backend
-    finally:
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
+    import matplotlib
+    from matplotlib.figure import Figure  # not pyplot, which chooses a backend
+
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
         yield Figure(**options)
 
