@@ -290,8 +290,9 @@ def main(argv=None):
     # Under another name until it is whole, since a world of which a part is there could not be told from real data.
     unfinished = args.folder.absolute().with_name(f".{args.folder.absolute().name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)  # now, before the bar of its first pictures stands in the way
+    args.folder.mkdir(parents=True, exist_ok=True)  # now, before the bar of its first pictures stands in the way
     write_world(unfinished, PICTURES, QUERIES, args.seed)
+    args.folder.rmdir()
     unfinished.rename(args.folder.absolute())
     print(args.folder)
 

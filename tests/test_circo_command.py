@@ -54,6 +54,9 @@ def test_whatever_the_file_holds_it_is_told(tmp_path, content):
 class Stub:
     """What the command asks of CIRCO's task."""
 
+    def tables(self, data_path):
+        return []
+
     def read_all(self, data_path, split):
         assert (data_path.name, split) == ("data", "test")
         return {"all": SPLIT}

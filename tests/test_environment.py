@@ -1,8 +1,11 @@
 """Variables that somebody set for another program end no command and change no answer."""
 
 import os
+import sys
 import warnings
+from types import SimpleNamespace
 
+import matplotlib
 import pytest
 
 import clip_fine_tune
@@ -39,6 +42,11 @@ FOREIGN = {
     "PILLOW_BLOCK_SIZE": "x",
     "PYTHONHASHSEED": "5",
     "COMET_MODE": "garbage",
+    "COMET_DISABLE_AUTO_LOGGING": "perhaps",
+    "COMET_EXPERIMENT_KEY": "abc",
+    "COMET_START_MODE": "get",
+    "TORCH_LOGS": "nonsense",
+    "PYTORCH_CUDA_ALLOC_CONF": "nonsense",
 }
 
 
@@ -80,9 +88,9 @@ def test_curves_need_no_backend(backend):
 
 
 def test_a_notebook_keeps_its_backend_and_style(monkeypatch):
-    import matplotlib
-
     monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None, version_info=(9, 0)))
+    forget_odd_variables()
     with matplotlib.rc_context({"lines.linewidth": 40, "svg.hashsalt": "x"}):
         thick = curves([("a", "b", {"c": ([0, 1], [1, 2])})] * 2)
         assert matplotlib.rcParams["lines.linewidth"] == 40
@@ -99,12 +107,19 @@ def test_a_notebook_keeps_its_backend_and_style(monkeypatch):
         ("TQDM_MAXINTERVAL", "-1", False),
         ("TQDM_POSITION", "3", False),
         ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1", False),
+        ("TORCH_LOGS", "nonsense", False),
+        ("PYTORCH_CUDA_ALLOC_CONF", "nonsense", False),
+        ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True,max_split_size_mb:64", True),
+        ("MPLBACKEND", "TkAgg", False),
+        ("SOURCE_DATE_EPOCH", "x", False),
+        ("SOURCE_DATE_EPOCH", "1700000000", True),
         ("PYTHONWARNINGS", "ignore", True),
         ("PYTHONWARNINGS", "error::UserWarning", False),
     ],
 )
 def test_what_is_forgotten(name, value, kept, monkeypatch):
     monkeypatch.setenv(name, value)
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
     with warnings.catch_warnings():
         forget_odd_variables()
         assert (name in os.environ) == kept

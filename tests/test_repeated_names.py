@@ -33,7 +33,7 @@ LINE = {"reference": "a.jpg", "target": "b.PNG", "caption": "red"}
         (
             "q.jsonl",
             '{"caption": "red", "id": 1}\n{"caption": "blue", "id": "1"}\n',
-            "line 2: is called 1, as line 1 is",
+            "line 2: is called 1, as line 1",
         ),
         ("q.jsonl", '{"caption": "red", "id": "line 2"}\n{"caption": "blue"}\n', "line 2: is called line 2, as line 1"),
         ("q.jsonl", '{"caption": ["red", "blue"]}\n', "line 1: has two captions"),

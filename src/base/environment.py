@@ -2,8 +2,14 @@
 
 import math
 import os
+import re
+import sys
 import warnings
 
+UNUSED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TORCH_LOGS"
+"""Variables that end torch with a value that it does not take: how to load files, which each loading says itself, and
+what torch.compile is to say, which is not used."""
+ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"
 INTERVALS = "TQDM_MININTERVAL", "TQDM_MAXINTERVAL"
 
 
@@ -13,9 +19,16 @@ def forget_odd_variables() -> None:
         # Of tqdm's some two dozen these are settings; the others would change what each bar says.
         if name != "TQDM_DISABLE" and not (name in INTERVALS and _is_seconds(os.environ[name])):
             del os.environ[name]
-    # Whoever loads a checkpoint here says that its code is not run. Both of these together end torch.load.
-    for name in ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
+    for name in UNUSED:
         os.environ.pop(name, None)
+    for name in ALLOCATOR:
+        if not re.fullmatch(r"(\w+:[^,]+(,|$))+", os.environ.get(name, "")):
+            os.environ.pop(name, None)  # torch aborts
+    if not os.environ.get("SOURCE_DATE_EPOCH", "").isdecimal():
+        os.environ.pop("SOURCE_DATE_EPOCH", None)  # matplotlib reads it as a number
+    if "IPython" not in sys.modules:
+        # A notebook's cannot be imported outside of it, and more libraries import matplotlib than draw.
+        os.environ.pop("MPLBACKEND", None)
     if "error" in os.environ.get("PYTHONWARNINGS", ""):
         # Libraries warn of themselves while they are imported, which would end each command.
         del os.environ["PYTHONWARNINGS"]

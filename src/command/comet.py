@@ -38,10 +38,7 @@ def start_experiment(
     in `offline_directory` when `options.offline` says so or Comet cannot be reached. Else, and in all but the first
     process of a job, it is a disabled one, which takes every call and does nothing.
     """
-    # Its own error reports and hooks into torch slow every step, and nobody asked for them.
-    os.environ.setdefault("COMET_ERROR_TRACKING_ENABLE", "false")
-    os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")
-    import comet_ml  # late: it takes a second
+    comet_ml = _import_comet()
 
     from src.processes import distributed
 
@@ -68,6 +65,27 @@ def start_experiment(
     for file in sorted(PROJECT_ROOT.glob("*.py")) + sorted(PROJECT_ROOT.glob("src/**/*.py")):
         experiment.log_code(file_name=str(file))
     return experiment
+
+
+def _import_comet():
+    """Import Comet's client, which takes a second; where it cannot read its settings, without them: a line says so."""
+    # These belong to the run that set them: another one must not log to its experiment.
+    for name in [name for name in os.environ if name == "COMET_EXPERIMENT_KEY" or name.startswith("COMET_START_")]:
+        del os.environ[name]
+    # Its own error reports and hooks into torch slow every step, and nobody asked for them.
+    unasked = {"COMET_ERROR_TRACKING_ENABLE": "false", "COMET_DISABLE_AUTO_LOGGING": "1"}
+    os.environ.update({name: value for name, value in unasked.items() if name not in os.environ})
+    try:
+        import comet_ml
+
+        comet_ml.ExperimentConfig()  # which reads most of them
+    except Exception as error:  # a torn file, a word for a number: each has an exception of its own
+        print(f"Comet's settings cannot be read, and are left out: {in_a_line(error)}", file=sys.stderr)
+        for name in [name for name in os.environ if name.startswith("COMET_")]:
+            del os.environ[name]
+        os.environ.update(unasked, COMET_CONFIG=os.devnull)
+        import comet_ml
+    return comet_ml
 
 
 def _start_comet(project_name, options, offline_directory, experiment_key, mode):

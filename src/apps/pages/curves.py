@@ -1,7 +1,6 @@
 """Line plots as SVG, for a page."""
 
 import io
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,13 +14,9 @@ def curves(panels: Sequence[tuple[str, str, dict]], columns: int = 2) -> str:
 @contextmanager
 def plain_figure(**options) -> Iterator:
     """Give a figure of matplotlib's own defaults, whatever backend or style the environment or a file asks for."""
-    backend = os.environ.pop("MPLBACKEND", None)  # a notebook's cannot be imported outside of it
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure  # not pyplot, which chooses a backend
-    finally:
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
+    import matplotlib
+    from matplotlib.figure import Figure  # not pyplot, which chooses a backend
+
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
         yield Figure(**options)
 
