@@ -40,7 +40,8 @@ from benchmarks.measure import machine
 from benchmarks.results import draw_curves, table
 from benchmarks.worlds import write_large_pictures
 from src.base.errors import one_line_errors, require_one_of
-from src.base.files import read_json, write_json
+from src.base.files import write_json
+from src.base.reading import read_json
 from src.toy import write_world
 from utils import load_clip
 

@@ -9,7 +9,8 @@ from PIL import Image
 from torch import nn
 
 from src.base.bars import Bar
-from src.base.files import read_json, write_json
+from src.base.files import write_json
+from src.base.reading import read_json
 from src.models.backbone import Backbone
 from src.models.openai_clip import OpenAIClip, random_clip
 from utils import device, load_clip

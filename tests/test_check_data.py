@@ -7,7 +7,8 @@ import pytest
 
 import check_data
 from src.apps.checking.findings import is_blank
-from src.base.files import read_json, write_json
+from src.base.files import write_json
+from src.base.reading import read_json
 from src.tasks.captions import cleaned_caption
 from src.tasks.registry import TASKS
 from tests.commands import status_of

@@ -11,7 +11,8 @@ import torch
 import torch.distributed
 
 import validate
-from src.base.files import read_json, write_json
+from src.base.files import write_json
+from src.base.reading import read_json
 from src.training.losses import contrastive_loss
 from src.training.state import STATE_FILE
 from tests.commands import toy_options

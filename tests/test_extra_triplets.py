@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import combiner_train
-from src.base.files import read_json, write_json
+from src.base.files import write_json
+from src.base.reading import read_json
 from src.tasks.cirr import CIRR
 from src.tasks.own import read_extra
 from src.training.state import STATE_FILE

@@ -14,8 +14,8 @@ import demo
 import search
 import validate
 from src.base.errors import InputError, StorageError
-from src.base.files import file_digest, open_regular, read_json, read_text
 from src.base.folders import pictures_below
+from src.base.reading import file_digest, open_regular, read_json, read_text
 from src.pictures.kinds import look_at
 from src.pictures.opening import opened, require_present, unusable
 from src.pictures.skipping import Skipping

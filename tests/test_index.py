@@ -16,7 +16,7 @@ from src.apps.search import index
 from src.apps.search.changes import Changes
 from src.apps.search.index import open_index, updating, write_index
 from src.base.errors import InputError
-from src.base.files import owning
+from src.base.locks import owning
 from src.retrieval.collection import Collection
 
 DEPENDS_ON = {"weights": "x" * 64, "transform": {"name": "targetpad"}}

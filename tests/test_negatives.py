@@ -8,7 +8,7 @@ import torch
 
 import clip_fine_tune
 import combiner_train
-from src.base.files import read_json
+from src.base.reading import read_json
 from src.pictures.normalisation import OPENAI_NORMALISATION, normalised
 from src.pictures.transforms import make_transform
 from src.tasks.registry import TASKS

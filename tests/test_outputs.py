@@ -15,7 +15,8 @@ import search
 import validate
 from src import toy
 from src.base.errors import InputError
-from src.base.files import replacing, require_writable_files
+from src.base.files import replacing
+from src.command.outputs import require_writable_files
 from src.tasks.own import __main__ as conversion
 from tests.commands import status_of, toy_options
 from tests.processes import python

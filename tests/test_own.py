@@ -12,8 +12,9 @@ import combiner_train
 import compare
 import report
 import validate
-from src.base.files import read_json, write_json
+from src.base.files import write_json
 from src.base.folders import pictures_below
+from src.base.reading import read_json
 from src.tasks.own import OwnTriplets
 from src.tasks.own import __main__ as conversion
 from tests.commands import COMBINER, status_of, toy_options

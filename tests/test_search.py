@@ -14,7 +14,8 @@ from PIL import Image
 
 import search
 import validate
-from src.base.files import PROJECT_ROOT, owning
+from src.base.files import PROJECT_ROOT
+from src.base.locks import owning
 from src.retrieval.collection import Collection
 from src.tasks.own import OwnTriplets
 from tests.commands import status_of, toy_options

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.base.files import require_regular
+from src.base.reading import require_regular
 
 
 def write_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype, batches: Iterable[np.ndarray]) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from src.base.files import kind_of
+from src.base.reading import kind_of
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from src.base.errors import InputError, in_a_line
-from src.base.files import replacing, require_regular
+from src.base.files import replacing
 from src.base.memory import mention
 from src.base.npy import map_rows, write_rows
+from src.base.reading import require_regular
 from src.base.sealed import is_whole, write_sealed
 
 

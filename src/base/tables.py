@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from src.base.errors import InputError
-from src.base.files import read_text
+from src.base.reading import read_text
 
 
 def cells_of(path: Path, unit: str = "row", fault: str = "no row of a table") -> Iterator[tuple[str, list[str]]]:

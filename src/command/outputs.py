@@ -1,11 +1,12 @@
 """Outputs of a command, which replace none of its inputs."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 
-from src.base.errors import InputError
-from src.base.files import NEVER_REPLACED, require_writable_files
+from src.base.errors import InputError, repeated
+from src.base.files import require_replaceable, require_writable
+from src.base.folders import PICTURE_SUFFIXES
 from src.tasks.annotations import KNOWN_NAMES
 from src.tasks.task import Task
 from src.tasks.triplets import Split
@@ -54,3 +55,54 @@ def _files_in(name: str, value: object) -> list[Path]:
         paths = [Path(text) for text in (part, *part.split(":"))] if isinstance(part, str) else [part]
         found += [path for path in paths if isinstance(path, Path) and (path.is_file() or name in FOLDERS_OF_FILES)]
     return found
+
+
+# ---- the same file under two names ----
+
+NEVER_REPLACED = (
+    *(*PICTURE_SUFFIXES, ".heic", ".heif"),
+    *(".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npy", ".npz", ".parquet"),
+)
+"""Suffixes of pictures, weights, features and tables that no command writes where --json or --csv says."""
+
+
+def require_writable_files(outputs: dict[str, Iterable[Path]], inputs: dict[str, Iterable[Path]] | None = None) -> None:
+    """Raise InputError unless all of `outputs` {option: its files} can be written, and none replaces what is needed.
+
+    That is one of `inputs` {option: its files, or folders with all that is in them}, under whatever name; a picture;
+    and a file of weights or features.
+    """
+    asked = [(option, Path(path).absolute()) for option, paths in outputs.items() for path in paths]
+    again = repeated([path for _, path in asked], key=_place)
+    if again:
+        raise InputError(f"{again[0]}: is asked for twice, each output needs a file of its own")
+    for option, path in asked:
+        require_replaceable(path)
+        require_writable(path.parent)
+        if path.exists() and path.suffix.lower() in NEVER_REPLACED:
+            raise InputError(f"{option} {path}: is a picture or holds weights or features; name another file")
+    there = [(option, path, _identities(path)) for option, path in asked if path.exists()]
+    for of_input, paths in (inputs or {}).items() if there else ():
+        for identity in filter(None, map(_identity, paths)):
+            for option, path, identities in there:
+                if identity in identities:
+                    raise InputError(f"{option} {path}: is an input of this command ({of_input}); name another file")
+
+
+def _place(path: Path) -> Hashable:
+    """Return what two names of one file have in common, whether it is there or not."""
+    return _identity(path) or path.parent.resolve() / path.name
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what the system knows a file or a folder by, whatever it is called here; None where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _identities(path: Path) -> set:
+    """Return what the system knows a file by, and all the folders that it lies in."""
+    return {_identity(path), *map(_identity, path.absolute().parents), *map(_identity, path.resolve().parents)}

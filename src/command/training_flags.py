@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.base.errors import InputError, in_a_line
-from src.base.files import read_json
 from src.base.parser import (
     Parser,
     count,
@@ -16,6 +15,7 @@ from src.base.parser import (
     plain,
     positive,
 )
+from src.base.reading import read_json
 from src.command.comet import CometOptions
 from src.command.recipes import Recipe
 from src.tasks.registry import TASKS

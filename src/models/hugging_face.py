@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from src.base.errors import InputError, in_a_line
-from src.base.files import read_json
+from src.base.reading import read_json
 from src.models.backbone import Tower
 from src.models.openai_clip import OpenAIClip, built
 from src.models.weights import read_state_dict

@@ -12,7 +12,7 @@ import PIL.Image
 
 from src.base.bars import Bar
 from src.base.errors import InputError, require_storage
-from src.base.files import file_digest
+from src.base.reading import file_digest
 from src.pictures.opening import UnusablePicture, opened
 from src.pictures.padding import refusing
 from src.processes.workers import start_worker

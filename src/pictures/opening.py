@@ -20,7 +20,7 @@ from src.base.errors import (
     is_out_of_memory,
     require_storage,
 )
-from src.base.files import open_regular
+from src.base.reading import open_regular
 from src.processes import distributed
 from src.processes.loading import Loader
 

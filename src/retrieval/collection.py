@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from src.base.errors import require_storage
-from src.base.files import file_digest
+from src.base.reading import file_digest
 from src.retrieval.fusion import Fusion, compared, gallery_side
 from src.retrieval.ranking import ROWS_AT_ONCE, lengths_of, nearest, pieces
 

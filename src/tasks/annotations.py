@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from src.base.errors import InputError, first_ten
-from src.base.files import read_json
+from src.base.reading import read_json
 from src.tasks.triplets import Triplet
 
 HALF_PAIRS = re.compile("[\ud800-\udfff]")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.base.errors import repeated, require_one_of
-from src.base.files import read_json
+from src.base.reading import read_json
 from src.tasks.annotations import (
     entries_that,
     is_list_of_text,

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import BatchSampler, Dataset, RandomSampler
 
 from src.base.device import device
-from src.base.files import originals
+from src.base.reading import originals
 from src.pictures.cache import ImageCache
 from src.pictures.opening import Each
 from src.pictures.pictures import Pictures

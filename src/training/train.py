@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 
 from src.base.errors import InputError
-from src.base.files import owning, require_writable
+from src.base.files import require_writable
+from src.base.locks import owning
 from src.command.training_flags import RunOptions, TrainingPlan
 from src.evaluation.validation import Validation
 from src.models.facts import training_facts

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from src.base.files import owning
+from src.base.locks import owning
 
 try:
     import fcntl

@@ -25,8 +25,10 @@ from torch import Tensor
 
 from src.apps.search.changes import Changes, require_most_remain
 from src.base.errors import InputError, StorageError, first_ten, in_a_line, shown
-from src.base.files import file_digest, owning, read_json, replacing, require_regular, require_writable
+from src.base.files import replacing, require_writable
+from src.base.locks import owning
 from src.base.npy import map_rows, write_rows
+from src.base.reading import file_digest, read_json, require_regular
 from src.base.sealed import is_whole, write_sealed
 from src.retrieval.collection import Collection, pieces
 from src.tasks.annotations import HALF_PAIRS

@@ -24,7 +24,7 @@ from src.apps.search.changes import Changes, require_most_remain
 from src.apps.search.index import item_of, require_same
 from src.base.bars import Bar
 from src.base.errors import InputError, escaped, first_ten, in_a_line, shown
-from src.base.files import file_digest
+from src.base.reading import file_digest
 from src.retrieval.collection import Collection, LeftOut, pieces
 from src.retrieval.fusion import Fusion, gallery_side, predict
 from src.retrieval.ranking import normalised_factors

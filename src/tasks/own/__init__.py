@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from src.base.errors import InputError, first_ten, repeated, require_one_of
-from src.base.files import read_text
 from src.base.folders import pictures_below
+from src.base.reading import read_text
 from src.tasks.annotations import KNOWN_NAMES, is_name, refuse, require_any, stays_inside
 from src.tasks.captions import drawn_texts
 from src.tasks.fashioniq import FashionIQ

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.base.errors import InputError, in_a_line, repeated, shown
-from src.base.files import read_text
+from src.base.reading import read_text
 from src.base.tables import cells_of
 from src.tasks.annotations import is_list_of_text, is_text
 

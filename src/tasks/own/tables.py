@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from src.base.errors import InputError, in_a_line, repeated, shown
-from src.base.files import read_json, replacing, without_repetition
+from src.base.files import replacing
+from src.base.reading import read_json, without_repetition
 from src.tasks.annotations import is_text
 from src.tasks.own.rows import COLUMNS, LISTS, column_of, json_lines, read_cells
 
