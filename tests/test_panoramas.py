@@ -8,12 +8,13 @@ import PIL.Image
 import pytest
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from data_utils import SquarePad, TargetPad, make_transform
+from data_utils import SquarePad, TargetPad
 from src.base.errors import InputError
 from src.pictures import strips
 from src.pictures.kinds import look_at
 from src.pictures.opening import opened
 from src.pictures.padding import MOST_PIXELS, MOST_RATIO, TRANSFORMS, refusing
+from src.pictures.transforms import make_transform
 from tests.odd_pictures import black_png, saved
 from tests.processes import python
 
@@ -78,7 +79,7 @@ def test_a_panorama_is_taken_as_published(name, size, mode, tmp_path):
 
 MEMORY = """
 import resource, sys, pathlib
-from data_utils import make_transform
+from src.pictures.transforms import make_transform
 from src.pictures.opening import opened
 preprocess = make_transform("squarepad", 1.25, 288)
 opened(pathlib.Path(sys.argv[1]), preprocess.pixels)
