@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from src.base.errors import NAMED, InputError, one_line_errors
+from src.base.errors import NAMED, InputError, escaped, one_line_errors
 from src.base.files import PROJECT_ROOT, require_writable_files, write_json
 from src.base.parser import Parser
 from src.command.flags import add_num_workers, dataset_choices, dataset_name
@@ -121,7 +121,7 @@ def text_of(checked: Checked) -> Iterator[str]:
 
 def _first_names(names: list[str]) -> Iterator[str]:
     """Yield the first ten names, a line each where they say more than a name."""
-    first = names[:NAMED]
+    first = [escaped(name) for name in names[:NAMED]]
     # An entry with a blank says more than a name, for example why a picture is unreadable.
     for line in first if any(" " in name for name in first) else [", ".join(first)]:
         yield _wrapped(" " * 11 + line, " " * 13)
