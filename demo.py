@@ -51,7 +51,7 @@ from src.command.flags import CombiningOptions
 from src.models.backbone import Backbone
 from src.processes.signals import Stopping
 from src.retrieval.retriever import load_retriever
-from src.retrieval.settings import Settings
+from src.retrieval.settings import Settings, settings
 from utils import say_device
 
 
@@ -117,12 +117,12 @@ def main(argv=None):
         # However it ends, no upload stays behind.
         uploads = stack.enter_context(upload_folder())
         stack.enter_context(Stopping(lambda: "the page is closed"))
-        settings = {"GRADIO_TEMP_DIR": str(uploads), "MPLBACKEND": "agg", **QUIET}
-        with own_environment(**settings):
+        variables = {"GRADIO_TEMP_DIR": str(uploads), "MPLBACKEND": "agg", **QUIET}
+        with own_environment(**variables):
             demo_page = import_page()
         # Weights may be downloaded, by the proxies of this environment.
         engine = load_engine(settings(args), args.pictures, args.k, args.precision)
-        stack.enter_context(own_environment(**settings))
+        stack.enter_context(own_environment(**variables))
         page, address = demo_page.DemoPage(engine, uploads).launch(args.host, port, LOOPBACK)
         # From here on all is at hand.
         call_nobody()

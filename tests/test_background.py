@@ -79,7 +79,7 @@ def keeper(tmp_path, clock):
     module = nn.Linear(2, 2)
     optimizer = torch.optim.Adam(module.parameters())
     state = TrainingState(module, optimizer, torch.amp.GradScaler("cpu", enabled=False), torch.Generator(), seed=0)
-    run = SimpleNamespace(folder=tmp_path, state=dict)
+    run = SimpleNamespace(folder=tmp_path, state=lambda: {"rows": {}, "best": {}, "experiment": None})
     return Keeper(state, run, triplets=4, facts={}, saves=True)
 
 

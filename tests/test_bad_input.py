@@ -66,10 +66,10 @@ def test_options_of_every_command(command, extra, said, refused):
     [
         (FINE_TUNE, ["--dataset", "CIFAR"], ["CIFAR", "CIRR", "FashionIQ"]),
         (FINE_TUNE, ["--encoder", "audio"], ["audio", "both", "text", "image"]),
-        (FINE_TUNE, ["--batch-size", "49"], ["--batch-size 49", "48 training triplets"]),
+        (FINE_TUNE, ["--batch-size", "49"], ["--batch-size 49", "the training set (48 triplets)"]),
         (FINE_TUNE, ["--batch-size", "0"], ["--batch-size", "above 0"]),
         (FINE_TUNE, ["--learning-rate", "fast"], ["--learning-rate", "'fast'"]),
-        (TRAIN, ["--batch-size", "49"], ["--batch-size 49", "48 training triplets"]),
+        (TRAIN, ["--batch-size", "49"], ["--batch-size 49", "the training set (48 triplets)"]),
         (TRAIN, ["--clip-model-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),
         (VALIDATE, ["--clip-model-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),
         (VALIDATE, ["--combiner-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),

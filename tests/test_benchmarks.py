@@ -62,10 +62,10 @@ if script == "combiner_train.py":
 elif script == "validate.py":
     assert value("--combiner-path").endswith("/models/run/saved_models/combiner_1.pt")
     assert ("--clip-model-path" in options) == (way != "along")
-    rows = ["{",".join((*COLUMNS, *CIRR_RECALLS))}"]
+    rows = ["{",".join((*COLUMNS, "solved_by_sum", *CIRR_RECALLS))}"]
     for query in "01":
         scores = 7 * [str(int(way != "published" or query == seed))]
-        cells = [query, "rc2", "clip4cir", "CIRR.val.a", "b", "in red", "c", "1", "1", "c", *4 * [""]]
+        cells = [query, "rc2", "clip4cir", "CIRR.val.a", "b", "in red", "c", "1", "1", "c", ""]
         rows.append(",".join([*cells, *scores]))
     Path(value("--per-query")).write_text("\\n".join(rows))
 else:

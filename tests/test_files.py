@@ -13,6 +13,7 @@ import check_data
 import demo
 import search
 import validate
+from src.apps.search import places
 from src.base.errors import InputError, StorageError
 from src.base.folders import pictures_below
 from src.base.reading import file_digest, open_regular, read_json, read_text
@@ -61,12 +62,12 @@ def test_only_regular_files_are_opened(kind, tmp_path):
     path = tmp_path / "x.png"
     NO_FILES[kind](path)
     for read in (open_regular, file_digest):
-        with pytest.raises(OSError, match=r"Is a \w+, no file"):
+        with pytest.raises(OSError, match=r"Is a \w+, not a file"):
             read(path)
     for read in (read_text, lambda path: read_json(path, dict)):
-        with pytest.raises(InputError, match=rf"^{path}: Is a \w+, no file$"):
+        with pytest.raises(InputError, match=rf"^{path}: Is a \w+, not a file$"):
             read(path)
-    with pytest.raises(InputError, match=rf"^{path}: cannot be read as a picture \(Is a \w+, no file\)$"):
+    with pytest.raises(InputError, match=rf"^{path}: cannot be read as a picture \(Is a \w+, not a file\)$"):
         opened(path, nothing)
     assert look_at(path).kinds == (("missing",) if kind == "folder" else ("unreadable",))
     with pytest.raises(InputError, match="no such picture" if kind == "folder" else "cannot be opened"):
@@ -84,13 +85,13 @@ import_module(sys.argv[1]).main(sys.argv[2:])
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
-        ("search", ["--pictures", "P", "--caption", "red", "--queries", "F"], "is a FIFO, no file"),
-        ("search", ["--pictures", "P", "--caption", "red", "--clip-model-path", "F"], "is a FIFO, no file"),
+        ("search", ["--pictures", "P", "--caption", "red", "--queries", "F"], "is a FIFO, not a file"),
+        ("search", ["--pictures", "P", "--caption", "red", "--clip-model-path", "F"], "is a FIFO, not a file"),
         ("search", ["--pictures", "P", "--reference", "F"], "neither a file nor a picture"),
-        ("validate", ["--dataset", "CIRR", "--data-path", "D"], "Is a FIFO, no file"),
-        ("check_data", ["--dataset", "CIRR", "--data-path", "D"], "Is a FIFO, no file"),
-        ("compare", ["F", "F"], "FIFO, no file"),
-        ("check_submission", ["F"], "is a FIFO, no file"),
+        ("validate", ["--dataset", "CIRR", "--data-path", "D"], "Is a FIFO, not a file"),
+        ("check_data", ["--dataset", "CIRR", "--data-path", "D"], "Is a FIFO, not a file"),
+        ("compare", ["F", "F"], "FIFO, not a file"),
+        ("check_submission", ["F"], "is a FIFO, not a file"),
         ("report", ["--run-folder", "R"], "not a run folder"),
     ],
 )
@@ -127,7 +128,8 @@ def test_pipes_and_sockets_among_pictures_are_named_and_left_out(workers, folder
     (folder / "loop.png").symlink_to(folder / "loop.png")
     done = python("search.py", "--pictures", folder, "--caption", "red", *options, "--num-workers", workers)
     assert (
-        "loop.png (Too many levels of symbolic links), pipe.png (Is a FIFO, no file), socket.jpg (Is a s" in done.stderr
+        "loop.png (Too many levels of symbolic links), pipe.png (Is a FIFO, not a file), socket.jpg (Is a s"
+        in done.stderr
     )
 
 
@@ -190,7 +192,7 @@ def test_whatever_the_storage_says(number, moment, folder, options, monkeypatch,
 
     if moment == "read":
         monkeypatch.setattr(
-            "src.base.files.RegularFile.readinto",
+            "src.base.reading.RegularFile.readinto",
             lambda file, _: file._naming(lambda: (_ for _ in ()).throw(OSError(fault, os.strerror(fault)))),
         )
     else:
@@ -272,7 +274,7 @@ def test_a_picture_deleted_before_it_is_used_is_left_out(folder, options, monkey
 
 
 def test_a_picture_deleted_after_it_was_encoded_is_left_out(folder, options, monkeypatch, tmp_path, capsys):
-    collected = search.collect
+    collected = places.collect
     gone = min((folder / "dress").iterdir())
 
     def deleting(*arguments):
@@ -280,13 +282,14 @@ def test_a_picture_deleted_after_it_was_encoded_is_left_out(folder, options, mon
         gone.unlink()
         return found
 
-    monkeypatch.setattr(search, "collect", deleting)
+    monkeypatch.setattr(places, "collect", deleting)
     asked = ["--pictures", folder, "--caption", "red", "--index", tmp_path / "index", *options]
     assert status_of(search.main, asked) == 0
     said = capsys.readouterr().err
     assert f"1 of 17 pictures were deleted meanwhile and are left out: {gone.relative_to(folder)} (No such" in said
     assert "an index of 16 pictures" in said
-    lines = (tmp_path / "index" / "items.jsonl").read_text().splitlines()
+    (items,) = (tmp_path / "index").glob("items.*.jsonl")
+    lines = items.read_text().splitlines()
     assert len(lines) == 16
 
 
@@ -425,8 +428,10 @@ def test_check_data_and_validation_take_any_name(world, tmp_path, capsys):
 def test_the_demo_is_ready_in_spite_of_pipes_and_names(folder, options, monkeypatch):
     os.mkfifo(folder / "pipe.png")
     (folder / os.fsdecode(NAMES[0])).write_bytes(saved(RGB, "PNG"))
-    parsed = demo.parse_judging(demo.make_parser(), [str(part) for part in ("--pictures", folder, *options)])
-    engine = demo.load_engine(parsed)
+    parsed = demo.parse_judging(
+        demo.make_parser(), demo.FUNCTIONS, [str(part) for part in ("--pictures", folder, *options)]
+    )
+    engine = demo.load_engine(demo.settings(parsed), parsed.pictures, parsed.k, parsed.precision)
     engine.encode()
-    assert engine.remarks == ["1 of the pictures cannot be read and is left out: pipe.png (Is a FIFO, no file)"]
+    assert engine.remarks == ["1 of the pictures cannot be read and is left out: pipe.png (Is a FIFO, not a file)"]
     assert len(engine.names) == 18

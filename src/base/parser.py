@@ -164,7 +164,9 @@ def existing_file(text: str) -> Path:
     path = Path(text)
     if not text or not path.is_file():
         kind = kind_of(path) if text else None
-        raise argparse.ArgumentTypeError(f"{text or repr(text)}: {f'is {kind}, no file' if kind else 'no such file'}")
+        raise argparse.ArgumentTypeError(
+            f"{text or repr(text)}: {f'is {kind}, not a file' if kind else 'no such file'}"
+        )
     return path.absolute()
 
 

@@ -74,7 +74,7 @@ def _open_regular(path, flags: int) -> int:
     kind = kind_of(path)
     if kind is not None:
         number = errno.EISDIR if kind == KINDS[stat.S_IFDIR] else errno.EINVAL
-        raise OSError(number, f"Is {kind}, no file", str(path))
+        raise OSError(number, f"Is {kind}, not a file", str(path))
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 

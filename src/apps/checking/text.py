@@ -13,7 +13,7 @@ from src.apps.checking.findings import (
     picture_findings,
     pictures_of,
 )
-from src.base.errors import NAMED
+from src.base.errors import NAMED, escaped
 from src.pictures.kinds import look_at_all
 from src.tasks.task import Task
 
@@ -78,7 +78,7 @@ def text_of(checked: Checked) -> Iterator[str]:
 
 def _first_names(names: list[str]) -> Iterator[str]:
     """Yield the first ten names, a line each where they say more than a name."""
-    first = names[:NAMED]
+    first = [escaped(name) for name in names[:NAMED]]
     # An entry with a blank says more than a name, for example why a picture is unreadable.
     for line in first if any(" " in name for name in first) else [", ".join(first)]:
         yield _wrapped(" " * 11 + line, " " * 13)
