@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 import utils
 from src.base.files import PROJECT_ROOT
 
-CARD, CPU = torch.device("cuda", 0), torch.device("cpu")
+CARD, CPU, META = torch.device("cuda", 0), torch.device("cpu"), torch.device("meta")
 aten = torch.ops.aten
 # The host has to know what is in their results, or how large they are.
 ANSWERING = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal, aten.bincount}
@@ -149,6 +149,8 @@ class _Calls(TorchFunctionMode):
             if func is Tensor.__setitem__ and not isinstance(args[2], Tensor) and _on_card(args[0]):
                 args = (*args[:2], torch.full((), args[2], device=CARD))  # not copied: the card makes it
             return func(*args, **kwargs)
+        if torch.device(device).type == "meta":  # neither here nor there
+            return func(*args, **kwargs)
         made = func(*args, **(kwargs | {"device": CPU}))
         with NO_FUNCTION_MODE():
             if _is_card(device) and func in FROM_HOST and not any(map(_on_card, _tensors(args))):
@@ -181,6 +183,10 @@ def _tensors(values) -> list[Tensor]:
 def _on_card(tensor: Tensor) -> bool:
     with NO_FUNCTION_MODE():
         return getattr(tensor.untyped_storage(), "on_card", False)
+
+
+def _device(tensor: Tensor) -> torch.device:
+    return META if tensor.is_meta else CARD if _on_card(tensor) else CPU
 
 
 def _put(tensor: Tensor, on_card: bool = True) -> None:
@@ -222,7 +228,9 @@ def _patch_tensors(patches, card: PretendedCard) -> None:
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
         return numpy(tensor, *args, **kwargs)
 
-    patches.setattr(Tensor, "device", property(lambda tensor: CARD if _on_card(tensor) else CPU))
+    patches.setattr(
+        Tensor, "device", property(lambda tensor: META if tensor.is_meta else CARD if _on_card(tensor) else CPU)
+    )
     patches.setattr(Tensor, "is_cuda", property(_on_card))
     patches.setattr(Tensor, "to", moved)
     patches.setattr(Tensor, "cpu", lambda tensor: moved(tensor, CPU))

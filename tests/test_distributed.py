@@ -159,7 +159,7 @@ def test_a_batch_with_no_triplet_for_a_process_is_refused_once(forks, world, tmp
     flags = flags_of("clip_fine_tune", "CIRR", world, tmp_path, "--batch-size", "3")
     assert forks.run("clip_fine_tune", flags, processes=4) == 2
     said = [line for number in range(4) for line in forks.said(number).splitlines()]
-    assert said == ["error: --batch-size 3: has no triplet for some of 4 processes"]
+    assert said == ["error: --batch-size 3: smaller than the number of processes (4)"]
 
 
 def test_a_failure_of_one_process_ends_all_with_its_message(forks, broken_world, world, tmp_path):

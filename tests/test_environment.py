@@ -82,7 +82,8 @@ def test_a_report_is_made_among_foreign_variables(run, tmp_path):
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense", "TkAgg"])
 def test_curves_need_no_backend(backend):
-    code = "from src.apps.pages.curves import curves; print(curves([('a', 'b', {'c': ([0], [1])})] * 2)[:4])"
+    drawn = "print(curves([('a', 'b', {'c': ([0], [1])})] * 2)[:4])"
+    code = f"import src.base; from src.apps.pages.curves import curves; {drawn}"
     done = python("-c", code, env=os.environ | {"MPLBACKEND": backend})
     assert done.stdout == "<svg\n"
 
