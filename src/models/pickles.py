@@ -1,4 +1,8 @@
-"""Pickles of tensors and plain values, read without calling anything but what this file lists."""
+"""Pickles of tensors and plain values, read without calling anything but what this file lists.
+
+Not torch.load(weights_only=True): it ran code of a file before torch 2.6 (CVE-2025-32434) and corrupted memory before
+2.10 (CVE-2026-24747), and this project takes torch from 2.4 on.
+"""
 
 import io
 import math
