@@ -10,6 +10,7 @@ from torch import nn
 from src.models.weights import snapshot
 from src.processes.background import Background
 from src.training import state as states
+from src.training.run import TABLES
 from src.training.state import STATE_FILE, Keeper, TrainingState, read_state
 
 
@@ -79,7 +80,9 @@ def keeper(tmp_path, clock):
     module = nn.Linear(2, 2)
     optimizer = torch.optim.Adam(module.parameters())
     state = TrainingState(module, optimizer, torch.amp.GradScaler("cpu", enabled=False), torch.Generator(), seed=0)
-    run = SimpleNamespace(folder=tmp_path, state=lambda: {"rows": {}, "best": {}, "experiment": None})
+    run = SimpleNamespace(
+        folder=tmp_path, state=lambda: {"rows": dict.fromkeys(TABLES, ()), "best": {}, "experiment": None}
+    )
     return Keeper(state, run, triplets=4, facts={}, saves=True)
 
 

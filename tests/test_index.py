@@ -206,6 +206,14 @@ def test_an_index_of_format_1_is_written_anew(pictures, tmp_path, capsys):
     assert sorted(map(str, tmp_path.iterdir())) == sorted(map(str, files_of(tmp_path)))
 
 
+def test_files_of_somebody_elses_stay(written, pictures):
+    own = [written / name for name in ("features.npy", "items.jsonl", ".features.notes.2024", ".items.2024")]
+    for path in own:
+        path.write_text("mine")
+    write_index(written, collection_of(pictures), DEPENDS_ON, half=False)
+    assert [path.read_text() for path in own] == 4 * ["mine"]
+
+
 @pytest.mark.parametrize("value", [0, float("nan"), float("inf")])
 def test_features_that_nothing_compares_with_are_never_written(value, written, pictures):
     broken = collection_of(pictures)

@@ -153,6 +153,7 @@ def test_runs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
         ('{"extra_triplets": [1]}', "extra_triplets is [1]"),
         ('{"precision": ["auto"]}', "precision is ['auto']"),
         ('{"scale": 1e999}', "scale is inf"),
+        ('{"clip_model_name": null}', "clip_model_name is None"),
     ],
 )
 def test_options_that_are_torn_or_of_other_kinds(content, words, refused, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from src.base.row_store import RowStore, file_key
+from src.base.sealed import write_sealed
 
 FACTS = {"weights": "abc", "resolution": 64}
 
@@ -107,6 +108,15 @@ def repeated_keys(rows_path, index_path):
     index_path.write_text(json.dumps(json.loads(index_path.read_text()) | {"keys": ["a", "a"]}))
 
 
+def sealed(**values):
+    """Return a damage that writes other values with a checksum of their own."""
+
+    def damage(rows_path, index_path):
+        write_sealed(index_path, json.loads(index_path.read_text()) | values)
+
+    return damage
+
+
 def odd_keys(rows_path, index_path):
     index_path.write_text(json.dumps(json.loads(index_path.read_text()) | {"keys": [["b"], {}]}))
 
@@ -151,6 +161,7 @@ FILES += [saved(np.asfortranarray), saved(lambda rows: rows.astype(">f4")), save
 FILES += [saved(lambda rows: rows.reshape(-1)), saved(lambda rows: rows[:, :1]), saved(lambda rows: rows[:0])]
 FILES += [saved(lambda rows: rows.view(np.int32)), saved(lambda rows: rows.astype(np.float64))]
 INDEXES = [cut_index, foreign_index, fewer_keys, reordered_keys, repeated_keys, odd_keys, number_of_keys]
+INDEXES += [sealed(dtype="zz"), sealed(shape=None), sealed(keys=5), sealed(keys=[[1]]), sealed(crc32=[2**40])]
 INDEXES += [list_of_nothing, no_text, nested, no_file(1, os.mkdir), no_file(1, os.mkfifo)]
 
 

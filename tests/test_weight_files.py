@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import os
 import pickle
 import random
 import shutil
@@ -290,7 +291,11 @@ def state_of():
         "order": torch.get_rng_state(),
         "draws": (3, (4, 5), None),
         "facts": {"dataset": "CIRR", "seed": 0},
-        "run": {"rows": {"train": [{"epoch": 0, "loss": 0.5}]}, "best": {}, "experiment": None},
+        "run": {
+            "rows": {"train_metrics": [{"epoch": 0, "loss": 0.5}], "validation_metrics": []},
+            "best": {},
+            "experiment": None,
+        },
     }
 
 
@@ -655,6 +660,9 @@ def test_facts_that_no_training_wrote(change, said, tmp_path):
     "change",
     [
         {"next_epoch": "1"},
+        {"next_epoch": -3},
+        {"next_epoch": True},
+        {"run": {"rows": {}, "best": {}, "experiment": None}},
         {"weights": {"a": 1}},
         {"facts": None},
         {"run": {}},
@@ -663,4 +671,10 @@ def test_facts_that_no_training_wrote(change, said, tmp_path):
 )
 def test_a_state_of_other_kinds_is_refused(change, tmp_path):
     write_checkpoint(tmp_path / STATE_FILE, state_of() | change)
+    refused(lambda path: read_state(path.parent), tmp_path / STATE_FILE)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_stands_in_the_place_of_a_state_is_refused(make, tmp_path):
+    make(tmp_path / STATE_FILE)
     refused(lambda path: read_state(path.parent), tmp_path / STATE_FILE)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from src.base.errors import InputError
 _UNSYNCED = set()
 """File systems that refused to sync a folder, each of which is mentioned once."""
 PROJECT_ROOT = Path(__file__).absolute().parents[2]
+RUN_LEFTOVER = re.compile(r"\.(training_hyperparameters\.json|\w+_metrics\.csv|report\.html|[^/]+\.pt)\.\d+")
+"""Names of unfinished files of a run."""
 ESCAPING = {"encoding": "utf-8", "errors": "backslashreplace"}
 """How text is written that people read, where names of files may be no UTF-8: these have \\udce9 in it."""
 
@@ -45,10 +48,12 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what processes that were killed inside `replacing` left in `folder` and below."""
+    """Delete what processes that were killed inside `replacing` left of files beside or below `folder`'s own.
+
+    Hidden files of somebody's own stay: these are called like a file that a run writes, and have a process's number.
+    """
     for path in Path(folder).rglob(".*"):
-        # The process's number is the suffix, so other hidden files stay.
-        if path.is_file() and path.suffix[1:].isdecimal():
+        if path.is_file() and RUN_LEFTOVER.fullmatch(path.name):
             path.unlink()
 
 

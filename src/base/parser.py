@@ -66,8 +66,10 @@ def is_plain_value(action: argparse.Action, value: object) -> bool:
     """Whether `value`, as JSON has it, is one that `plain` gives of an option."""
     if action.nargs == 0:
         return type(value) is bool
-    if value is None or action.choices is not None:
-        return value in (None, *(action.choices or ()))
+    if value is None:
+        return action.default is None
+    if action.choices is not None:
+        return value in action.choices
     if isinstance(action, argparse._AppendAction):
         return isinstance(value, list) and all(isinstance(part, str) for part in value)
     if action.type in (count, count_or_zero, positive, share, finite, one_or_more):

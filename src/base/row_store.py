@@ -121,7 +121,8 @@ class RowStore:
         path = index_path.with_suffix(".npy")
         try:
             self._open(index_path)
-        except (FileNotFoundError, ValueError, RecursionError) as error:
+        # Keys and kinds of another program, with a right seal, lead to the others.
+        except (FileNotFoundError, ValueError, RecursionError, LookupError, TypeError, ArithmeticError) as error:
             # So that it is said once. What cannot be removed, such as a folder, is said each time.
             for torn in (path, index_path):
                 with contextlib.suppress(OSError):
@@ -141,6 +142,8 @@ class RowStore:
             raise ValueError("its keys are not those that were written")
         if index["facts"] != self.depends_on:
             raise ValueError("foreign")
+        if not all(isinstance(key, str) for key in index["keys"]):
+            raise ValueError("its keys are no texts")
         kind = tuple(index["shape"]), np.dtype(index["dtype"])
         if self.kind not in (None, kind):
             raise ValueError("rows of another shape or type")

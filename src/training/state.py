@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from src.base.files import require_space
 from src.models.weights import checkpoint_path, load_weights, read_content, size_of, snapshot, write_checkpoint
 from src.processes import distributed
 from src.processes.background import Background
-from src.training.run import Run
+from src.training.run import TABLES, Run
 
 STATE_FILE = "training_state.pt"
 SHARE = 0.2
@@ -98,18 +99,20 @@ class TrainingState:
 def read_state(folder: Path) -> dict | None:
     """Read the state that a run folder keeps, None where it has none yet; raises InputError when it is not one."""
     path = folder / STATE_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     content = read_content(path)
     lacking = [key for key in KEYS if not isinstance(content, dict) or key not in content]
     if lacking:
         raise InputError(f"{path}: not the state of a run, it has no {lacking[0]!r}")
     for key, kind in KINDS.items():
-        if not isinstance(content[key], kind):
+        if not isinstance(content[key], kind) or isinstance(content[key], bool):
             raise InputError(f"{path}: not the state of a run, its {key!r} is a {type(content[key]).__name__}")
     with _refusing(path):
         rows, best, _ = (content["run"][key] for key in ("rows", "best", "experiment"))
         dict(best)
+        if content["next_epoch"] < 0 or not set(TABLES) <= rows.keys():
+            raise ValueError("its epoch or its tables are those of no run")
         if not all(isinstance(row, dict) for table in rows.values() for row in table):
             raise ValueError("its tables have other rows")
         if not all(isinstance(tensor, Tensor) for tensor in content["weights"].values()):

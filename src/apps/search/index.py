@@ -37,7 +37,10 @@ FORMAT = 2
 META = "meta.json"
 OLD_FILES = "features.npy", "items.jsonl"
 """Of indexes of format 1."""
-OURS = re.compile(r"(features\.[0-9a-f]{32}\.npy|items\.[0-9a-f]{32}\.jsonl)|\.(features|items|meta)\..*\.\d+")
+OURS = re.compile(
+    r"(features\.[0-9a-f]{32}\.npy|items\.[0-9a-f]{32}\.jsonl)"
+    r"|\.(features\.[0-9a-f]{32}\.npy|items\.[0-9a-f]{32}\.jsonl|meta\.json)\.\d+"
+)
 """Names of an index's files: in the first group those that a meta.json may name, else what a killed process left."""
 ROWS_AT_ONCE = 2**14
 """Rows that are written at a time. Each such piece has a checksum."""
@@ -63,13 +66,14 @@ class IndexUpdate:
         self.folder, self.depends_on, self.remove_missing = folder, depends_on, remove_missing
         self.known: dict[str, dict] = {}
         """Items of the index that is replaced {name: item}."""
-        self.replaces = os.path.lexists(folder / META)
-        if not self.replaces:
+        self.replaces_format_1 = False
+        if not os.path.lexists(folder / META):
             return
+        self.replaces_format_1 = _is_of_format_1(folder)
         try:
             meta = _read_meta(folder, depends_on)
             self.known = {item["name"]: item for item in _read_items(folder, meta)}
-        except (TornIndexError, FileNotFoundError) as error:
+        except (TornIndexError, FileNotFoundError, LookupError, TypeError) as error:
             print(f"{folder}: written anew ({in_a_line(error, folder)})", file=sys.stderr)
 
     def require_most(self, names: Iterable[str]) -> None:
@@ -109,7 +113,7 @@ class IndexUpdate:
             with replacing(self.folder / features) as other:
                 write_rows(other, tuple(collection.unit.shape), dtype, _checked(collection, dtype, sums))
         write_sealed(self.folder / META, meta | {"features_crc32": sums}, indent=1)
-        _remove_others(self.folder, (features, lines), OLD_FILES if self.replaces else ())
+        _remove_others(self.folder, (features, lines), OLD_FILES if self.replaces_format_1 else ())
         return self._changes(items)
 
     def _changes(self, items: list[dict]) -> Changes:
@@ -200,6 +204,13 @@ def _open_newest(folder: Path, depends_on: dict) -> Collection:
 
 
 def _open(folder: Path, meta: dict) -> Collection:
+    try:
+        return _open_files(folder, meta)
+    except (LookupError, TypeError) as error:  # of a meta.json that was sealed anew with values of other kinds
+        raise TornIndexError(f"{folder / META}: is not as it was written ({in_a_line(error)})") from None
+
+
+def _open_files(folder: Path, meta: dict) -> Collection:
     path = folder / meta["features"]
     with ThreadPoolExecutor(CHECKERS) as pool:
         with _reading(path):
@@ -213,6 +224,15 @@ def _open(folder: Path, meta: dict) -> Collection:
     collection = Collection(_tensor(array), lengths, [item["name"] for item in items], Path(meta["folder"]))
     collection.digests = [item["sha256"] for item in items]
     return collection
+
+
+def _is_of_format_1(folder: Path) -> bool:
+    """Whether a folder holds an index of format 1, whose files had plainer names."""
+    try:
+        meta = read_json(folder / META, dict)
+    except InputError:
+        return False
+    return meta.get("format") == 1 and all((folder / name).is_file() for name in OLD_FILES)
 
 
 def _read_meta(folder: Path, depends_on: dict) -> dict:
