@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from src.base.errors import InputError, in_a_line, shown
 from src.base.files import replacing
+from src.base.reading import kind_of
 from src.models.archive import BEGINNING, Archive, Unreadable
 from src.models.legacy import read_legacy
 from src.models.pickles import Reader, require_plain
@@ -102,7 +103,8 @@ def read_content(path: Path | str, tensors: bool = True) -> object:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: {'a folder, a file is needed' if path.is_dir() else 'no such file'}")
+        kind = kind_of(path)
+        raise InputError(f"{path}: {f'{kind}, a file is needed' if kind else 'no such file'}")
     try:
         foreign = _at_first_sight(path)
         if foreign:
