@@ -10,8 +10,8 @@ import torch
 
 import utils
 from src.toy import write_world
-from tests.commands import toy_options
-from tests.forks import Forks, only_run
+from tests.support.commands import toy_options
+from tests.support.forks import Forks, only_run
 
 GOLDEN = Path(__file__).parent / "golden"
 # The reference's own checkpoints and the pictures they were trained on are too large for this repository.

@@ -14,7 +14,7 @@ from benchmarks.measure import rooms_of_groups
 from benchmarks.steps import Steps
 from src.models.openai_clip import OpenAIClip
 from src.models.openai_clip import small_clip as random_clip
-from tests.commands import status_of
+from tests.support.commands import status_of
 
 CPU = torch.device("cpu")
 

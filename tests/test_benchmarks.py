@@ -13,8 +13,8 @@ from benchmarks.results import table
 from benchmarks.steps import CombinerSteps
 from src.base.files import PROJECT_ROOT
 from src.evaluation.per_query import COLUMNS
-from tests.commands import CIRR_RECALLS, status_of
-from tests.processes import PATIENCE
+from tests.support.commands import CIRR_RECALLS, status_of
+from tests.support.processes import PATIENCE
 
 
 @pytest.mark.slow

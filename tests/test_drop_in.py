@@ -10,8 +10,8 @@ import pytest
 import cirr_test_submission
 import validate
 from src.base.files import PROJECT_ROOT
-from tests.commands import CIRR_RECALLS, copy_project, toy_options
-from tests.processes import python
+from tests.support.commands import CIRR_RECALLS, copy_project, toy_options
+from tests.support.processes import python
 
 TRANSFORMS = {"CIRR": "targetpad", "FashionIQ": "squarepad"}
 
@@ -20,7 +20,7 @@ TRANSFORMS = {"CIRR": "targetpad", "FashionIQ": "squarepad"}
 def project(world, tmp_path_factory):
     """Copy the project, with both data sets and somebody's script in its root."""
     folder = copy_project(tmp_path_factory.mktemp("drop_in") / "project", world)
-    script = (PROJECT_ROOT / "tests" / "drop_in.py").read_text()
+    script = (PROJECT_ROOT / "tests" / "support" / "drop_in.py").read_text()
     if find_spec("pkg_resources") is None:
         script = f"import utils\n{script}"  # what docs/differences.md says to add where its `import clip` fails
     (folder / "drop_in.py").write_text(script)

@@ -8,7 +8,7 @@ import pytest
 
 from src import toy
 from src.tasks.own import OwnTriplets
-from tests.commands import status_of
+from tests.support.commands import status_of
 
 
 def cirr(world, split):

@@ -1,0 +1,133 @@
+"""What a query's target is told from: a bank of all training pictures, or a batch without the target's own copies."""
+
+import shutil
+
+import clip.model
+import pytest
+import torch
+
+import clip_fine_tune
+import combiner_train
+from src.base.reading import read_json
+from src.pictures.normalisation import OPENAI_NORMALISATION, normalised
+from src.pictures.transforms import make_transform
+from src.tasks.registry import TASKS
+from src.training import losses
+from src.training.batches import TripletImages, TripletRows
+from src.training.losses import Bank, contrastive_loss
+from tests.support import gradients
+from tests.support.commands import status_of, toy_options
+
+
+def plain_loss(model, negatives):
+    """Return the loss of gradients.py's batch as the definitions have it, query by query, and its gradients."""
+    stage, given = gradients.stage_of(model, negatives=negatives), gradients.share_of_batch(model)
+    references, targets = gradients.picture_rows().tolist()
+    features = gradients.picture_features()
+    if model in ("combiner", "along"):
+        texts = given[2] if model == "combiner" else stage.text_encoder.clip_model.encode_text(given[2])
+        predicted = stage.combiner.combine_features(features[references], texts)
+    else:
+        if model == "transformer":
+            features = stage.clip_model.encode_image(normalised(given[0], OPENAI_NORMALISATION).double())
+        sums = features[references] + stage.clip_model.encode_text(given[3])
+        predicted = sums / sums.norm(dim=1, keepdim=True)
+    unit = features / features.norm(dim=1, keepdim=True)
+    total = 0
+    for number, (query, target) in enumerate(zip(predicted, targets, strict=True)):
+        if negatives == "bank":
+            others = [row for row in range(len(unit)) if row != target]
+        else:
+            others = [row for place, row in enumerate(targets) if place != number and row != target]
+        scores = [gradients.SCALE * query @ unit[row] for row in (target, *others)]
+        total += torch.stack(scores).exp().sum().log() - scores[0]
+    loss = total / gradients.BATCH
+    weights = {name: weight for name, weight in stage.trained.named_parameters() if weight.requires_grad}
+    return dict(zip(weights, torch.autograd.grad(loss, weights.values()), strict=True)) | {"loss": loss.detach()}
+
+
+@pytest.mark.parametrize(
+    ("model", "negatives", "processes", "clip_bs"),
+    [
+        *(("combiner", negatives, processes, None) for negatives in ("bank", "masked") for processes in (1, 2, 4)),
+        *(("text", "bank", processes, clip_bs) for processes, clip_bs in ((1, None), (1, 5), (2, 8), (4, 1))),
+        *(("along", "bank", processes, clip_bs) for processes, clip_bs in ((1, 13), (1, 5), (2, 1), (4, 8))),
+        *(("text", "masked", processes, clip_bs) for processes, clip_bs in ((1, 1), (2, None))),
+        *(("transformer", "masked", processes, clip_bs) for processes, clip_bs in ((1, 8), (4, None))),
+    ],
+)
+def test_a_step_is_that_of_the_definition(model, negatives, processes, clip_bs, forks, tmp_path, monkeypatch):
+    """In float64. 13 queries name 20 pictures, some of them several times."""
+    order = [tmp_path / "found", model, clip_bs, "fp64", negatives]
+    assert forks.run("gradients", order, processes=processes) == 0, forks.said()
+    found = torch.load(tmp_path / "found", weights_only=True)
+    monkeypatch.setattr(clip.model.LayerNorm, "forward", clip.model.LayerNorm.forward)  # gradients.py replaces it
+    expected = plain_loss(model, negatives)
+    assert found.keys() == expected.keys()
+    assert len(set(gradients.picture_rows()[1].tolist())) < gradients.BATCH
+    torch.testing.assert_close(found["loss"], expected["loss"], rtol=1e-10, atol=0)
+    largest = max(gradient.norm() for gradient in expected.values())
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= 1e-10 * gradient.norm() + 1e-13 * largest, name
+
+
+def test_a_large_bank_is_taken_in_pieces(monkeypatch, device):
+    bank = Bank(torch.randn(30, 4, dtype=torch.double, device=device))
+    labels = torch.randint(30, (10,), device=device)
+    predicted = torch.nn.functional.normalize(torch.randn(10, 4, dtype=torch.double, device=device), dim=-1)
+    results = []
+    for at_once in (2**26, 70):  # two queries, since thirty logits each fit twice
+        monkeypatch.setattr(losses, "LOGITS_AT_ONCE", at_once)
+        given = predicted.clone().requires_grad_()
+        loss = contrastive_loss(given, bank.unit, 50, labels, pictures=torch.arange(30, device=device) // 2)
+        results.append((loss, *torch.autograd.grad(loss, given)))
+    for whole, pieces in zip(*results, strict=True):
+        torch.testing.assert_close(pieces, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_a_bank_holds_features_once():
+    features = 5 * torch.randn(9, 4)
+    before = features.clone()
+    bank = Bank(features)
+    assert bank.unit.data_ptr() == features.data_ptr()
+    torch.testing.assert_close(bank.unit.norm(dim=1), torch.ones(9))
+    torch.testing.assert_close(bank[torch.tensor([3, 3, 0])], before[[3, 3, 0]])
+
+
+@pytest.mark.parametrize("batches", [TripletRows, TripletImages])
+def test_pictures_with_the_same_bytes_are_one(batches, broken_world):
+    splits = list(TASKS["CIRR"].read_all(broken_world, "train").values())
+    ends = [(triplet.reference, triplet.targets[0]) for triplet in splits[0].triplets]
+    original, copy = ends[0][1], next(name for pair in ends[1:] for name in pair if name not in ends[0])
+    shutil.copy(splits[0].pictures[original], splits[0].pictures[copy])
+    preprocess = make_transform("targetpad", 1.25, 64)
+    all_of_them, distinct = batches(splits, preprocess), batches(splits, preprocess, distinct=True)
+    assert set(all_of_them.pictures.names) - set(distinct.pictures.names) == {copy}
+    numbers = list(range(len(ends)))
+    batch, targets = distinct[numbers], distinct[numbers].all_targets.tolist()
+    names = [distinct.pictures.names[row] for row in targets]
+    assert names == [original if target == copy else target for _, target in ends]
+    if batches is TripletImages:
+        whole = all_of_them[numbers]
+        assert len(batch.pixels) == len(whole.pixels) - 1
+        assert torch.equal(batch.pixels[batch.references], whole.pixels[whole.references])
+
+
+@pytest.mark.parametrize("encoder", ["both", "image"])
+def test_a_bank_of_pictures_that_learn_is_refused(encoder, options, capsys):
+    bank = ["--dataset", "CIRR", *options, "--negatives", "bank"]
+    assert status_of(clip_fine_tune.main, [*bank, "--encoder", encoder]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"--negatives bank: --encoder {encoder} cannot use it, --encoder text can: the bank's features" in line
+
+
+def test_a_bank_needs_no_mask(options, capsys):
+    assert status_of(combiner_train.main, [*options, "--negatives", "bank", "--mask-same-target"]) == 2
+    assert "--mask-same-target is for --negatives batch" in capsys.readouterr().err
+
+
+def test_a_run_says_its_negatives(world, tmp_path, run_folder):
+    short = ["--num-epochs", "1", "--batch-size", "16", "--projection-dim", "8", "--hidden-dim", "8"]
+    combiner_train.main([*toy_options(world, tmp_path), *short, "--negatives", "bank", "--scale", "50"])
+    options = read_json(run_folder() / "training_hyperparameters.json", dict)
+    assert (options["negatives"], options["scale"], options["mask_same_target"]) == ("bank", 50, False)
