@@ -78,13 +78,13 @@ def text_only(image_features: Tensor, text_features: Tensor) -> Tensor:
 
 
 def product(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """Return both [2, queries, dim], normalised: what a picture alone and a caption alone find, multiplied."""
+    """Return both [2, queries, dim], normalised: what the picture and what the caption find, multiplied."""
     return torch.stack((image_only(image_features, text_features), text_only(image_features, text_features)))
 
 
 COMBINING_FUNCTIONS = (
-    CombiningFunction("text", "caption alone", text_only, is_shortcut=True),
-    CombiningFunction("image", "picture alone", image_only, is_shortcut=True),
+    CombiningFunction("text", "caption only", text_only, is_shortcut=True),
+    CombiningFunction("image", "picture only", image_only, is_shortcut=True),
     CombiningFunction("product", "product", product, is_listed=False),
     CombiningFunction("sum", "sum", element_wise_sum, in_words="sum of both"),
     CombiningFunction("combiner", "Combiner", Combiner),
@@ -101,7 +101,7 @@ def find(name: str) -> CombiningFunction:
     """Return the line called `name`; raises InputError when there is none."""
     lines = {line.name: line for line in COMBINING_FUNCTIONS}
     if name not in lines:
-        raise InputError(f"{shown(name)}: no combining function, it must be one of {', '.join(lines)}")
+        raise InputError(f"{shown(name)}: not a combining function; it must be one of {', '.join(lines)}")
     return lines[name]
 
 
@@ -118,7 +118,7 @@ def line_of(function: Callable[[Tensor, Tensor], Tensor]) -> CombiningFunction:
 
 
 def network_in(path: Path) -> CombiningFunction:
-    """Return the line of the network whose weights a checkpoint holds, by what it tells; published ones tell nothing.
+    """Return the line of the network whose weights a checkpoint holds; the published code's checkpoints do not name it.
 
     Raises InputError for a network that is not there.
     """
@@ -140,7 +140,7 @@ def new_network(
 
 
 def network_facts(network: nn.Module) -> dict[str, str]:
-    """Return what tells a checkpoint's network from the published one, which needs no fact."""
+    """Return the fact that names a checkpoint's network; the published one needs none."""
     name = line_of(network.combine_features).name
     return {} if name == PUBLISHED_NETWORK else {NETWORK: name}
 
@@ -212,7 +212,7 @@ def load_network(
     sizes = _sizes(
         line, weights, path, backbone.dimension, {"projection_dim": projection_dim, "hidden_dim": hidden_dim}
     )
-    # Published checkpoints do not tell; any CLIP of the right size must do then.
+    # Published checkpoints do not record it; any CLIP of the right size must do then.
     trained_on = read_facts(path).get("clip_weights")
     if trained_on not in (None, backbone.digest()):
         named = "the one it was trained on"

@@ -143,7 +143,7 @@ def test_src_names_no_combining_function_in_a_list():
     """Each of today's stands in combiner.py alone, so that nothing else need be told of another."""
     for path in (PROJECT_ROOT / "src").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        for name in ("image_only", "text_only", "element_wise_sum", "solved_by_text", "caption alone", "picture alone"):
+        for name in ("image_only", "text_only", "element_wise_sum", "solved_by_text", "caption only", "picture only"):
             assert f'"{name}' not in text, path
 
 
@@ -185,8 +185,8 @@ def test_a_function_more_has_its_own_name_everywhere(with_function, world, tmp_p
         ("combiner_train", training),
     )
     assert "Combiner" not in printed
-    ladder = re.findall(r"^(my own sum|my own sum, no shortcut|caption alone|sum)  ", printed, re.MULTILINE)
-    assert {"my own sum", "my own sum, no shortcut", "caption alone", "sum"} <= set(ladder)
+    ladder = re.findall(r"^(my own sum|my own sum, no shortcut|caption only|sum)  ", printed, re.MULTILINE)
+    assert {"my own sum", "my own sum, no shortcut", "caption only", "sum"} <= set(ladder)
     told = json.loads((tmp_path / "a.json").read_text())
     assert told["combining_function"] == "mine"
     protocol = told["protocols"][0]

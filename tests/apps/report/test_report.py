@@ -52,8 +52,8 @@ def test_the_ladder_of_both_stages(finished, capsys):
     assert list(ladder) == [
         "chance",
         "CLIP before training, sum",
-        "tuned CLIP, caption alone",
-        "tuned CLIP, picture alone",
+        "tuned CLIP, caption only",
+        "tuned CLIP, picture only",
         "tuned CLIP, sum of both",
         "Combiner",
     ]
