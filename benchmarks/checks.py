@@ -121,7 +121,7 @@ def options(world: Path, name: str, epochs: int = STEPS) -> list[str]:
 def run(main: Callable, more: list[str], world: Path, name: str, epochs: int = STEPS) -> Path:
     """Run a training in this process; return its run folder."""
     call(main, [*options(world, name, epochs), *more])
-    return _run_folder(world, name)
+    return next((world / name / "models").iterdir())
 
 
 def run_in_two(main: Callable, more: list[str], world: Path, name: str) -> Path:
@@ -149,12 +149,7 @@ def run_apart(more: list[str], world: Path, name: str, launcher: Sequence[str] =
     ran = subprocess.run(command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise InputError(error_in(ran.stderr))
-    return _run_folder(world, name)
-
-
-def _run_folder(world, name):
-    (folder,) = (world / name / "models").iterdir()
-    return folder
+    return next((world / name / "models").iterdir())
 
 
 def error_in(output: str) -> str:

@@ -18,25 +18,18 @@ def table(rows: Sequence[Row]) -> str:
 def draw_curves(curves: dict[str, Curve], path: Path) -> None:
     """Draw a panel for each of `curves` {what grows: Curve}, both axes logarithmic."""
     with plain_figure(figsize=(10, 4), layout="constrained") as figure:
-        _draw(figure, curves)
+        panels = figure.subplots(1, len(curves))
+        for panel, (what, ways) in zip(panels, curves.items(), strict=True):
+            for way, points in ways.items():
+                sizes, seconds, _ = zip(*points, strict=True)
+                panel.loglog(sizes, seconds, marker="o", label={"ours": "here"}.get(way, way))
+            panel.set(xlabel=what, ylabel="seconds")
+            panel.tick_params(which="minor", labelbottom=False, labelleft=False)
+            panel.grid(True, which="major", alpha=0.3)
+            panel.legend(frameon=False)
+        panels[0].set_title("CIRR's metrics, 418 queries")
+        panels[1].set_title("an epoch of stage 2")
         figure.savefig(path, dpi=120)
-
-
-def _draw(figure, curves):
-    from matplotlib.ticker import NullFormatter  # late: plain_figure says how matplotlib is imported
-
-    panels = figure.subplots(1, len(curves))
-    for panel, (what, ways) in zip(panels, curves.items(), strict=True):
-        for way, points in ways.items():
-            sizes, seconds, _ = zip(*points, strict=True)
-            panel.loglog(sizes, seconds, marker="o", label={"ours": "here"}.get(way, way))
-        panel.set(xlabel=what, ylabel="seconds")
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.set_minor_formatter(NullFormatter())
-        panel.grid(True, which="major", alpha=0.3)
-        panel.legend(frameon=False)
-    panels[0].set_title("CIRR's metrics, 418 queries")
-    panels[1].set_title("an epoch of stage 2")
 
 
 def _line(row):
