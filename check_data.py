@@ -15,7 +15,8 @@ from src.apps.checking.text import check, text_of, verdict
 from src.base.errors import InputError, one_line_errors
 from src.base.files import PROJECT_ROOT, write_json
 from src.base.parser import Parser
-from src.command.flags import add_num_workers, dataset_choices, dataset_name
+from src.command.data_flags import dataset_choices, dataset_name
+from src.command.flags import add_num_workers
 from src.command.outputs import data_files, output_files, require_outputs
 from src.tasks.registry import TASKS, find_task, folders
 from src.tasks.task import Task
@@ -70,7 +71,8 @@ def main(argv=None):
     # Before any picture is decoded.
     for task, splits in annotated:
         of_task = (split for categories in splits.values() for split in categories.values())
-        require_outputs(vars(args), output_files(vars(args), "output"), data_files(task, args.data_path, of_task))
+        inputs = data_files(task.tables(args.data_path), of_task)
+        require_outputs(vars(args), output_files(vars(args), "output"), inputs)
 
     checked = []
     for task, splits in annotated:

@@ -74,7 +74,7 @@ def main(argv=None):
     if len(args.files) > form.most:
         raise InputError(f"{args.files[form.most]}: {form.too_many}")
     task = TASKS[form.dataset]
-    require_outputs(vars(args), output_files(vars(args), "json"), data_files(task, args.data_path))
+    require_outputs(vars(args), output_files(vars(args), "json"), data_files(task.tables(args.data_path)))
     (split,) = task.read_all(args.data_path, form.split).values()
     files = check(form, args.files, split, args.data_path, args.checkpoint or ())
     is_ready = not any(finding.level == FAULT for file in files for finding in file.findings)

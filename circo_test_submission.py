@@ -7,7 +7,8 @@
 from src.base.files import write_json
 from src.base.parser import Parser
 from src.command.combining import names_in
-from src.command.flags import add_judging_options, add_submission_option, parse_judging
+from src.command.data_flags import add_judging_options, add_submission_option
+from src.command.flags import parse_judging
 
 FUNCTIONS = names_in("combiner.py")
 
@@ -29,10 +30,9 @@ if __name__ == "__main__":
 from functools import partial
 
 from combiner import load_combined
+from data_utils import TASKS
 from src.apps.submission.writing import answered, submit
-from src.processes.distributed import command, is_first
-from src.tasks.registry import TASKS
-from utils import settings
+from utils import command, is_first, settings
 
 
 @command

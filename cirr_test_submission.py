@@ -7,7 +7,8 @@
 from src.base.files import PROJECT_ROOT, write_json
 from src.base.parser import Parser
 from src.command.combining import names_in
-from src.command.flags import add_judging_options, add_submission_option, parse_judging
+from src.command.data_flags import add_judging_options, add_submission_option
+from src.command.flags import parse_judging
 
 FUNCTIONS = names_in("combiner.py")
 
@@ -26,16 +27,10 @@ from functools import partial
 from pathlib import Path
 
 from combiner import load_combined
+from data_utils import TASKS, Split
 from src.apps.submission.cirr import LENGTHS, VERSION
-from src.apps.submission.writing import answered, read_test_split, submit
-from src.models.registry import backbone_of
-from src.pictures.skipping import Skipping
-from src.processes.distributed import command, is_first
-from src.retrieval.answers import Answers
-from src.retrieval.retriever import Retriever
-from src.tasks.registry import TASKS
-from src.tasks.triplets import Split
-from utils import Encoder, settings
+from src.apps.submission.writing import answered, read_test_split, retriever_of, submit
+from utils import Retriever, command, is_first, settings
 
 
 def generate_cirr_test_submissions(
@@ -50,13 +45,11 @@ def generate_cirr_test_submissions(
 ) -> list[Path]:
     """Write submission/CIRR/recall_submission_<file_name>.json and recall_subset_submission_<file_name>.json.
 
-    `retriever` is what encodes with that CLIP and transform, where it is put together already, and `split` is test1,
-    where it was read already. Returns both paths. Raises InputError when annotations or pictures of test1 are faulty or
-    missing.
+    `retriever` encodes with that CLIP and transform, and `split` is test1; both are made here where they are None.
+    Returns both paths. Raises InputError when annotations or pictures of test1 are faulty or missing.
     """
     if retriever is None:
-        # Nothing is kept: a transform from outside does not tell what its pixels depend on.
-        retriever = Retriever(Encoder(backbone_of(clip_model)), preprocess, Skipping(enabled=False))
+        retriever = retriever_of(clip_model, preprocess)
     retriever = retriever.combining_by(combining_function)
     task = TASKS["CIRR"]
     split = retriever.usable(split or read_test_split(task, data_path, retriever.skipping.enabled))
@@ -72,11 +65,11 @@ def generate_cirr_test_submissions(
 
 
 def submission_files(output_path: Path, name: str) -> list[Path]:
-    """Return where the two files of a submission go: the server takes the two rankings apart."""
+    """Return the paths of a submission's two files: the server takes one for each ranking."""
     return [Path(output_path) / "submission" / "CIRR" / f"{metric}_submission_{name}.json" for metric in LENGTHS]
 
 
-def named_answers(ids: list[str], answers: Answers) -> tuple[dict, dict]:
+def named_answers(ids: list[str], answers) -> tuple[dict, dict]:
     """Return {pair id: the first 50 names of the gallery} and {pair id: the first 3 of the group}."""
     names = answers.gallery.names
     return tuple(

@@ -2,15 +2,15 @@
 
     python clip_fine_tune.py --dataset CIRR --num-epochs 100 --batch-size 128 --save-training --save-best
 
-Options of its own: --encoder (which of CLIP's encoders learns), --learning-rate, --clip-bs (how much of a batch CLIP
-has in memory at a time; the batch stays one), and --image-cache. --clip-model-path goes on from tuned weights.
+Its own options: --encoder (which of CLIP's encoders learns), --learning-rate, --clip-bs (how much of a batch CLIP has
+in memory at a time; the batch stays one), and --image-cache. --clip-model-path goes on from tuned weights.
 With --encoder text the pictures' features never change, so they are extracted once.
 """
 
 from argparse import Namespace
 
 from src.base.parser import Parser, any_case, count, positive
-from src.command import flags, training_flags
+from src.command import data_flags, flags, training_flags
 from src.command.recipes import FINE_TUNING_RECIPES
 
 LEARNING = {"both": ("image", "text"), "text": ("text",), "image": ("image",)}
@@ -19,7 +19,7 @@ LEARNING = {"both": ("image", "text"), "text": ("text",), "image": ("image",)}
 
 def make_parser() -> Parser:
     parser = Parser("Stage 1: fine-tune CLIP on the training triplets of a data set.")
-    flags.add_dataset_option(parser, otherwise="required, or the run's with --resume", split="train")
+    data_flags.add_dataset_option(parser, otherwise="required, or the run's with --resume", split="train")
     help_text = f"which of CLIP's encoders learn: {', '.join(LEARNING)}"
     parser.add_argument("--encoder", type=any_case(*LEARNING), default="both", help=help_text)
     parser.add_argument("--learning-rate", type=positive, default=2e-6, help="learning rate of AdamW")
@@ -28,7 +28,7 @@ def make_parser() -> Parser:
     training_flags.add_training_options(parser, FINE_TUNING_RECIPES, batch_size=512, validation_frequency=1)
     flags.add_clip_options(parser)
     flags.add_image_cache_option(parser)
-    flags.add_common_options(parser)
+    data_flags.add_common_options(parser)
     return parser
 
 
@@ -43,9 +43,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.models.backbone import ENCODERS, Backbone
-from src.processes.distributed import command
-from src.retrieval.retriever import load_retriever
 from src.training.batches import Batch, TripletImages, TripletRows
 from src.training.gradient_caching import OneEncoder
 from src.training.losses import Bank
@@ -53,7 +50,17 @@ from src.training.pieces import Pieces
 from src.training.run import FINE_TUNING
 from src.training.stage import Stage
 from src.training.train import prepare, read_training_data, train_stage
-from utils import caption_tokens, device, element_wise_sum, say_device, settings
+from utils import (
+    ENCODERS,
+    Backbone,
+    caption_tokens,
+    command,
+    device,
+    element_wise_sum,
+    load_retriever,
+    say_device,
+    settings,
+)
 
 
 class FineTuning(Stage):
@@ -94,12 +101,11 @@ class FineTuning(Stage):
         return self
 
     def inputs(self, batch: Batch, texts: list[str]) -> tuple:
-        """Return what `forward` takes: pixels (or None), reference rows, target rows and tokens, on the device."""
+        """Return pixels (or None), reference rows, target rows and tokens, on the device."""
         tensors = batch.pixels, batch.references, batch.targets, caption_tokens(texts, self.backbone)
-        return tuple(None if some is None else some.to(device, non_blocking=True) for some in tensors)
+        return tuple(None if rows is None else rows.to(device, non_blocking=True) for rows in tensors)
 
     def forward(self, inputs: tuple) -> tuple[Tensor, Tensor]:
-        """Return (predicted, target) features [share, dim], normalised."""
         pixels, references, targets, tokens = inputs
         features = self.picture_features if pixels is None else self._features("image", pixels)
         predicted = self.combining_function(features[references], self._features("text", tokens))

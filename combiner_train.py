@@ -4,14 +4,13 @@ With --encoder text CLIP's text encoder learns along, and a checkpoint holds bot
 
     python combiner_train.py --clip-model-path models/.../tuned_clip_arithmetic.pt --save-training --save-best
 
-Options of its own: --combiner-lr, --clip-bs (the pictures or captions that CLIP encodes at a time), and of --encoder
-text --learning-rate and --frozen-epochs.
+Its own options: --combiner-lr, --clip-bs, and for --encoder text --learning-rate and --frozen-epochs.
 """
 
 from argparse import Namespace
 
 from src.base.parser import Parser, any_case, count, count_or_zero, positive
-from src.command import flags, training_flags
+from src.command import data_flags, flags, training_flags
 from src.command.combining import names_in
 from src.command.recipes import COMBINER_RECIPES
 
@@ -20,30 +19,24 @@ FUNCTIONS = names_in("combiner.py")
 
 def make_parser() -> Parser:
     parser = Parser("Stage 2: train the Combiner on the training triplets of a data set, CLIP frozen.")
-    flags.add_dataset_option(parser, default="CIRR", split="train")
+    data_flags.add_dataset_option(parser, default="CIRR", split="train")
     parser.add_argument("--combiner-lr", type=positive, default=2e-5, help="learning rate of Adam")
     parser.add_argument("--clip-bs", type=count, default=32, help="pictures or captions that CLIP encodes at once")
     help_text = "text: CLIP's text encoder learns along with the Combiner, pictures stay frozen"
     parser.add_argument("--encoder", type=any_case("none", "text"), default="none", help=help_text)
     help_text = "with --encoder text: learning rate of AdamW for CLIP"
     parser.add_argument("--learning-rate", type=positive, default=2e-6, help=help_text)
-    help_text = "with --encoder text: epochs of the Combiner alone before"
+    help_text = "with --encoder text: epochs of training only the Combiner first"
     parser.add_argument("--frozen-epochs", type=count_or_zero, default=0, metavar="N", help=help_text)
     training_flags.add_training_options(parser, COMBINER_RECIPES, batch_size=1024, validation_frequency=3)
     flags.add_combiner_options(parser, FUNCTIONS, trained=False)
     flags.add_clip_options(parser)
-    flags.add_common_options(parser)
+    data_flags.add_common_options(parser)
     return parser
 
 
 def parse(argv: list[str] | None = None) -> Namespace:
-    """Parse the options; one that has no use ends as a wrong flag does."""
-    parser = make_parser()
-    args = training_flags.parse_training(parser, COMBINER_RECIPES, argv)
-    unused = args.given & {"learning_rate", "frozen_epochs"} if args.encoder == "none" else ()
-    for name in sorted(unused):
-        parser.error(f"--{name.replace('_', '-')} is for --encoder text")
-    return args
+    return training_flags.parse_training(make_parser(), COMBINER_RECIPES, argv)
 
 
 if __name__ == "__main__":
@@ -54,20 +47,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from combiner import network_facts, new_network
-from src.models.backbone import ENCODERS
 from src.models.facts import LEARNED_ALONG
-from src.processes.distributed import command
-from src.retrieval.fusion import compared
-from src.retrieval.retriever import load_retriever
-from src.tasks.task import Task
-from src.training.batches import Batch, TripletRows
+from src.training.batches import Batch, TripletRows, encode_triplets
 from src.training.gradient_caching import OneEncoder
 from src.training.losses import Bank
 from src.training.pieces import Pieces
 from src.training.run import COMBINER_TRAINING
 from src.training.stage import Stage
 from src.training.train import prepare, read_training_data, train_stage
-from utils import Encoder, autocast, caption_tokens, device, say_device, settings
+from utils import ENCODERS, autocast, caption_tokens, command, compared, device, load_retriever, say_device, settings
 
 
 class CombinerTraining(Stage):
@@ -111,7 +99,6 @@ class CombinerTraining(Stage):
         )
 
     def facts(self) -> dict:
-        """Return which CLIP goes with the Combiner, where one learned along."""
         if self.text_encoder is None:
             return {}
         return {LEARNED_ALONG: "text", "clip_weights": self.text_encoder.backbone.digest()}
@@ -123,33 +110,24 @@ class CombinerTraining(Stage):
         return self
 
     def begin(self, epoch: int) -> None:
-        """Let the text encoder learn from its epoch on."""
         self.text_learns = self.text_encoder is not None and epoch >= self.frozen_epochs
 
     def inputs(self, batch: Batch, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `forward` takes: features [share, dim] of references and targets, and texts' or tokens."""
+        """Return features [share, dim] of references and targets, and those of the texts or their tokens."""
         if self.text_learns:
-            of_texts = caption_tokens(texts, self.text_encoder.backbone)
+            tokens_or_features = caption_tokens(texts, self.text_encoder.backbone)
         else:
             rows = torch.tensor([self.text_row[text] for text in texts])
-            of_texts = self.caption_features[rows.to(device, non_blocking=True)]
+            tokens_or_features = self.caption_features[rows.to(device, non_blocking=True)]
         references, targets = (rows.to(device, non_blocking=True) for rows in (batch.references, batch.targets))
-        return self.picture_features[references], self.picture_features[targets], of_texts
+        return self.picture_features[references], self.picture_features[targets], tokens_or_features
 
     def forward(self, inputs: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return (predicted, target) features [share, dim], normalised."""
         reference_features, target_features, text_features = inputs
         if self.text_learns:
             text_features = self.text_encoder.in_pieces(text_features, self.pieces.size)
         predicted = self.combiner.combine_features(reference_features, text_features)
         return predicted, F.normalize(compared(self.combining_function, target_features), dim=-1)
-
-
-def encode_triplets(triplets: TripletRows, task: Task, encoder: Encoder) -> tuple[Tensor, Tensor, list[str]]:
-    """Return features [pictures, dim] and [texts, dim] of what the triplets name, each encoded once, and the texts."""
-    # Every text that training may draw, each once and in a fixed order.
-    texts = list(dict.fromkeys(text for captions in triplets.captions for text in task.training_texts(captions)))
-    return encoder.pictures(triplets.pictures), encoder.captions(texts), texts
 
 
 @command
@@ -162,25 +140,28 @@ def main(argv=None):
     frozen = tuple(encoder for encoder in ENCODERS if encoder not in learning)
     retriever = load_retriever(given.retriever, frozen, batch_size=args.clip_bs)
     say_device(args.precision, training=True)
-    # Behind CLIP, whose loading draws random numbers too: the order decides the first weights of a seed.
+    # After CLIP, whose loading draws random numbers too: the order decides the first weights of a seed.
     sizes = retriever.backbone.dimension, args.projection_dim, args.hidden_dim
     combiner = new_network(getattr(args, "network", None), *sizes, args.dropout)
     # The rows are in memory, so workers would only copy them from process to process.
     loader, validation = prepare(data, retriever, TripletRows, num_workers=0)
 
     with autocast(args.precision):
-        picture_features, *of_texts = encode_triplets(loader.triplets, data.task, retriever.encoder)
+        picture_features, caption_features, texts = encode_triplets(loader.triplets, data.task, retriever.encoder)
     if args.negatives == "bank":
         picture_features = Bank(picture_features)
     retriever.backbone.let_learn(learning)
     text_encoder = OneEncoder(retriever.backbone, "text") if learning else None
-    stage = CombinerTraining(combiner, picture_features, *of_texts, text_encoder, args.clip_bs, args.frozen_epochs)
+    features = picture_features, caption_features, texts
+    stage = CombinerTraining(combiner, *features, text_encoder, args.clip_bs, args.frozen_epochs)
     optimizer = torch.optim.Adam(combiner.parameters(), lr=args.combiner_lr, fused=True)
     if text_encoder is not None:
         # Each learns as in its own stage: without weight decay Adam and AdamW are the same.
-        along = {"params": text_encoder.learning().values(), "lr": args.learning_rate, "eps": 1e-7}
-        of_combiner = {"params": combiner.parameters(), "lr": args.combiner_lr, "weight_decay": 0}
-        optimizer = torch.optim.AdamW([of_combiner, along], fused=True)
+        groups = [
+            {"params": combiner.parameters(), "lr": args.combiner_lr, "weight_decay": 0},
+            {"params": text_encoder.learning().values(), "lr": args.learning_rate, "eps": 1e-7},
+        ]
+        optimizer = torch.optim.AdamW(groups, fused=True)
     facts = {"projection_dim": args.projection_dim, "hidden_dim": args.hidden_dim} | network_facts(combiner)
     train_stage(stage, optimizer, loader, validation, data, facts)
 

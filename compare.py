@@ -46,7 +46,7 @@ def main(argv=None):
         raise InputError(f"{args.files[0]}: needs at least two files")
     first, *others = read_all(args.files)
     outputs, is_there = output_files(vars(args), "json", "page"), (args.data_path / first.task.folder).is_dir()
-    require_outputs(vars(args), outputs, data_files(first.task, args.data_path) if is_there else {})
+    require_outputs(vars(args), outputs, data_files(first.task.tables(args.data_path)) if is_there else {})
     for other in others:
         require_comparable(first, other)
     # Before anything is printed: without its pictures the page cannot be made.

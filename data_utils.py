@@ -10,6 +10,7 @@ from src.pictures.data import read_data
 from src.pictures.opening import opened, require_present
 from src.pictures.pictures import Pictures
 from src.pictures.transforms import SquarePad, TargetPad, make_transform, squarepad_transform, targetpad_transform
+from src.tasks.protocol import Protocol
 from src.tasks.registry import TASKS, find_task
 from src.tasks.triplets import Split, Triplet
 
@@ -18,8 +19,11 @@ __all__ = [
     "CIRRDataset",
     "FashionIQDataset",
     "Pictures",
+    "Protocol",
+    "Split",
     "SquarePad",
     "TargetPad",
+    "Triplet",
     "find_task",
     "make_transform",
     "read_data",

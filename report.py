@@ -8,13 +8,8 @@ The page, report.html in the run folder, opens offline. A run of stage 2 brings 
 from pathlib import Path
 
 from src.base.parser import Parser, existing_file, name_or_file
-from src.command.flags import (
-    RetrieverOptions,
-    add_dataset_option,
-    add_feature_cache_options,
-    add_num_workers,
-    add_skip_missing_option,
-)
+from src.command.data_flags import add_dataset_option, add_skip_missing_option
+from src.command.flags import RetrieverOptions, add_feature_cache_options, add_num_workers
 from src.command.outputs import data_files, require_outputs
 
 
@@ -97,7 +92,7 @@ def main(argv=None):
         return RetrieverOptions(options["clip_model_name"], clip_model_path, *transform, *machine)
 
     of_runs = {"--run-folder": [path for run in runs for path in run.files()]}
-    require_outputs(vars(args), {"--output": [output]}, data_files(task, data_path) | of_runs)
+    require_outputs(vars(args), {"--output": [output]}, data_files(task.tables(data_path)) | of_runs)
     labels = {function.name: function.label for function in COMBINING_FUNCTIONS}
     curves_drawn = draw_curves(runs, trained.headline, labels)  # of files that may be faulty, so before the work
     data = read_data(task, data_path, "val", skip_missing=args.skip_missing)

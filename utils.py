@@ -7,9 +7,12 @@ from pathlib import Path
 from torch import nn
 
 from src.base.device import device
-from src.models.backbone import Backbone
+from src.base.files import require_writable
+from src.models.backbone import ENCODERS, Backbone
 from src.models.registry import load_clip, model_label
-from src.models.weights import checkpoint_content, checkpoint_path, write_checkpoint
+from src.models.weights import checkpoint_content, checkpoint_path, weights_digest, write_checkpoint
+from src.processes.distributed import command, is_first
+from src.retrieval.answers import Gallery, predict_queries
 from src.retrieval.encoder import (
     Encoder,
     caption_tokens,
@@ -17,32 +20,41 @@ from src.retrieval.encoder import (
     extract_caption_features,
     extract_index_features,
 )
+from src.retrieval.fusion import compared
 from src.retrieval.precision import autocast, say_device
 from src.retrieval.retriever import Retriever, element_wise_sum, load_retriever
 from src.retrieval.settings import settings
-from src.tasks.registry import TASKS
+from src.tasks.captions import drawn_texts
 from src.training.progress import set_train_bar_description, update_train_running_results
 
 __all__ = [
+    "ENCODERS",
     "Backbone",
     "Encoder",
+    "Gallery",
     "Retriever",
     "autocast",
     "caption_tokens",
     "collate_fn",
+    "command",
+    "compared",
     "device",
     "element_wise_sum",
     "extract_caption_features",
     "extract_index_features",
     "generate_randomized_fiq_caption",
+    "is_first",
     "load_clip",
     "load_retriever",
     "model_label",
+    "predict_queries",
+    "require_writable",
     "save_model",
     "say_device",
     "set_train_bar_description",
     "settings",
     "update_train_running_results",
+    "weights_digest",
 ]
 
 
@@ -52,7 +64,7 @@ def generate_randomized_fiq_caption(flattened_captions: Sequence[str], draws=ran
     `flattened_captions` holds a, b of the first pair, a, b of the second, …
     """
     pairs = zip(flattened_captions[::2], flattened_captions[1::2], strict=True)
-    return [TASKS["FashionIQ"].training_texts(pair)[int(4 * draws.random())] for pair in pairs]
+    return [drawn_texts(pair)[int(4 * draws.random())] for pair in pairs]
 
 
 def save_model(

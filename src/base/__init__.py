@@ -1,4 +1,4 @@
-"""The ground floor. It is imported before any library that reads the environment."""
+"""The ground floor, imported before any library that reads the environment."""
 
 from src.base.environment import forget_odd_variables
 

@@ -14,7 +14,7 @@ OTHER_WHEELS = "https://pytorch.org/get-started/locally names one that has"
 
 
 def choose_device() -> tuple[torch.device, str]:
-    """Return the device, and why a card that is there cannot be used, with the way to mend it; "" where none is."""
+    """Return the device, and why a card of this machine cannot be used and what would help, else ""."""
     with warnings.catch_warnings(record=True) as doubts:
         warnings.simplefilter("always")
         found = torch.cuda.is_available()
@@ -31,18 +31,15 @@ def _unused_card(doubts: Sequence[str]) -> str:
         if torch.version.cuda is None:
             return f"the NVIDIA card is not used: this torch has no CUDA; {OTHER_WHEELS}"
         return "the NVIDIA card is not used: the driver gives none to this process; nvidia-smi shows why"
-    for name, is_there in (("Apple's GPU", torch.backends.mps.is_available()), ("Intel's GPU", _has_xpu())):
+    has_xpu = hasattr(torch, "xpu") and torch.xpu.is_available()
+    for name, is_there in (("Apple's GPU", torch.backends.mps.is_available()), ("Intel's GPU", has_xpu)):
         if is_there:
             return f"{name} is not used: this code runs on CUDA, ROCm or the processor"
     return ""
 
 
-def _has_xpu() -> bool:
-    return hasattr(torch, "xpu") and torch.xpu.is_available()
-
-
 def without_code(name: str, capability: tuple[int, int], architectures: Sequence[str]) -> str:
-    """Return that this torch has no code for the card called `name`; "" where it has some.
+    """Return a sentence where this torch has no code for the card called `name`, else "".
 
     `architectures` are torch's: sm_86 runs on 8.6 and later ones of 8, compute_80 is compiled for all from 8.0 on.
     """
@@ -71,7 +68,7 @@ torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def device_line(precision: str, processes: int) -> str:
-    """Return where and how a command computes, and a doubt about it, in a line."""
+    """Return the line about device, precision and processes, with a warning where one is due."""
     where = torch.cuda.get_device_name() if device.type == "cuda" else "the processor"
     jobs = "1 process" if processes == 1 else f"{processes} processes"
     unused = f" ({UNUSED_CARD})" if UNUSED_CARD else ""

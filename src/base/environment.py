@@ -1,4 +1,4 @@
-"""Variables of the environment that libraries read, and that somebody set for another program."""
+"""Environment variables that libraries read, and that were set for another program."""
 
 import math
 import os
@@ -14,7 +14,7 @@ INTERVALS = "TQDM_MININTERVAL", "TQDM_MAXINTERVAL"
 
 
 def forget_odd_variables() -> None:
-    """Let no variable end a command that would run without it, before any library has read it."""
+    """Remove variables that would end a command or change its output, before any library has read them."""
     for name in [name for name in os.environ if name.startswith("TQDM_")]:
         # Of tqdm's some two dozen these are settings; the others would change what each bar says.
         if name != "TQDM_DISABLE" and not (name in INTERVALS and _is_seconds(os.environ[name])):

@@ -24,11 +24,11 @@ FAULTS_OF_FILES = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL),
     *(errno.EACCES, errno.EPERM),
 }
-"""What the system says of a single file. All else (EIO, ESTALE, ENOTCONN, too many open files) is no fault of it."""
+"""Errors about a single file. All else (EIO, ESTALE, ENOTCONN, too many open files) is not its fault."""
 
 
 def require_storage(error: OSError, path: object) -> None:
-    """Raise StorageError, with the system's own words, unless `error` is about the file at `path` alone."""
+    """Raise StorageError, with the system's own words, unless `error` is about nothing but the file at `path`."""
     # Decoders raise OSErrors without a number, about what a file holds.
     if error.errno is not None and error.errno not in FAULTS_OF_FILES:
         raise StorageError(f"{escaped(str(path))}: {error.strerror}") from None
@@ -54,18 +54,18 @@ def escaped(name: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
-def in_a_line(said: object, file: object = "", longest: int = 120) -> str:
-    """Return what an exception or a text says as a part of a line, cut to `longest`, as a terminal can show it.
+def in_a_line(fault: object, file: object = "", longest: int = 120) -> str:
+    """Return an exception's message, or a text, as a part of a line, cut to `longest`, as a terminal can show it.
 
-    An exception without a message, or a KeyError, is shown with its type name. `file`, where
-    `said` names it, becomes "the file", since the line names it already.
+    An exception without a message, or a KeyError, is shown with its type name. `file`, where `fault` names it, becomes
+    "the file", since the line names it already.
     """
-    text = str(said)
+    text = str(fault)
     for name in (repr(str(file)), str(file)) if file else ():
         text = text.replace(name, "the file")
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    if isinstance(said, KeyError) or (isinstance(said, Exception) and not any(map(str.isalpha, text))):
-        text = f"{type(said).__name__}: {text}" if text else type(said).__name__
+    if isinstance(fault, KeyError) or (isinstance(fault, Exception) and not any(map(str.isalpha, text))):
+        text = f"{type(fault).__name__}: {text}" if text else type(fault).__name__
     return _cut(text, longest)
 
 
@@ -102,15 +102,15 @@ def require_one_of(value: object, allowed: Collection[str], what: str) -> None:
 
 
 def lost_worker(error: BaseException) -> str | None:
-    """Return what torch says of a loader's worker that died, as a line; None for any other exception.
+    """Torch's message about a loader's worker that died, as a line; None for any other exception.
 
-    It may be raised anywhere, from the handler of the signal that tells of a dead child.
+    It may be raised anywhere, by the handler of SIGCHLD.
     """
     if not isinstance(error, RuntimeError) or not str(error).startswith("DataLoader worker"):
         return None
-    said = " ".join(str(error).split())
-    # A worker that was told to end did not run out of memory.
-    return said if "Terminated" in said else f"{said} Fewer --num-workers, or 0, take less memory"
+    message = " ".join(str(error).split())
+    # A worker that was terminated did not run out of memory.
+    return message if "Terminated" in message else f"{message} Fewer --num-workers, or 0, take less memory"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -136,10 +136,9 @@ def one_line(error: InputError) -> str:
 
 
 def one_line_errors(main: Callable) -> Callable:
-    """Let `main(argv)` end an input that cannot be used with one line on stderr and exit status 2.
+    """Let `main(argv)` end with one line on stderr and exit status 2 where an input cannot be used.
 
-    The end by a signal is told too, with its own status. Any other exception is a fault of ours and keeps its
-    traceback.
+    An end by a signal prints a line too, with its own status. Any other exception is a bug and keeps its traceback.
     """
 
     @functools.wraps(main)
@@ -152,7 +151,7 @@ def one_line_errors(main: Callable) -> Callable:
             except Stopped as stopped:
                 print(stopped.line, file=sys.stderr, flush=True)
                 raise
-            except KeyboardInterrupt:  # before a training began, which has a line of its own
+            except KeyboardInterrupt:  # before a training began, which prints its own line
                 print("stopped by SIGINT", file=sys.stderr, flush=True)
                 raise SystemExit(130) from None
             except InputError as error:

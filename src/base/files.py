@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,10 +14,8 @@ from src.base.errors import InputError
 _UNSYNCED = set()
 """File systems that refused to sync a folder, each of which is mentioned once."""
 PROJECT_ROOT = Path(__file__).absolute().parents[2]
-RUN_LEFTOVER = re.compile(r"\.(training_hyperparameters\.json|\w+_metrics\.csv|report\.html|[^/]+\.pt)\.\d+")
-"""Names of unfinished files of a run."""
 ESCAPING = {"encoding": "utf-8", "errors": "backslashreplace"}
-"""How text is written that people read, where names of files may be no UTF-8: these have \\udce9 in it."""
+"""How text for people is written: file names that are not UTF-8 are shown with escapes such as \\udce9."""
 
 
 @contextlib.contextmanager
@@ -39,22 +36,12 @@ def replacing(path: Path | str) -> Iterator[Path]:
         unfinished.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        # A failed write does not say where, and the name of the unfinished file would mean nothing to anybody.
+        # A failed write does not say where, and the name of the unfinished file would mean nothing to people.
         if error.filename in (None, str(unfinished)):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Delete what processes that were killed inside `replacing` left of files beside or below `folder`'s own.
-
-    Hidden files of somebody's own stay: these are called like a file that a run writes, and have a process's number.
-    """
-    for path in Path(folder).rglob(".*"):
-        if path.is_file() and RUN_LEFTOVER.fullmatch(path.name):
-            path.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -66,8 +53,8 @@ def sync_folder(folder: Path) -> None:
         device = folder.stat().st_dev
         if device not in _UNSYNCED:
             _UNSYNCED.add(device)
-            said = f"{folder}: folders cannot be synced here ({error.strerror}); a power failure may cost the last file"
-            print(said, file=sys.stderr, flush=True)
+            line = f"{folder}: folders cannot be synced here ({error.strerror}); a power failure may cost the last file"
+            print(line, file=sys.stderr, flush=True)
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -68,6 +68,6 @@ def _looked_through(folder: Path, below: str) -> tuple[list[str], list[str]]:
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError as error:  # of a link to itself, or to where nobody may look
+    except OSError as error:  # of a link to itself, or to where access is denied
         require_storage(error, entry.path)
         return False

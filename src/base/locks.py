@@ -31,7 +31,7 @@ def owning(folder: Path, what: str = "run") -> Iterator[None]:
 
 
 def _lock(path: Path, refusal: str) -> int:
-    """Return the descriptor of a new or old file at `path` that nobody else has locked; InputError(refusal) if not."""
+    """Lock the file at `path`, made where it is not there, and return its descriptor; raises InputError(refusal)."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -41,10 +41,10 @@ def _lock(path: Path, refusal: str) -> int:
         except (BlockingIOError, PermissionError):
             os.close(descriptor)
             raise InputError(refusal) from None
-        except OSError as error:  # a file system without locks: nobody can be kept away
-            said = f"{path}: cannot be locked here ({error.strerror}); start nothing else that writes to this folder"
-            print(said, file=sys.stderr, flush=True)
-        # Its last owner may have removed it between both steps. A lock on it would keep nobody away.
+        except OSError as error:  # a file system without locks
+            line = f"{path}: cannot be locked here ({error.strerror}); start nothing else that writes to this folder"
+            print(line, file=sys.stderr, flush=True)
+        # Its last owner may have removed it between both steps. A lock on it would keep no process away.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(descriptor)):
                 return descriptor

@@ -23,7 +23,7 @@ def halving(work: Callable[[Tensor], Tensor], rows: Tensor, what: str) -> Tensor
         if not is_out_of_memory(error):
             raise
         fault = in_a_line(error)
-    # Behind the handler, since the exception holds on to all that was allocated so far.
+    # After the handler, since the exception holds on to all that was allocated so far.
     if len(rows) == 1:
         raise InputError(f"the memory is full with one of the {what}, {list(rows.shape[1:])} ({fault})")
     mention(what, f"the memory is full with {len(rows)} {what} at once: they are taken in halves")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 class _Unbreakable:
-    """A text stream that goes on when nobody reads it any more, and escapes what its encoding lacks."""
+    """A text stream that survives a closed pipe and escapes what its encoding lacks."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -32,17 +32,17 @@ class _Unbreakable:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """Write to nowhere from now on; raises OSError with a name when that loses what somebody waits for."""
+        """Write to nowhere from now on; raises OSError with a name when that loses output."""
         # The descriptor itself, since Python flushes the stream once more when the process ends.
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123
             os.dup2(nowhere.fileno(), self._stream.fileno())
-        if not isinstance(error, BrokenPipeError):  # a full disk behind `> file`
+        if not isinstance(error, BrokenPipeError):  # a full disk at `> file`
             raise OSError(error.errno, error.strerror, self._stream.name)
 
 
 @contextlib.contextmanager
 def unbreakable_output() -> Iterator[None]:
-    """Let `| head`, and a terminal that knows ASCII alone, end no command."""
+    """Keep `| head`, and a terminal that only knows ASCII, from ending a command."""
     with contextlib.ExitStack() as stack:
         # A stream is None where its descriptor was closed before the process began (`>&-`).
         nowhere = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123

@@ -18,13 +18,13 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 _NOT_GIVEN = []
-"""Known by its identity; a list, since argparse appends to a copy of what an option has that may be repeated."""
+"""Recognised by identity. A list, because argparse appends to a copy of what a repeatable option has."""
 
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that shows the defaults and answers a wrong flag with one line and exit status 2.
 
-    Its result has one attribute more: `given`, the names of the options that were not left at their defaults.
+    Its result has another attribute: `given`, the names of the options that were not left at their defaults.
     """
 
     def __init__(self, description: str):
@@ -45,46 +45,21 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def print_help(self, file=None):
-        if _told_by_torchrun("RANK", 0) == 0:  # once for all processes of a job
+        if _from_torchrun("RANK", 0) == 0:  # once for all processes of a job
             super().print_help(file)
 
     def error(self, message):
-        if _told_by_torchrun("RANK", 0) == 0:
+        if _from_torchrun("RANK", 0) == 0:
             print(f"error: {message} ({self.prog} --help lists the options)", file=sys.stderr, flush=True)
         else:
             time.sleep(5)  # the first process says it for all; torchrun ends this one as soon as that one has ended
         raise SystemExit(2)
 
 
-def _told_by_torchrun(name: str, otherwise: int) -> int:
-    """Return a number that torchrun gives this process, `otherwise` where something else started it."""
-    told = os.environ.get(name, "") if "TORCHELASTIC_RUN_ID" in os.environ else ""
-    return int(told) if told.isdecimal() else otherwise
-
-
-def is_plain_value(action: argparse.Action, value: object) -> bool:
-    """Whether `value`, as JSON has it, is one that `plain` gives of an option."""
-    if action.nargs == 0:
-        return type(value) is bool
-    if value is None:
-        return action.default is None
-    if action.choices is not None:
-        return value in action.choices
-    if isinstance(action, argparse._AppendAction):
-        return isinstance(value, list) and all(isinstance(part, str) for part in value)
-    if action.type in (count, count_or_zero, positive, share, finite, one_or_more):
-        return type(value) in (int, float) and _takes(action.type, str(value))
-    # What a path leads to may have moved, and is for others to look at.
-    is_path = action.dest == "dataset" or action.type in (None, file_path, existing_file, name_or_file)
-    return isinstance(value, str) and (is_path or _takes(action.type, value))
-
-
-def _takes(convert: Callable[[str], object], text: str) -> bool:
-    try:
-        convert(text)
-    except argparse.ArgumentTypeError:
-        return False
-    return True
+def _from_torchrun(name: str, otherwise: int) -> int:
+    """A number that torchrun gives this process; `otherwise` where something else started it."""
+    number = os.environ.get(name, "") if "TORCHELASTIC_RUN_ID" in os.environ else ""
+    return int(number) if number.isdecimal() else otherwise
 
 
 def any_case(*names: str) -> Callable[[str], str]:
@@ -131,9 +106,10 @@ def share(text: str) -> float:
 
 def finite(text: str) -> float:
     """Take a finite number."""
-    if not math.isfinite(_number(text)):
+    number = _number(text)
+    if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return float(text)
+    return number
 
 
 def _number(text: str) -> float:
@@ -152,11 +128,8 @@ def words(text: str) -> str:
 
 def one_or_more(text: str) -> float:
     """Take a finite number of at least one."""
-    try:
-        number = positive(text)
-    except argparse.ArgumentTypeError:
-        number = 0
-    if number < 1:
+    number = _number(text)
+    if not (number >= 1 and math.isfinite(number)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
     return number
 
@@ -166,9 +139,8 @@ def existing_file(text: str) -> Path:
     path = Path(text)
     if not text or not path.is_file():
         kind = kind_of(path) if text else None
-        raise argparse.ArgumentTypeError(
-            f"{text or repr(text)}: {f'is {kind}, not a file' if kind else 'no such file'}"
-        )
+        fault = f"is {kind}, not a file" if kind else "no such file"
+        raise argparse.ArgumentTypeError(f"{text or repr(text)}: {fault}")
     return path.absolute()
 
 
@@ -180,7 +152,7 @@ def file_path(text: str) -> Path:
 def name_or_file(text: str) -> str:
     """Take a name, or the path of a file or of a folder with files of weights, made absolute.
 
-    So are such paths behind the colons of a name, as in open_clip:ViT-B-32:FILE.
+    So are such paths after the colons of a name, as in open_clip:ViT-B-32:FILE.
     """
 
     def absolute(part):
@@ -196,16 +168,16 @@ def name_or_file(text: str) -> str:
 
 
 def part_of_a_file_name(text: str) -> str:
-    """Take what can be a part of a file's name, so no path."""
+    """Take a part of a file name, not a path."""
     if Path(text).name != text or "\\" in text or not text:
         raise argparse.ArgumentTypeError(f"{text!r} is not a part of a file name, which has no slashes")
     return text
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use: its own part where torchrun's processes share the machine."""
+    """The number of cores for this process: its part of them where torchrun's processes share the machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // _told_by_torchrun("LOCAL_WORLD_SIZE", 1))
+    return max(1, cores // _from_torchrun("LOCAL_WORLD_SIZE", 1))
 
 
 def hyper_parameters(options: Mapping) -> dict:

@@ -1,4 +1,4 @@
-"""A line of the table of combining functions, and the table's names before it is imported, which takes seconds."""
+"""A line of the table of combining functions, and the table's names without importing it, which takes seconds."""
 
 import ast
 from collections.abc import Callable

@@ -10,23 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import NamedTuple
 
 from src.base.errors import in_a_line
 from src.base.files import PROJECT_ROOT
+from src.command.flags import CometOptions
 
 COMET_URL = "https://www.comet.com/clientlib/"
 COMET_PATIENCE = 4
 """Seconds that Comet's server has to answer before a run goes on without it."""
-
-
-class CometOptions(NamedTuple):
-    """What a command's flags say of logging to Comet, None or False where they say nothing."""
-
-    api_key: str | None
-    workspace: str | None
-    experiment_name: str | None
-    offline: bool
 
 
 def start_experiment(
@@ -61,7 +52,7 @@ def start_experiment(
         # Its threads go on trying, and would say so between our lines.
         logging.getLogger("comet_ml").setLevel(logging.CRITICAL + 1)
         experiment = start("offline" if mode == "online" else "disabled")
-    # Comet itself would log the started script alone.
+    # Comet itself would log only the started script.
     for file in sorted(PROJECT_ROOT.glob("*.py")) + sorted(PROJECT_ROOT.glob("src/**/*.py")):
         experiment.log_code(file_name=str(file))
     return experiment
@@ -72,14 +63,14 @@ def _import_comet():
     # These belong to the run that set them: another one must not log to its experiment.
     for name in [name for name in os.environ if name == "COMET_EXPERIMENT_KEY" or name.startswith("COMET_START_")]:
         del os.environ[name]
-    # Its own error reports and hooks into torch slow every step, and nobody asked for them.
+    # Its own error reports and hooks into torch slow every step.
     unasked = {"COMET_ERROR_TRACKING_ENABLE": "false", "COMET_DISABLE_AUTO_LOGGING": "1"}
     os.environ.update({name: value for name, value in unasked.items() if name not in os.environ})
     try:
         import comet_ml
 
         comet_ml.ExperimentConfig()  # which reads most of them
-    except Exception as error:  # a torn file, a word for a number: each has an exception of its own
+    except Exception as error:  # a torn file, a word for a number: each raises another exception
         print(f"Comet's settings cannot be read, and are left out: {in_a_line(error)}", file=sys.stderr)
         for name in [name for name in os.environ if name.startswith("COMET_")]:
             del os.environ[name]
@@ -129,7 +120,7 @@ def _answers(url: str) -> bool:
 
 
 def _within(seconds: float, work: Callable):
-    """Return what `work()` gives; raises what it raises, and TimeoutError when it takes longer than `seconds`.
+    """Return `work()`; raises its exceptions, and TimeoutError when it takes longer than `seconds`.
 
     Comet's client tries for minutes before it gives up, and looking up a name has no time limit, hence a thread.
     """

@@ -11,7 +11,7 @@ class Recipe(NamedTuple):
     """{name of an option: value}; what it leaves out has the command's default."""
 
     def changed(self, options: dict) -> str:
-        """Return which of its options a run with `options` has other values of, as flags; an empty text for none."""
+        """Return, as flags, the recipe's options that have other values in `options`; "" for none."""
         other = {name: options.get(name) for name, value in self.options.items() if options.get(name) != value}
         return ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in other.items())
 

@@ -1,6 +1,7 @@
-"""The options of both stages of training, and what --resume takes over of them; without torch, as all options."""
+"""Options of both stages of training, and those that --resume takes from the run."""
 
-from argparse import Namespace
+from argparse import Action, ArgumentTypeError, Namespace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,12 +12,12 @@ from src.base.parser import (
     existing_file,
     file_path,
     hyper_parameters,
-    is_plain_value,
+    name_or_file,
     plain,
     positive,
 )
 from src.base.reading import read_json
-from src.command.comet import CometOptions
+from src.command.flags import CometOptions
 from src.command.recipes import Recipe
 from src.tasks.registry import TASKS
 
@@ -47,7 +48,7 @@ def add_training_options(
     group.add_argument("--validation-frequency", type=count, default=validation_frequency, help=help_text)
     help_text = "save weights at each validation and, as epochs end, what --resume needs"
     group.add_argument("--save-training", action="store_true", help=help_text)
-    # Alone it is accepted, as published commands give it, and said to save nothing.
+    # Accepted without --save-training, as in the published commands; a line then says that nothing is saved.
     group.add_argument("--save-best", action="store_true", help="with --save-training: keep only the best weights")
 
     help_text = "go on with a run that was stopped or has finished; its options need not be given again"
@@ -78,7 +79,7 @@ def parse_training(parser: Parser, recipes: dict[str, Recipe], argv: list[str] |
     elif args.recipe is not None:
         options = recipes[args.recipe].options
         vars(args).update({name: value for name, value in options.items() if name not in args.given})
-    # Not required by argparse: with --resume the run says it.
+    # Not required by argparse, since with --resume the run has it.
     if args.dataset is None:
         parser.error("the following arguments are required: --dataset")
     if args.negatives == "bank" and args.encoder in ("both", "image"):
@@ -86,6 +87,9 @@ def parse_training(parser: Parser, recipes: dict[str, Recipe], argv: list[str] |
         parser.error(f"--negatives bank: --encoder {args.encoder} cannot use it, --encoder text can: {why}")
     if args.negatives == "bank" and args.mask_same_target:
         parser.error("--mask-same-target is for --negatives batch: a bank holds each picture once")
+    if args.encoder == "none":
+        for name in sorted(args.given & {"learning_rate", "frozen_epochs"}):
+            parser.error(f"--{name.replace('_', '-')} is for --encoder text")
     return args
 
 
@@ -102,14 +106,37 @@ def read_options(folder: Path) -> dict:
 def require_values(folder: Path, options: dict, parser: Parser) -> None:
     """Raise InputError for one of the `options` that a run folder keeps that `parser`, which has it, would not take."""
     for action in parser._actions:
-        if action.dest in options and not is_plain_value(action, options[action.dest]):
+        if action.dest in options and not _is_plain_value(action, options[action.dest]):
             value = in_a_line(repr(options[action.dest]))
             flag = action.option_strings[-1]
             raise InputError(f"{folder / OPTIONS_FILE}: {action.dest} is {value}, which {flag} does not take")
 
 
+def _is_plain_value(action: Action, value: object) -> bool:
+    """Whether `value`, as JSON has it, is one that `plain` gives of an option."""
+    if action.nargs == 0:
+        return type(value) is bool
+    if value is None:
+        return action.default is None
+    if action.choices is not None:
+        return value in action.choices
+    if action.dest == "extra_triplets":
+        return isinstance(value, list) and all(isinstance(path, str) for path in value)
+    # What a path leads to may have moved, and is for others to look at.
+    if action.dest == "dataset" or action.type in (None, file_path, existing_file, name_or_file):
+        return isinstance(value, str)
+    return _takes(action.type, value)
+
+
+def _takes(convert: Callable[[str], object], value: object) -> bool:
+    try:
+        return plain(convert(str(value))) == value
+    except ArgumentTypeError:
+        return False
+
+
 def _take_over(args: Namespace, parser: Parser) -> None:
-    """Give `args` the options of the run to resume where the command says nothing."""
+    """Give `args` the options of the run to resume that the command line does not give."""
     try:
         kept, known = read_options(args.resume), hyper_parameters(vars(args))
     except InputError as error:
@@ -124,7 +151,7 @@ def _take_over(args: Namespace, parser: Parser) -> None:
     if not options["save_training"]:
         raise InputError(f"--resume {args.resume}: a run without --save-training left nothing to go on from")
     flags = {name: f"--{name.replace('_', '-')}" for name in options}
-    # Only what was typed can contradict; defaults are nobody's wish.
+    # Only what was typed can contradict.
     may_change = MAY_CHANGE
     if not {args.dataset, options["dataset"]} & TASKS.keys():
         may_change = MAY_CHANGE | {"dataset"}  # a folder of own triplets, which may have moved
@@ -161,7 +188,7 @@ class TrainingPlan(NamedTuple):
     negatives: str = "batch"
     """One of NEGATIVES."""
     mask_same_target: bool = False
-    """Whether other triplets' same target is no negative."""
+    """Whether another triplet's same target does not count as a negative."""
 
     @property
     def distinct_pictures(self) -> bool:
@@ -182,3 +209,12 @@ class RunOptions(NamedTuple):
     comet: CometOptions
     hyper_parameters: dict
     """All options, as plain values, to be kept beside the results."""
+
+
+def run_options(options: Mapping, comet: CometOptions, kept: dict) -> RunOptions:
+    """Return a training command's `options`, of which the run folder keeps `kept`."""
+    plan = TrainingPlan(**{name: options[name] for name in TrainingPlan._fields})
+    extra, places = options["extra_triplets"] or [], (options["output_path"], options["resume"])
+    return RunOptions(
+        options["dataset"], plan, options["data_path"], extra, options["skip_missing"], *places, comet, kept
+    )

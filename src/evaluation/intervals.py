@@ -26,7 +26,7 @@ def intervals(
     resampled = resamples(values, measures, clusters, draws, seed)
     tail = 100 * (1 - CONFIDENCE) / 2
     # A resample in which a metric counts no query has no mean.
-    return {name: tuple(np.nanpercentile(of, [tail, 100 - tail]).tolist()) for name, of in resampled.items()}
+    return {name: tuple(np.nanpercentile(draw, [tail, 100 - tail]).tolist()) for name, draw in resampled.items()}
 
 
 def resamples(
@@ -61,8 +61,8 @@ def _means(table, clusters, draws, generator) -> np.ndarray:
     # make some twenty.
     rows, sizes = np.unique(units, axis=0, return_counts=True)
     metrics, means = table.shape[1], []
-    for some in chunks(draws, len(rows)):
-        counts = generator.multinomial(len(units), sizes / len(units), size=some)
+    for at_once in chunks(draws, len(rows)):
+        counts = generator.multinomial(len(units), sizes / len(units), size=at_once)
         totals = counts @ rows
         with np.errstate(invalid="ignore"):
             means.append(100 * totals[:, :metrics] / totals[:, metrics:])

@@ -89,7 +89,7 @@ class Judged(NamedTuple):
         return next(function.label for function in self.functions if function.name == self.rung)
 
     def of_rung(self, rung: str, hard: bool = False) -> Measures:
-        """Return the measures of a rung in percent, on all queries or on the `hard` ones alone."""
+        """Return the measures of a rung in percent, on all queries or only on the `hard` ones."""
         return self.task.measures(
             {
                 name: {
@@ -101,11 +101,11 @@ class Judged(NamedTuple):
         )
 
     def is_hard(self, category: JudgedCategory) -> np.ndarray:
-        """Return which queries [queries] of a category no shortcut solves."""
+        """A mask [queries] of a category's queries that no shortcut solves."""
         return ~np.any([category.solved[shortcut.name] for shortcut in self.shortcuts()], axis=0)
 
     def hard_queries(self) -> int:
-        """Return how many queries no shortcut solves."""
+        """The number of queries that no shortcut solves."""
         return sum(int(self.is_hard(category).sum()) for category in self.categories.values())
 
     def has_hard_queries(self) -> bool:
@@ -132,12 +132,12 @@ class Judged(NamedTuple):
             graded = triplet.graded if self.protocol.soft else ()
             return triplet.reference, triplet.captions, triplet.targets, triplet.group, graded, triplet.aspects
 
-        asked = {
+        queries = {
             name: [category.gallery, [[query.id, query.texts, plain(query.triplet)] for query in category.queries]]
             for name, category in self.categories.items()
         }
         rules = self.protocol._replace(name="")
-        return hashlib.sha256(json.dumps([self.task.name, self.split, rules, asked]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.task.name, self.split, rules, queries]).encode()).hexdigest()
 
     @property
     def data(self) -> str:

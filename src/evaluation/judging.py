@@ -11,7 +11,7 @@ from src.evaluation.judged import Judged, JudgedCategory
 from src.evaluation.validation import Validation
 from src.retrieval.answers import Answers, answer, with_graded
 from src.retrieval.fusion import Fusion
-from src.retrieval.metrics import in_percent, of_each_query
+from src.retrieval.metrics import chance, in_percent, of_each_query
 from src.tasks.protocol import Protocol
 
 BEST = 50
@@ -27,7 +27,16 @@ def judge(validation: Validation, protocol: Protocol, functions: Sequence[Combin
     ladder[name] = validation.retriever.combining_function
     categories = {category: _judge(validation, category, protocol, ladder, name) for category in validation.splits}
     split = next(iter(validation.splits.values())).name
-    return Judged(validation.task, split, protocol, name, categories, validation.chance(protocol), functions)
+    return Judged(validation.task, split, protocol, name, categories, _chance(validation, protocol), functions)
+
+
+def _chance(validation: Validation, protocol: Protocol) -> dict[str, float]:
+    """Return the metrics that ranking at random is worth."""
+    values = {}
+    for category, split in validation.splits.items():
+        gallery = validation.gallery(category).ranked_by(protocol, split.triplets)
+        values[category] = chance(split.triplets, len(gallery.names), protocol)
+    return validation.task.columns(values)
 
 
 def _judge(

@@ -22,12 +22,12 @@ def write_trec(path: Path, all_judged: list[Judged]) -> list[Path]:
     for judged in all_judged:
         lines = _run(judged), _judgements(judged), _group_run(judged)
         paths = trec_files(path, judged.protocol, protocols)
-        written += [_write(*of_file) for of_file in zip(paths, lines, strict=False)]
+        written += [_write(*file) for file in zip(paths, lines, strict=False)]
     return written
 
 
 def trec_files(path: Path, protocol: Protocol, protocols: Sequence[Protocol]) -> list[Path]:
-    """Return where a run of a protocol goes, its judgements, with the suffix .qrels, and its run of groups, if any.
+    """Return the files of a protocol's run, its judgements (suffix .qrels) and its run of the groups, if any.
 
     Several protocols put their names before the suffix, and a ranking of the groups has ".group" there.
     """
@@ -79,7 +79,7 @@ def _categories(judged: Judged) -> Iterator[tuple[list[str], JudgedCategory]]:
     """Yield the topics and answers of each category; a topic has the category's name where there are several."""
     many = len(judged.categories) > 1
     for name, category in judged.categories.items():
-        # Without a dash of its own, so that "a-b" of "c" and "a" of "b-c" stay two.
+        # Its own dashes are escaped, so that "a-b" of "c" and "a" of "b-c" stay two.
         prefix = f"{_word(name).replace('-', '%2D')}-" if many else ""
         yield [prefix + _word(query.id) for query in category.queries], category
 

@@ -1,16 +1,22 @@
 """The recalls of a retriever on a validation split."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 from torch import Tensor
 
 from src.retrieval.answers import Gallery, answer, predict_queries, with_graded
 from src.retrieval.fusion import Fusion
-from src.retrieval.metrics import chance, in_percent
+from src.retrieval.metrics import in_percent
 from src.retrieval.retriever import Retriever
 from src.tasks.protocol import Protocol
 from src.tasks.task import Task
 from src.tasks.triplets import Query, Split
+
+
+def recalls(queries: Sequence[Query], gallery: Gallery, predicted: Tensor, protocol: Protocol) -> dict[str, float]:
+    """Return {metric: percent} of the features `predicted` [factors, queries, dim] for queries."""
+    answers = answer([query.triplet for query in queries], gallery, predicted, protocol)
+    return in_percent(with_graded(answers, predicted, protocol), protocol)
 
 
 class Validation:
@@ -33,16 +39,8 @@ class Validation:
         """Return the columns of validation_metrics.csv: {metric: percent}."""
         return self.task.columns(self.recalls(combining_function))
 
-    def chance(self, protocol: Protocol) -> dict[str, float]:
-        """Return the metrics that ranking at random is worth."""
-        of_categories = {}
-        for category, split in self.splits.items():
-            gallery = self.gallery(category).ranked_by(protocol, split.triplets)
-            of_categories[category] = chance(split.triplets, len(gallery.names), protocol)
-        return self.task.columns(of_categories)
-
     def described(self) -> str:
-        """Return how `recalls` counts, among how many pictures, in a line."""
+        """Return a line about the protocol of `recalls` and the number of pictures."""
         counts = {
             category: (len(self.queries(category, self.protocol)), len(self.pictures[category].names))
             for category in self.splits
@@ -51,10 +49,9 @@ class Validation:
         return f"{self.task.name} {name}, {self.protocol.described(counts)}"
 
     def _recalls(self, category, function) -> dict[str, float]:
-        triplets = [query.triplet for query in self.queries(category, self.protocol)]
         predicted = self.predicted(category, self.protocol, function)
-        answers = answer(triplets, self.gallery(category).compared_by(function), predicted, self.protocol)
-        return in_percent(with_graded(answers, predicted, self.protocol), self.protocol)
+        gallery = self.gallery(category).compared_by(function)
+        return recalls(self.queries(category, self.protocol), gallery, predicted, self.protocol)
 
     def predicted(self, category: str, protocol: Protocol, function: Fusion) -> Tensor:
         """Predict features [factors, queries, dim] with a combining function."""
@@ -62,7 +59,7 @@ class Validation:
         return predict_queries(gallery, queries, self._caption_features(category, protocol), function)
 
     def queries(self, category: str, protocol: Protocol) -> list[Query]:
-        """Return what the protocol asks, made once."""
+        """The queries that the protocol makes of a category, made once."""
         captions = protocol.captions
         return self.once(
             ("queries", category, captions), lambda: self.task.queries(self.splits[category].triplets, captions)
@@ -81,13 +78,13 @@ class Validation:
         return self._once_if_frozen("text", (category, protocol.captions), encode)
 
     def _once_if_frozen(self, encoder, what, encode):
-        """Return what `encode()` gives, and keep it where that encoder does not learn."""
+        """Return `encode()`, kept where that encoder is frozen."""
         # In stage 1 the features of a learning encoder are others in every validation.
         frozen = encoder in self.retriever.encoder.frozen
         return self.once((encoder, what), encode) if frozen else encode()
 
     def once(self, what: Hashable, make: Callable):
-        """Return what `make()` gave the first time that `what` was asked for."""
+        """Return `make()`, kept under the key `what`."""
         if what not in self._known:
             self._known[what] = make()
         return self._known[what]

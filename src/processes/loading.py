@@ -73,7 +73,7 @@ def _remove_left_behind(workers: list[int]) -> None:
 
 
 FAULTS = OSError, RuntimeError, MemoryError
-"""What torch and Python raise for workers in trouble, and for much else."""
+"""Exceptions of torch and Python for workers in trouble, and for much else."""
 
 
 def _named(error: Exception) -> Exception:
@@ -93,13 +93,13 @@ def _choosing_workers() -> Iterator[None]:
 
 
 class HandOverError(RuntimeError):
-    """What a worker met when it sent a batch."""
+    """An error of a worker that sent a batch."""
 
 
 class _TellingQueue(multiprocessing.queues.Queue):
     """A queue that sends the error in place of a thing that it cannot send.
 
-    Python's own prints a traceback and drops the thing, and whoever waits for it waits for ever.
+    Python's own prints a traceback and drops the thing, for which the receiver would wait forever.
     """
 
     def _on_queue_feeder_error(self, error, thing):
@@ -115,17 +115,17 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def _fault(error: Exception) -> str | None:
-    """Return what `error` says of the workers and the flag that helps; None where it is about something else."""
-    said = str(error)
+    """Return what is wrong with the workers and the flag that helps; None where `error` is about something else."""
+    message = str(error)
     for words, fault in _KNOWN.items():
-        if words in said:
+        if words in message:
             return fault
     if isinstance(error, MemoryError):
         return _KNOWN["allocate memory"]
-    last = in_a_line(said.strip().splitlines()[-1] if said.strip() else error)
+    last = in_a_line(message.strip().splitlines()[-1] if message.strip() else error)
     if lost_worker(error):
         return lost_worker(error)
-    if HandOverError.__name__ in said or (isinstance(error, OSError) and error.filename is None):
+    if HandOverError.__name__ in message or (isinstance(error, OSError) and error.filename is None):
         return f"{last.removeprefix(f'{__name__}.{HandOverError.__name__}: ')}; --num-workers 0 does without them"
     return None
 

@@ -14,12 +14,12 @@ class Stopping:
     """While it is entered, SIGINT and SIGTERM raise Stopped, with exit status 130 and 143.
 
     Inside `finishing()` they wait for its end. A second signal kills the process as usual. Under torchrun it does
-    nothing: torchrun repeats a Ctrl-C to each process, tells all when one has failed, and kills those that take too
+    nothing: torchrun repeats a Ctrl-C to each process, stops all when one has failed, and kills those that take too
     long.
     """
 
     def __init__(self, last_words: Callable[[], str]):
-        """`last_words()` gives what is told behind the signal's name."""
+        """`last_words()` gives what is printed after the signal's name."""
         self.last_words = last_words
         self._before = {}
         self._owner = os.getpid()
@@ -51,7 +51,7 @@ class Stopping:
 
     @contextlib.contextmanager
     def finishing(self) -> Iterator[None]:
-        """Let what is done in here be finished before a signal ends the process."""
+        """Let this block finish before a signal ends the process."""
         self._busy = True
         try:
             yield

@@ -28,7 +28,7 @@ def start_worker(_number: int = 0, employer: int | None = None) -> None:
 
 
 def _unless_left(hook: Callable, kind: type[BaseException], error: BaseException, traceback) -> None:
-    """Call `hook` on an exception of a worker's thread, unless it says that nobody takes what is handed over."""
+    """Call `hook` on an exception of a worker's thread, unless it says that the other end of a pipe is closed."""
     # The employer stops in the middle of a batch where a signal ends it, and says so itself.
     if not issubclass(kind, ConnectionError | EOFError):
         hook(kind, error, traceback)

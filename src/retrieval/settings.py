@@ -3,13 +3,14 @@
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from src.base.parser import hyper_parameters
-from src.command.comet import CometOptions
-from src.command.flags import CombiningOptions, RetrieverOptions
-from src.command.training_flags import RunOptions, TrainingPlan
+from src.command.flags import CombiningOptions, CometOptions, RetrieverOptions
 from src.models.facts import told_by_checkpoints
+
+if TYPE_CHECKING:
+    from src.command.training_flags import RunOptions
 
 
 class Settings(NamedTuple):
@@ -21,7 +22,7 @@ class Settings(NamedTuple):
     combining: CombiningOptions
     comet: CometOptions | None
     """None where the command does not log."""
-    run: RunOptions | None
+    run: "RunOptions | None"
     """None where the command does not train."""
 
 
@@ -41,18 +42,14 @@ def settings(args: Namespace) -> Settings:
         *(options.get(name) for name in ("image_cache", "num_workers")),
         options.get("skip_missing", False),
     )
-    run = _run_options(options, comet, kept) if "num_epochs" in options else None
+    run = None
+    if "num_epochs" in options:
+        from src.command.training_flags import run_options  # late: most commands do not train
+
+        run = run_options(options, comet, kept)
     return Settings(kept, retriever, combining, comet, run)
 
 
 def feature_cache_folder(options: Mapping) -> Path | None:
     """Return the folder that keeps features, None for none."""
     return None if options["no_feature_cache"] else options["feature_cache"] or options["output_path"] / "features"
-
-
-def _run_options(options: Mapping, comet: CometOptions, kept: dict) -> RunOptions:
-    plan = TrainingPlan(**{name: options[name] for name in TrainingPlan._fields})
-    extra, places = options["extra_triplets"] or [], (options["output_path"], options["resume"])
-    return RunOptions(
-        options["dataset"], plan, options["data_path"], extra, options["skip_missing"], *places, comet, kept
-    )

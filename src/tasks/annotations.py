@@ -9,17 +9,17 @@ from src.base.reading import read_json
 from src.tasks.triplets import Triplet
 
 HALF_PAIRS = re.compile("[\ud800-\udfff]")
-"""Halves of surrogate pairs. JSON can escape one alone, but no file name, tokenizer or terminal takes it."""
+"""Halves of surrogate pairs. JSON can escape a single one, but no file name, tokenizer or terminal takes it."""
 NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Characters that control a terminal or break a line, and halves of surrogate pairs."""
 KNOWN_NAMES = re.compile(r"triplets\.(train|val|test)\.(csv|tsv|jsonl)|gallery\.(train|val|test)(\..+)?\.txt")
 """Names of the files that are read of a folder of own triplets, beside its pictures."""
 
 
-def refuse(path: Path, culprits: Sequence, of: int, fault: str) -> None:
-    """Raise InputError when there are `culprits`: how many `of` all, the fault they share, and the first ten."""
+def refuse(path: Path, culprits: Sequence, total: int, fault: str) -> None:
+    """Raise InputError when there are `culprits`: how many of the `total`, the fault they share, and the first ten."""
     if culprits:
-        raise InputError(f"{path}: {len(culprits)} of {of} {fault}: {first_ten(culprits)}")
+        raise InputError(f"{path}: {len(culprits)} of {total} {fault}: {first_ten(culprits)}")
 
 
 def read_entries(path: Path, fields: dict[str, type]) -> list[dict]:

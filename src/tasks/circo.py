@@ -80,7 +80,7 @@ class CIRCO(Task):
 
 @functools.cache
 def _found(root: Path, expected: Path) -> Path:
-    """Return where the file or folder of that name is: people unpack COCO's archives at other depths."""
+    """Find a file or folder by its name, since people unpack COCO's archives at other depths."""
     if (root / expected).exists():
         return root / expected
     for folder, folders, files in os.walk(root):
@@ -115,8 +115,8 @@ def _read_listing(listing: Path, folder: Path) -> dict[str, Path]:
 @functools.cache
 def _mention_size(listing: Path, pictures: int) -> None:
     if pictures != PICTURES:
-        said = f"lists {pictures:,} pictures, CIRCO's gallery has {PICTURES:,}: results do not compare with a paper's"
-        print(f"{listing}: {said}", file=sys.stderr)
+        line = f"lists {pictures:,} pictures, CIRCO's gallery has {PICTURES:,}: results do not compare with a paper's"
+        print(f"{listing}: {line}", file=sys.stderr)
 
 
 def _require_targets(path: Path, entries: list[dict]) -> None:

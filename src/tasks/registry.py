@@ -1,4 +1,4 @@
-"""The data sets that --dataset takes: those with a name, each a file of this folder and a line here, and own ones."""
+"""The data sets of --dataset: named ones, each a file of this folder and a line here, and own ones."""
 
 from pathlib import Path
 

@@ -79,10 +79,10 @@ class Task:
     def _queries(self, triplets: Sequence[Triplet], captions: str, ids: Sequence[str]) -> list[Query]:
         queries = []
         for name, triplet in zip(ids, triplets, strict=True):
-            asked = self.captions[captions](triplet)
-            # A blank caption asks nothing where it is a query of its own; the other one keeps its number.
-            numbered = [(f"{name}.{number}" if len(asked) > 1 else name, texts) for number, texts in enumerate(asked)]
-            queries += [Query(query, triplet, texts) for query, texts in numbered if len(asked) == 1 or texts[0]]
+            each = self.captions[captions](triplet)
+            # A blank caption is no query by itself; the other one keeps its number.
+            numbered = [(f"{name}.{number}" if len(each) > 1 else name, texts) for number, texts in enumerate(each)]
+            queries += [Query(query, triplet, texts) for query, texts in numbered if len(each) == 1 or texts[0]]
         return queries
 
     def training_texts(self, captions: Sequence[str]) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ class Task:
         return self.measures(recalls)
 
     def printed(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
-        """Return what validate.py prints, in percent, from {category: {recall: percent}}."""
+        """Return the metrics that validate.py prints, in percent, from {category: {recall: percent}}."""
         return self.measures(recalls)
 
     def protocol(self, chosen: Protocol | str | None = None) -> Protocol:

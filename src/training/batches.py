@@ -1,5 +1,6 @@
 """The batches of training: triplets as rows of their pictures, shuffled and loaded."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,12 +9,14 @@ import torch
 from torch.utils.data import BatchSampler, Dataset, RandomSampler
 
 from src.base.device import device
-from src.base.reading import originals
+from src.base.reading import file_digest
 from src.pictures.cache import ImageCache
 from src.pictures.opening import Each
 from src.pictures.pictures import Pictures
 from src.processes import distributed
 from src.processes.loading import Loader
+from src.retrieval.encoder import Encoder
+from src.tasks.task import Task
 from src.tasks.triplets import Split
 
 
@@ -68,7 +71,26 @@ class TripletRows(Dataset):
 
 def _first_of_equals(paths: dict[str, Path]) -> dict[str, str]:
     """Return {name: the first name with the same bytes}; one process of a job reads the files for all."""
-    return distributed.broadcast(originals(paths) if distributed.is_first() else None)
+    return distributed.broadcast(_originals(paths) if distributed.is_first() else None)
+
+
+def _originals(paths: dict[str, Path]) -> dict[str, str]:
+    """Return {name: the first name whose file has the same bytes} for files {name: file}."""
+    sizes = {name: path.stat().st_size for name, path in paths.items()}
+    sharing = Counter(sizes.values())
+    first = {}
+    # Few files have the size of another, so few are read.
+    digests = {name: file_digest(path) if sharing[sizes[name]] > 1 else "" for name, path in paths.items()}
+    return {name: first.setdefault((sizes[name], digests[name]), name) for name in paths}
+
+
+def encode_triplets(
+    triplets: TripletRows, task: Task, encoder: Encoder
+) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Return features [pictures, dim] and [texts, dim] of what the triplets name, each encoded once, and the texts."""
+    # Every text that training may draw, each once and in a fixed order.
+    texts = list(dict.fromkeys(text for captions in triplets.captions for text in task.training_texts(captions)))
+    return encoder.pictures(triplets.pictures), encoder.captions(texts), texts
 
 
 class TripletImages(TripletRows):

@@ -14,7 +14,7 @@ from src.base.memory import free_cached
 from src.command.training_flags import TrainingPlan
 from src.evaluation.validation import Validation
 from src.models.weights import checkpoint_content
-from src.processes import distributed
+from src.processes import distributed, gradients
 from src.processes.signals import Stopping
 from src.retrieval.precision import autocast, autocast_dtype
 from src.tasks.task import Task
@@ -38,7 +38,7 @@ class Training:
     ):
         self.stage, self.loader, self.task, self.plan = stage, loader, task, plan
         # Only calls through it are synchronised, so a step never calls the stage itself.
-        self.module = distributed.synchronised(stage, plan.batch_size, some_wait=stage.frozen_epochs > 0)
+        self.module = gradients.synchronised(stage, plan.batch_size, some_wait=stage.frozen_epochs > 0)
         halved = autocast_dtype(plan.precision, training=True) is torch.float16
         # fp16 gradients vanish without it; bf16 has the range of fp32.
         scaler = torch.amp.GradScaler(device.type, enabled=halved)
@@ -175,7 +175,7 @@ class Training:
         self.state.scaler.step(self.state.optimizer)
         self.state.scaler.update()
         self._stepped = True
-        return distributed.summed(loss)
+        return gradients.summed(loss)
 
     def _backward(self, inputs, all_targets) -> Tensor:
         # The backward pass stays outside of autocast, as torch wants it.
@@ -209,7 +209,7 @@ class Training:
             loss = contrastive_loss(predicted, bank, plan.scale, all_targets[mine])
         else:
             # Every process needs all targets as negatives, else a batch would be as many small ones.
-            everyones = distributed.gathered(targets, plan.batch_size)
+            everyones = gradients.gathered(targets, plan.batch_size)
             labels = torch.arange(mine.start, mine.stop, device=predicted.device)
             pictures = all_targets if plan.mask_same_target else None
             loss = contrastive_loss(predicted, everyones, plan.scale, labels, pictures)

@@ -4,6 +4,7 @@ Of the processes of one job only the first writes and logs.
 """
 
 import contextlib
+import re
 import shutil
 import time
 from pathlib import Path
@@ -12,8 +13,9 @@ from uuid import uuid4
 
 import pandas as pd
 
-from src.base.files import remove_unfinished, replacing, sync_folder, time_stamp, write_json
-from src.command.comet import CometOptions, start_experiment
+from src.base.files import replacing, sync_folder, time_stamp, write_json
+from src.command.comet import start_experiment
+from src.command.flags import CometOptions
 from src.command.recipes import COMBINER_RECIPES, FINE_TUNING_RECIPES, Recipe
 from src.command.training_flags import OPTIONS_FILE
 from src.processes import distributed
@@ -73,6 +75,9 @@ COMBINER_TRAINING = StageNames(
     recipes=COMBINER_RECIPES,
 )
 STAGES = FINE_TUNING, COMBINER_TRAINING
+
+RUN_LEFTOVER = re.compile(r"\.(training_hyperparameters\.json|\w+_metrics\.csv|report\.html|[^/]+\.pt)\.\d+")
+"""Names of unfinished files of a run."""
 
 
 class Run:
@@ -170,13 +175,23 @@ def open_run(
     """
     if distributed.is_first():
         # Only of this run's own folder, which no other process writes to.
-        remove_unfinished(folder)
+        _remove_unfinished(folder)
         _write_options(folder, hyper_parameters)  # a resumed run may have more epochs
     state = state or {"rows": dict.fromkeys(TABLES, ()), "best": {}, "experiment": None}
     experiment = start_experiment(project_name, comet_options, folder, state["experiment"])
     run = Run(folder, experiment, hyper_parameters, remarks)
     run.restore(state)
     return run
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Delete what processes that were killed inside `replacing` left in and below `folder`.
+
+    Other hidden files stay: those that go are named like a file of a run, with the number of a process.
+    """
+    for path in Path(folder).rglob(".*"):
+        if path.is_file() and RUN_LEFTOVER.fullmatch(path.name):
+            path.unlink()
 
 
 def _write_options(folder: Path, hyper_parameters: dict) -> None:

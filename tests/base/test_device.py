@@ -12,7 +12,7 @@ import combiner_train
 import validate
 from src.base.device import _unused_card, device_line, without_code
 from src.base.errors import InputError
-from src.processes import distributed
+from src.processes import distributed, gradients
 from src.retrieval.precision import resolved
 from src.training.state import STATE_FILE, read_state
 from tests.support.commands import COMBINER, status_of, toy_options
@@ -55,7 +55,7 @@ def test_frozen_buffers_are_not_sent():
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         warnings.simplefilter("error")  # which pytest takes back
-        wrapped = distributed.synchronised(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)), total=4)
+        wrapped = gradients.synchronised(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)), total=4)
         assert not wrapped.will_sync_module_buffers()
     finally:
         dist.destroy_process_group()

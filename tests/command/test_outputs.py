@@ -16,7 +16,7 @@ import validate
 from src import toy
 from src.base.errors import InputError
 from src.base.files import replacing
-from src.command.outputs import require_writable_files
+from src.command.outputs import require_outputs
 from src.tasks.own import __main__ as conversion
 from tests.support.commands import status_of, toy_options
 from tests.support.processes import python
@@ -132,7 +132,7 @@ def test_what_was_written_before_is_replaced(place, world):
 def test_no_device_is_replaced(name, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     path = tmp_path / name
-    for act in (lambda: require_writable_files({"--json": [path]}), lambda: replacing(path).__enter__()):
+    for act in (lambda: require_outputs({}, {"--json": [path]}, {}), lambda: replacing(path).__enter__()):
         with pytest.raises(InputError, match="is not a regular file, which a file of results has to be"):
             act()
 
@@ -151,7 +151,7 @@ def test_a_redirected_output_is_no_file_of_its_own(place):
 def test_two_names_of_one_output(tmp_path):
     (tmp_path / "folder").symlink_to(".")
     with pytest.raises(InputError, match="is asked for twice"):
-        require_writable_files({"--json": [tmp_path / "a"], "--csv": [tmp_path / "folder" / "a"]})
+        require_outputs({}, {"--json": [tmp_path / "a"], "--csv": [tmp_path / "folder" / "a"]}, {})
 
 
 def test_a_run_and_its_judgements_need_two_files(place, capsys):

@@ -104,6 +104,14 @@ def test_an_unknown_protocol_is_refused(compute, known, small_clip):
         compute(queries, small_clip, PICTURES.features, PICTURES.names, given([[0.0, 1.0]]), protocol="vall")
 
 
+def test_soft_targets_are_refused_where_items_have_none(small_clip):
+    queries = Queries([("a", "b", "red", tuple("abcde"))])
+    with pytest.raises(InputError, match="^a: its triplet has no target_soft"):
+        compute_cirr_val_metrics(
+            queries, small_clip, PICTURES.features, PICTURES.names, given([[0.0, 1.0]]), torch.ones(1, 2), "soft"
+        )
+
+
 def test_fashioniq_captions_are_the_references(golden, small_clip, monkeypatch):
     captions = []
     monkeypatch.setattr(

@@ -8,8 +8,8 @@ from clip_fine_tune import FineTuning
 from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip, small_clip
 from src.pictures.transforms import make_transform
-from src.processes import distributed
-from src.processes.distributed import _ShareOfDropout
+from src.processes import gradients
+from src.processes.gradients import _ShareOfDropout
 from src.retrieval.answers import Gallery, answer
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
@@ -51,7 +51,7 @@ def test_the_optimizers_state_has_its_room_before_the_first_step_alone():
 
 
 def test_a_share_keeps_its_own_part_of_the_dropout_mask(monkeypatch):
-    monkeypatch.setattr(distributed, "share", lambda total: slice(3, 5))
+    monkeypatch.setattr(gradients, "share", lambda total: slice(3, 5))
     rows = torch.ones(2, 16, requires_grad=True)
     torch.manual_seed(0)
     dropped = _ShareOfDropout(0.5, total=8)(rows)

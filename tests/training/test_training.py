@@ -15,14 +15,14 @@ import combiner_train
 import validate
 from clip_fine_tune import FineTuning
 from combiner import Combiner
-from combiner_train import CombinerTraining, encode_triplets
+from combiner_train import CombinerTraining
 from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip
 from src.models.openai_clip import small_clip as random_clip
 from src.models.weights import read_weights
 from src.pictures.transforms import make_transform
 from src.tasks.registry import TASKS
-from src.training.batches import TripletRows
+from src.training.batches import TripletRows, encode_triplets
 from tests.support.commands import CIRR_RECALLS, COMBINER
 from tests.support.splits import published_dataset
 from utils import Encoder, collate_fn

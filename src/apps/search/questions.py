@@ -5,7 +5,6 @@ from pathlib import Path
 
 from src.base.errors import InputError, first_ten, shown
 from src.retrieval.searcher import Question
-from src.tasks.own.rows import read_rows
 
 
 def read_questions(path: Path, rules: Question) -> dict[str, Question]:
@@ -13,6 +12,8 @@ def read_questions(path: Path, rules: Question) -> dict[str, Question]:
 
     Raises InputError for a row that asks for nothing, and for two of one id.
     """
+    from src.tasks.own.rows import read_rows  # late: most searches ask one question
+
     questions, places = {}, {}
     for row in read_rows(path):
         reference, caption, name = row.text("reference") or None, row.text("caption"), row.text("id") or row.place

@@ -11,9 +11,12 @@ from src.apps.submission.rules import FAULT, check
 from src.base.files import time_stamp
 from src.command.comet import start_experiment
 from src.command.outputs import data_files, require_outputs
+from src.models.registry import backbone_of
 from src.pictures.data import read_data
+from src.pictures.skipping import Skipping
 from src.processes.distributed import is_first
 from src.retrieval.answers import Answers, answer, predict_queries
+from src.retrieval.encoder import Encoder
 from src.retrieval.precision import autocast, say_device
 from src.retrieval.retriever import Retriever
 from src.retrieval.settings import Settings
@@ -30,6 +33,11 @@ def read_test_split(task: Task, data_path: Path, skip_missing: bool) -> Split:
     name = task.splits[-1]
     (split,) = read_data(task, data_path, name, skip_missing=skip_missing)[name].values()
     return split
+
+
+def retriever_of(clip_model, preprocess: Callable) -> Retriever:
+    """Return the Retriever of a CLIP and a transform that keeps nothing, since the transform's settings are unknown."""
+    return Retriever(Encoder(backbone_of(clip_model)), preprocess, Skipping(enabled=False))
 
 
 def answered(task: Task, protocol: Protocol, retriever: Retriever, split: Split) -> Answers:
@@ -51,7 +59,7 @@ def submit(options: Mapping, given: Settings, task: Task, load: Callable, files:
     split = read_test_split(task, options["data_path"], options["skip_missing"])
     name = options["submission_name"] or time_stamp()
     written = files(name)
-    require_outputs(options, {"--submission-name": written}, data_files(task, options["data_path"], [split]))
+    require_outputs(options, {"--submission-name": written}, data_files(task.tables(options["data_path"]), [split]))
     retriever = load()
     say_device(options["precision"])
     experiment = start_experiment(f"{task.name} test submission", given.comet, options["output_path"] / "comet")

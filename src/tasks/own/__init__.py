@@ -73,7 +73,7 @@ class OwnTriplets(Task):
         """Make the task of a folder; raises InputError when it holds no table of triplets, or a faulty one."""
         path = Path(path).absolute()
         task = cls(path.name, path=path)
-        # Judging decides what is counted; a folder for training alone, or for a check, has another split.
+        # Judging decides what is counted; a folder only for training, or for a check, has another split.
         if not path.is_dir():
             raise InputError(f"{path}: no such folder")
         _require_known_names(path)
@@ -204,7 +204,7 @@ ROLES = {
 
 
 def _require_known_names(folder: Path) -> None:
-    """Raise InputError for a table or a gallery under a name that no split has: nobody would read it."""
+    """Raise InputError for a table or a gallery under a name that no split has, which would never be read."""
     tables = (".csv", ".tsv", ".jsonl", ".json", ".xlsx", ".xls", ".ods", ".txt", ".parquet")
     for path in sorted(folder.iterdir()):
         is_table = path.name.lower().startswith(("triplets", "gallery")) and path.suffix.lower() in tables
@@ -260,7 +260,7 @@ def _check(path: Path, rows: list[Row], split: str) -> None:
 
 
 def _triplet(row: Row) -> Triplet:
-    """Return the triplet of a row. Without an id of its own it is called by its row's number."""
+    """Return the triplet of a row. Without an id it is called by its row's number."""
     reference = _plain(row.text("reference"))
     group = [_plain(name) for name in row.cells.get("group", ())]
     return Triplet(

@@ -81,8 +81,8 @@ def _row(triplet: Triplet, paths: dict[str, str]) -> dict:
 
 def convert_table(args: Namespace) -> Path:
     """Write a table as one split of own triplets; return its path."""
-    asked = {column: getattr(args, f"{column}_column") for column in COLUMNS}
-    titles = (LASCO if args.lasco else {}) | {column: title for column, title in asked.items() if title is not None}
+    given = {column: getattr(args, f"{column}_column") for column in COLUMNS}
+    titles = (LASCO if args.lasco else {}) | {column: title for column, title in given.items() if title is not None}
     start = args.pictures or args.table.parent
     rows = read_table(args.table, titles, args.to)
     for row in rows:
@@ -100,7 +100,7 @@ def _place(files: Iterable[Path], names: Iterable[str], folder: Path, copy: bool
     for file, name in zip(files, names, strict=True):
         place = folder / name
         if place.is_symlink() or place.exists():
-            # What the table itself holds lies there alone.
+            # Pictures that the table itself holds lie only there.
             if file.is_file() and not _is_same(file, place):
                 raise InputError(f"{place}: is there already, and another picture than {file}; make another folder")
             continue
@@ -132,7 +132,7 @@ def _write(path: Path, lines: Iterable[str]) -> Path:
 def main(argv=None):
     args = make_parser().parse_args(argv)
     splits = OwnTriplets.splits if args.dataset else (args.split,)
-    # Before anything is written: two tables of one split could not be told apart, and a gallery may be somebody's own.
+    # Before anything is written: two tables of one split would contradict each other, and a gallery may be hand-made.
     kinds = ("triplets", "gallery") if args.dataset else ("triplets",)
     there = [path for kind in kinds for split in splits for path in args.to.glob(f"{kind}.{split}.*")]
     if there:
@@ -145,7 +145,7 @@ def main(argv=None):
     task = OwnTriplets.in_folder(args.to)
     for path in written:
         split = path.name.split(".")[1]
-        triplets = sum(len(of.triplets) for of in task.read_all(args.to, split).values())
+        triplets = sum(len(category.triplets) for category in task.read_all(args.to, split).values())
         print(f"{path}: {triplets:,} triplets")
 
 

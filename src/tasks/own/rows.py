@@ -145,7 +145,7 @@ class _Pairs(list):
 
 
 def _values(column: str, value: object) -> list[str] | None:
-    """Return what a value holds, without blanks around it; None where it is of a wrong kind."""
+    """Return a value's texts without surrounding blanks; None where it has a wrong type."""
     if value is None:
         return []
     if column == "id" and type(value) is int:

@@ -63,7 +63,7 @@ def _text(place: str, column: str, value: object) -> str | list[str]:
 
 def _names(place: str, column: str, value: object, folder: Path) -> list[str]:
     """Return the names of the pictures that a cell gives, by path or by their bytes."""
-    # An id beside the path, as in LaSCo, is no picture.
+    # An id beside the path, as in LaSCo, is not a picture.
     several = [part for part in value if not isinstance(part, int)] if isinstance(value, list) else [value]
     names = []
     for part in several:
