@@ -5,7 +5,7 @@ ended, how each ended. An order's "operations" lets a process send itself "signa
 n-th file operation in its run folder, "writes" kills it in the middle of writing its n-th state. "limit" allows no file
 above so many bytes, "files" no more open ones, "address" so many bytes of address space beyond what is used, and "shm"
 so many of /dev/shm; "memory" raises at the n-th large piece of work. "group" makes the process lead a group of
-processes.
+processes; "pids" is a folder in which the process and those that it forks leave their numbers.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ import resource
 import signal
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,6 +96,9 @@ def prepare(order, number):
         join_job(order, number)
     if hasattr(order, "group"):
         os.setpgid(0, 0)
+    if hasattr(order, "pids"):
+        leave_number(order.pids)
+        os.register_at_fork(after_in_child=partial(leave_number, order.pids))
     if hasattr(order, "operations"):
         die_at_operation(order.operations, getattr(order, "signal", signal.SIGKILL))
     if hasattr(order, "writes"):
@@ -112,6 +116,11 @@ def prepare(order, number):
         run_out_of_memory_at(order.memory)
     if hasattr(order, "without_luck"):
         combiner_train.new_network = lambda name, *sizes: formula.combiner_without_luck(*sizes)
+
+
+def leave_number(folder):
+    """Make a folder with this process's number, which takes no open file and no room in one."""
+    Path(folder, str(os.getpid())).mkdir(exist_ok=True)
 
 
 def redirect(path, descriptor):
