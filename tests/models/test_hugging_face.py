@@ -25,11 +25,7 @@ CAPTIONS = ["a red dress, but sleeveless", "", "is " + "very " * 100 + "long", "
 TEXT = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 49408, "projection_dim": 32}
 TEXT |= {"bos_token_id": 49406, "eos_token_id": 49407}
 VISION = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2, "image_size": 64, "patch_size": 16}
-NETWORKS = {
-    "openai": ("quick_gelu", 2, 1),
-    "laion": ("gelu", 2, 1),
-    "heads": ("gelu", 4, 4),
-}
+NETWORKS = {"openai": ("quick_gelu", 2, 1), "laion": ("gelu", 2, 1), "heads": ("gelu", 4, 4)}
 """{name: activation, heads of the vision tower, heads of the text tower}"""
 
 

@@ -24,9 +24,13 @@ import comet_ml  # noqa: F401  a run imports it late, which would cost each fork
 import torch
 import torch.distributed.run
 
+import check_data
+import check_submission
 import cirr_test_submission
 import clip_fine_tune
 import combiner_train
+import compare
+import report
 import search
 import validate
 from src.models.openai_clip import CLIP
@@ -34,15 +38,9 @@ from src.processes.workers import end_with_parent
 from src.training.state import STATE_FILE
 from tests.support import formula, gradients
 
-COMMANDS = {
-    "clip_fine_tune": clip_fine_tune,
-    "combiner_train": combiner_train,
-    "validate": validate,
-    "cirr_test_submission": cirr_test_submission,
-    "search": search,
-    "gradients": gradients,
-    "torchrun": torch.distributed.run,
-}
+DOORS = (check_data, check_submission, cirr_test_submission, clip_fine_tune, combiner_train)
+DOORS += (compare, report, search, validate)
+COMMANDS = {door.__name__: door for door in DOORS} | {"gradients": gradients, "torchrun": torch.distributed.run}
 
 
 def main():

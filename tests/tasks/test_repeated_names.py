@@ -30,11 +30,7 @@ LINE = {"reference": "a.jpg", "target": "b.PNG", "caption": "red"}
         ("q.csv", "caption,id,reference\nred,row 3,\nblue,,\n", "row 3: is called row 3, as row 2 is"),
         ("q.csv", "caption,id,reference\nred,,\nblue,row 2,\n", "row 3: is called row 2, as row 2 is"),
         ("q.tsv", "reference\tcaption\tid\na.jpg\tred\t1\na.jpg\tblue\t 1\n", "row 3: is called 1, as row 2 is"),
-        (
-            "q.jsonl",
-            '{"caption": "red", "id": 1}\n{"caption": "blue", "id": "1"}\n',
-            "line 2: is called 1, as line 1",
-        ),
+        ("q.jsonl", '{"caption": "red", "id": 1}\n{"caption": "blue", "id": "1"}\n', "line 2: is called 1, as line 1"),
         ("q.jsonl", '{"caption": "red", "id": "line 2"}\n{"caption": "blue"}\n', "line 2: is called line 2, as line 1"),
         ("q.jsonl", '{"caption": ["red", "blue"]}\n', "line 1: has two captions"),
         ("q.csv", "reference,caption,caption\na.jpg,red,blue\n", "has two columns caption"),

@@ -29,13 +29,7 @@ from utils import Encoder, collate_fn
 
 SHORT = ["--num-epochs", "3", "--batch-size", "16"]
 COLUMNS = {
-    "CIRR": [
-        *CIRR_RECALLS,
-        "mean(R@5+R_s@1)",
-        "arithmetic_mean",
-        "harmonic_mean",
-        "geometric_mean",
-    ],
+    "CIRR": [*CIRR_RECALLS, "mean(R@5+R_s@1)", "arithmetic_mean", "harmonic_mean", "geometric_mean"],
     "FashionIQ": [
         *(f"{kind}_recall_at{k}" for kind in ("dress", "toptee", "shirt") for k in (10, 50)),
         "average_recall_at10",

@@ -23,11 +23,7 @@ def checked(tmp_path):
 # ---- ready ----
 
 
-SPELLINGS = {
-    "numbers": int,
-    "digits": str,
-    "twelve digits": lambda number: f"{number:012}",
-}
+SPELLINGS = {"numbers": int, "digits": str, "twelve digits": lambda number: f"{number:012}"}
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
