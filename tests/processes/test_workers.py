@@ -63,11 +63,11 @@ def test_a_full_temporary_folder(world, tmp_path):
     assert done.returncode == 0 or "error: " in last_line(done.stderr)
 
 
-def test_a_temporary_folder_with_a_long_path(world, tmp_path):
+def test_a_temporary_folder_with_a_long_path(forks, world, tmp_path):
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     flags = [*SHORT, *toy_options(world, tmp_path), "--num-workers", "1"]
-    done = python("clip_fine_tune.py", *flags, check=False, env=os.environ | {"TMPDIR": str(folder)})
+    done = forks.done("clip_fine_tune", flags, env={"TMPDIR": str(folder)})
     assert_one_line(done, "temporary folder's path is too long", "TMPDIR")
 
 

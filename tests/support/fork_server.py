@@ -5,7 +5,7 @@ ended, how each ended. An order's "operations" lets a process send itself "signa
 n-th file operation in its run folder, "writes" kills it in the middle of writing its n-th state. "limit" allows no file
 above so many bytes, "files" no more open ones, "address" so many bytes of address space beyond what is used, and "shm"
 so many of /dev/shm; "memory" raises at the n-th large piece of work. "group" makes the process lead a group of
-processes; "pids" is a folder in which the process and those that it forks leave their numbers.
+processes; "pids" is a folder in which the process and those that it forks leave their numbers. "env" are variables.
 """
 
 import ctypes
@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import traceback
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,9 @@ def prepare(order, number):
     redirect(f"{order.folder}/stderr.{number}", 2)
     if order.processes > 1:
         join_job(order, number)
+    if hasattr(order, "env"):
+        os.environ |= order.env
+        tempfile.tempdir = None  # so that TMPDIR is looked at again
     if hasattr(order, "group"):
         os.setpgid(0, 0)
     if hasattr(order, "pids"):
