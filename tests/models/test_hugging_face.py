@@ -16,6 +16,7 @@ from src.models.hugging_face import to_openai
 from src.pictures.normalisation import OPENAI_NORMALISATION
 from tests.support.commands import status_of
 from tests.support.forks import only_run
+from tests.support.touch import Touch
 from utils import load_clip, model_label
 
 transformers = pytest.importorskip("transformers")
@@ -184,16 +185,6 @@ def test_openais_layout_in_a_safetensors_file(small_clip, tmp_path):
     safetensors.save_file(weights, tmp_path / "clip.safetensors")
     loaded = load_clip(str(tmp_path / "clip.safetensors")).model.state_dict()
     assert all(torch.equal(loaded[name].cpu(), tensor.cpu()) for name, tensor in weights.items())
-
-
-class Touch:
-    """What runs code when it is unpickled: it creates a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
 
 
 def test_no_code_runs(tmp_path):

@@ -7,7 +7,6 @@ import pytest
 import search
 from src.base.errors import InputError
 from src.evaluation.trec import _categories
-from src.tasks.cirr import CIRR
 from src.tasks.own import OwnTriplets, read_extra
 from src.tasks.own import __main__ as conversion
 from src.tasks.own.tables import read_table
@@ -108,11 +107,6 @@ def test_queries_of_one_name_are_numbered(ids):
     names = [query.id for query in task.queries(triplets, "both-two")]
     assert len(set(names)) == len(names)
     assert names[0].startswith("0")
-
-
-def test_ids_of_their_own_stay():
-    triplets = [Triplet("r", ("red",), ("t",), id=name) for name in ("7", "5")]
-    assert [query.id for query in CIRR().queries(triplets, "caption")] == ["7", "5"]
 
 
 def test_topics_of_categories_with_dashes_stay_apart():
