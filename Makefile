@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# A worker per core, each of one thread. One that hangs ends with its test, at pytest-timeout's limit.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# A worker for each core, of one thread and two gigabytes. One that hangs ends with its test, at the limit in pyproject.toml.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -r
 
 .PHONY: quickstart demo test slow benchmark docs clean
