@@ -133,7 +133,7 @@ DAMAGES = [pytest.param("*.npy", damage, id=name) for name, damage in ROWS.items
 DAMAGES += [pytest.param("*.json", damage, id=name) for name, damage in INDEX.items()]
 
 
-@pytest.mark.parametrize(("file", "damage"), [("*.npy", flip), *DAMAGES])
+@pytest.mark.parametrize(("file", "damage"), [pytest.param("*.npy", flip, id="a flipped bit"), *DAMAGES])
 def test_a_torn_or_foreign_file_is_noticed_and_made_again(file, damage, tmp_path, capsys):
     ask(RowStore(tmp_path, FACTS), ["b", "a"])
     (rows_path,), (index_path,) = tmp_path.rglob("*.npy"), tmp_path.rglob("*.json")
