@@ -15,8 +15,9 @@ from src.retrieval.answers import Gallery, answer, with_graded
 from src.retrieval.metrics import average_precision, chance, in_percent
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
-from tests.support.circo_world import ASPECTS, write, write_circo
+from tests.support.circo_world import ASPECTS, write_circo
 from tests.support.commands import status_of, toy_options
+from tests.support.submissions import write
 
 CIRCO = TASKS["CIRCO"]
 AT = (5, 10, 25, 50)
