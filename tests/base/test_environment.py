@@ -14,7 +14,7 @@ from src.apps.pages.curves import curves
 from src.base.environment import forget_odd_variables
 from tests.support.commands import toy_options
 from tests.support.forks import only_run
-from tests.support.processes import assert_one_line, python
+from tests.support.processes import python
 
 FOREIGN = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
@@ -125,11 +125,3 @@ def test_what_is_forgotten(name, value, kept, monkeypatch):
         forget_odd_variables()
         assert (name in os.environ) == kept
         assert kept or "error" not in {rule[0] for rule in warnings.filters}
-
-
-def test_odd_numbers_of_torchrun(world, tmp_path):
-    odd = {"TORCHELASTIC_RUN_ID": "x", "RANK": "a", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "-1"}
-    odd |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "p"}
-    flags = ["validate.py", "--dataset", "CIRR", *toy_options(world, tmp_path)]
-    done = python(*flags, check=False, env=os.environ | odd)
-    assert_one_line(done, "TORCHELASTIC_RUN_ID is set, but RANK, LOCAL_WORLD_SIZE, MASTER_PORT not", "torchrun")

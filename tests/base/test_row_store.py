@@ -60,116 +60,84 @@ def test_files_can_be_read_by_others(tmp_path):
     np.testing.assert_array_equal(np.load(rows_path, allow_pickle=False), [row("b"), row("a")])
 
 
-def cut(rows_path, index_path):
-    rows_path.write_bytes(rows_path.read_bytes()[:-3])
+# ---- damages, each of one of the two files ----
 
 
-def flip(rows_path, index_path):
-    content = bytearray(rows_path.read_bytes())
-    content[-1] ^= 1
-    rows_path.write_bytes(content)
-
-
-def cut_header(rows_path, index_path):
-    rows_path.write_bytes(rows_path.read_bytes()[:40])
-
-
-def empty(rows_path, index_path):
-    rows_path.write_bytes(b"")
-
-
-def take_away(rows_path, index_path):
-    rows_path.unlink()
-
-
-def cut_index(rows_path, index_path):
-    index_path.write_text(index_path.read_text()[:50])
-
-
-def foreign_index(rows_path, index_path):
-    index_path.write_text(json.dumps(json.loads(index_path.read_text()) | {"facts": {}}))
-
-
-def fewer_keys(rows_path, index_path):
-    index = json.loads(index_path.read_text())
-    index_path.write_text(json.dumps(index | {"keys": index["keys"][1:]}))
-
-
-def pickled(rows_path, index_path):
-    np.save(rows_path, np.array([{"a": 1}, {"b": 2}], dtype=object), allow_pickle=True)
-
-
-def reordered_keys(rows_path, index_path):
-    index = json.loads(index_path.read_text())
-    index_path.write_text(json.dumps(index | {"keys": index["keys"][::-1]}))
-
-
-def repeated_keys(rows_path, index_path):
-    index_path.write_text(json.dumps(json.loads(index_path.read_text()) | {"keys": ["a", "a"]}))
-
-
-def sealed(**values):
-    """Return a damage that writes other values with a checksum of their own."""
-
-    def damage(rows_path, index_path):
-        write_sealed(index_path, json.loads(index_path.read_text()) | values)
-
-    return damage
-
-
-def odd_keys(rows_path, index_path):
-    index_path.write_text(json.dumps(json.loads(index_path.read_text()) | {"keys": [["b"], {}]}))
-
-
-def number_of_keys(rows_path, index_path):
-    index_path.write_text(json.dumps(json.loads(index_path.read_text()) | {"keys": 2}))
-
-
-def list_of_nothing(rows_path, index_path):
-    index_path.write_text("[]")
-
-
-def no_text(rows_path, index_path):
-    index_path.write_bytes(b"\xff\x00")
-
-
-def nested(rows_path, index_path):
-    index_path.write_text("[" * 100_000)
+def rewritten(change):
+    return lambda path: path.write_bytes(change(path.read_bytes()))
 
 
 def saved(change):
     """Return a damage that saves what `change` makes of the rows."""
+    return lambda path: np.save(path, change(np.load(path)))
 
-    def damage(rows_path, index_path):
-        np.save(rows_path, change(np.load(rows_path)))
+
+def listed(**values):
+    """Return a damage that gives the index other values under its old checksum."""
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def sealed(**values):
+    """Return a damage that gives the index other values, with their checksum."""
+    return lambda path: write_sealed(path, json.loads(path.read_text()) | values)
+
+
+def replaced(make):
+    """Return a damage that puts something else in the place of a file."""
+
+    def damage(path):
+        path.unlink()
+        make(path)
 
     return damage
 
 
-def no_file(place, make):
-    """Return a damage that puts something else in the place of the rows' file, 0, or of the keys', 1."""
+flip = rewritten(lambda content: content[:-1] + bytes([content[-1] ^ 1]))
+ROWS = {
+    "cut": rewritten(lambda content: content[:-3]),
+    "header cut": rewritten(lambda content: content[:40]),
+    "empty": rewritten(lambda content: b""),
+    "missing": os.unlink,
+    "pickled": lambda path: np.save(path, np.array([{"a": 1}, {"b": 2}], dtype=object), allow_pickle=True),
+    "a folder": replaced(os.mkdir),
+    "a pipe": replaced(os.mkfifo),
+    "columns first": saved(np.asfortranarray),
+    "big-endian": saved(lambda rows: rows.astype(">f4")),
+    "no shape": saved(lambda rows: np.float32(3)),
+    "flat": saved(lambda rows: rows.reshape(-1)),
+    "narrow": saved(lambda rows: rows[:, :1]),
+    "no rows": saved(lambda rows: rows[:0]),
+    "integers": saved(lambda rows: rows.view(np.int32)),
+    "fp64": saved(lambda rows: rows.astype(np.float64)),
+}
+INDEX = {
+    "index cut": rewritten(lambda content: content[:50]),
+    "other facts": listed(facts={}),
+    "fewer keys": listed(keys=["a"]),
+    "keys reordered": listed(keys=["a", "b"]),
+    "keys repeated": listed(keys=["a", "a"]),
+    "odd keys": listed(keys=[["b"], {}]),
+    "a number for keys": listed(keys=2),
+    "sealed type": sealed(dtype="zz"),
+    "sealed shape": sealed(shape=None),
+    "sealed number for keys": sealed(keys=5),
+    "sealed keys": sealed(keys=[[1]]),
+    "sealed checksums": sealed(crc32=[2**40]),
+    "a list": rewritten(lambda content: b"[]"),
+    "index not UTF-8": rewritten(lambda content: b"\xff\x00"),
+    "nested": rewritten(lambda content: b"[" * 100_000),
+    "index a folder": replaced(os.mkdir),
+    "index a pipe": replaced(os.mkfifo),
+}
+DAMAGES = [pytest.param("*.npy", damage, id=name) for name, damage in ROWS.items()]
+DAMAGES += [pytest.param("*.json", damage, id=name) for name, damage in INDEX.items()]
 
-    def damage(*paths):
-        paths[place].unlink()
-        make(paths[place])
 
-    return damage
-
-
-FILES = [cut, cut_header, empty, take_away, pickled, no_file(0, os.mkdir), no_file(0, os.mkfifo)]
-FILES += [saved(np.asfortranarray), saved(lambda rows: rows.astype(">f4")), saved(lambda rows: np.float32(3))]
-FILES += [saved(lambda rows: rows.reshape(-1)), saved(lambda rows: rows[:, :1]), saved(lambda rows: rows[:0])]
-FILES += [saved(lambda rows: rows.view(np.int32)), saved(lambda rows: rows.astype(np.float64))]
-INDEXES = [cut_index, foreign_index, fewer_keys, reordered_keys, repeated_keys, odd_keys, number_of_keys]
-INDEXES += [sealed(dtype="zz"), sealed(shape=None), sealed(keys=5), sealed(keys=[[1]]), sealed(crc32=[2**40])]
-INDEXES += [list_of_nothing, no_text, nested, no_file(1, os.mkdir), no_file(1, os.mkfifo)]
-
-
-@pytest.mark.parametrize("damage", [flip, *FILES, *INDEXES])
-def test_a_torn_or_foreign_file_is_noticed_and_made_again(damage, tmp_path, capsys):
+@pytest.mark.parametrize(("file", "damage"), [pytest.param("*.npy", flip, id="a flipped bit"), *DAMAGES])
+def test_a_torn_or_foreign_file_is_noticed_and_made_again(file, damage, tmp_path, capsys):
     ask(RowStore(tmp_path, FACTS), ["b", "a"])
     (rows_path,), (index_path,) = tmp_path.rglob("*.npy"), tmp_path.rglob("*.json")
-    damage(rows_path, index_path)
+    damage(next(tmp_path.rglob(file)))
     damaged = RowStore(tmp_path, FACTS)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{rows_path}: not used, its rows are made again (")
@@ -179,10 +147,10 @@ def test_a_torn_or_foreign_file_is_noticed_and_made_again(damage, tmp_path, caps
     assert capsys.readouterr().err == (f"{line}\n" if index_path.is_dir() else "")
 
 
-@pytest.mark.parametrize("damage", [*FILES, *INDEXES])
-def test_mapped_rows_are_checked_without_reading_them(damage, tmp_path, capsys):
+@pytest.mark.parametrize(("file", "damage"), DAMAGES)
+def test_mapped_rows_are_checked_without_reading_them(file, damage, tmp_path, capsys):
     ask(RowStore(tmp_path, FACTS, mapped=True), ["b", "a"])
-    damage(*tmp_path.rglob("*.npy"), *tmp_path.rglob("*.json"))
+    damage(next(tmp_path.rglob(file)))
     assert ask(RowStore(tmp_path, FACTS, mapped=True), ["b", "a"]) == ["b", "a"]
     assert "not used" in capsys.readouterr().err
 
@@ -216,8 +184,7 @@ def test_rows_of_another_shape_than_expected_are_made_again(mapped, other, tmp_p
 
 def test_torn_rows_that_are_mapped_are_made_again_when_they_are_read(tmp_path, capsys):
     ask(RowStore(tmp_path, FACTS, mapped=True), ["b", "a"])
-    (rows_path,) = tmp_path.rglob("*.npy")
-    flip(rows_path, None)
+    flip(next(tmp_path.rglob("*.npy")))
     made, store = [], RowStore(tmp_path, FACTS, mapped=True)
     for _ in range(2):
         rows = store.read(["b", "a", "b"], lambda position: made.append(position) or row("a"))

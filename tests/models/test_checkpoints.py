@@ -17,15 +17,11 @@ from src.models.facts import read_facts
 from src.models.openai_clip import random_clip
 from src.models.weights import read_weights, write_checkpoint
 from src.training.state import KEYS, STATE_FILE, read_state
-from tests.support.commands import COMBINER, status_of, toy_options
+from tests.support.commands import COMBINER, status_of, toy_options, toy_paths
+from tests.support.touch import Touch
 from utils import load_clip
 
 SHORT = ["--num-epochs", "1", "--batch-size", "16", "--save-training"]
-
-
-def paths_of(world, output):
-    """Return the options of a command on the toy world that leave the CLIP to checkpoints."""
-    return ["--data-path", str(world), "--output-path", str(output), "--num-workers", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +30,7 @@ def trained(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     clip_fine_tune.main(["--dataset", "CIRR", *SHORT, *toy_options(world, folder), "--transform", "squarepad"])
     (tuned,) = folder.glob("models/*/saved_models/tuned_clip_0.pt")
-    combiner_train.main([*SHORT, *COMBINER, *paths_of(world, folder), "--clip-model-path", str(tuned)])
+    combiner_train.main([*SHORT, *COMBINER, *toy_paths(world, folder), "--clip-model-path", str(tuned)])
     (combiner,) = folder.glob("models/*/saved_models/combiner_0.pt")
     return tuned, combiner
 
@@ -55,7 +51,7 @@ def judge(world, tmp_path, capsys):
 
     def run(*arguments):
         capsys.readouterr()
-        status = status_of(validate.main, ["--dataset", "CIRR", *paths_of(world, tmp_path), *arguments])
+        status = status_of(validate.main, ["--dataset", "CIRR", *toy_paths(world, tmp_path), *arguments])
         captured = capsys.readouterr()
         if status == 0:
             return captured.out
@@ -88,7 +84,7 @@ def test_a_flag_that_contradicts_is_refused(trained, judge, small_clip, world, t
 def test_submission_takes_what_checkpoints_tell(trained, world, tmp_path):
     tuned, combiner = trained
     arguments = ["--clip-model-path", str(tuned), "--combiner-path", str(combiner), "--submission-name", "mine"]
-    cirr_test_submission.main([*paths_of(world, tmp_path), *arguments])
+    cirr_test_submission.main([*toy_paths(world, tmp_path), *arguments])
     assert len(list((tmp_path / "submission" / "CIRR").iterdir())) == 2
 
 
@@ -105,7 +101,7 @@ def test_search_takes_what_checkpoints_tell(trained, world, tmp_path):
 def test_stage_1_goes_on_from_a_checkpoint_and_takes_what_it_tells(trained, world, tmp_path):
     tuned, _ = trained
     still = ["--learning-rate", "1e-30", "--clip-model-path", str(tuned)]
-    clip_fine_tune.main(["--dataset", "CIRR", *SHORT, *still, *paths_of(world, tmp_path)])
+    clip_fine_tune.main(["--dataset", "CIRR", *SHORT, *still, *toy_paths(world, tmp_path)])
     (again,) = tmp_path.glob("models/*/saved_models/tuned_clip_0.pt")
     before, after = (read_weights(path, "CLIP") for path in (tuned, again))
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -191,16 +187,6 @@ def test_mutated_whole_checkpoints(data, tmp_path):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     assert_data_or_refused(lambda path: read_state(path.parent), path)
-
-
-class Touch:
-    """What runs code when it is unpickled: it creates a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])

@@ -16,6 +16,7 @@ from src.models.hugging_face import to_openai
 from src.pictures.normalisation import OPENAI_NORMALISATION
 from tests.support.commands import status_of
 from tests.support.forks import only_run
+from tests.support.touch import Touch
 from utils import load_clip, model_label
 
 transformers = pytest.importorskip("transformers")
@@ -25,11 +26,7 @@ CAPTIONS = ["a red dress, but sleeveless", "", "is " + "very " * 100 + "long", "
 TEXT = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 49408, "projection_dim": 32}
 TEXT |= {"bos_token_id": 49406, "eos_token_id": 49407}
 VISION = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2, "image_size": 64, "patch_size": 16}
-NETWORKS = {
-    "openai": ("quick_gelu", 2, 1),
-    "laion": ("gelu", 2, 1),
-    "heads": ("gelu", 4, 4),
-}
+NETWORKS = {"openai": ("quick_gelu", 2, 1), "laion": ("gelu", 2, 1), "heads": ("gelu", 4, 4)}
 """{name: activation, heads of the vision tower, heads of the text tower}"""
 
 
@@ -188,16 +185,6 @@ def test_openais_layout_in_a_safetensors_file(small_clip, tmp_path):
     safetensors.save_file(weights, tmp_path / "clip.safetensors")
     loaded = load_clip(str(tmp_path / "clip.safetensors")).model.state_dict()
     assert all(torch.equal(loaded[name].cpu(), tensor.cpu()) for name, tensor in weights.items())
-
-
-class Touch:
-    """What runs code when it is unpickled: it creates a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
 
 
 def test_no_code_runs(tmp_path):

@@ -27,7 +27,7 @@ from src.retrieval.retriever import load_retriever
 from src.tasks.registry import TASKS
 from src.training.batches import TripletImages
 from src.training.loop import Training
-from tests.support.commands import COMBINER, status_of
+from tests.support.commands import COMBINER, status_of, toy_paths
 from tests.support.forks import only_run
 from tests.support.gradients import plan_of
 from tests.support.open_clips import CONFIGS, HALF, PLAIN, load_open_clip, write_open_clip
@@ -197,7 +197,7 @@ def test_pieces_have_the_gradients_of_the_whole(name, world, loaded):
 
 
 def flags_of(world, output, *extra):
-    return ["--data-path", str(world), "--output-path", str(output), "--num-workers", "0", *map(str, extra)]
+    return [*toy_paths(world, output), *map(str, extra)]
 
 
 STAGE_1 = ["--dataset", "CIRR", "--batch-size", "14", "--learning-rate", "1e-3", "--save-training"]

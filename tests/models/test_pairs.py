@@ -15,7 +15,7 @@ import search
 import validate
 from src.models.facts import read_facts
 from src.models.weights import read_weights, weights_digest
-from tests.support.commands import CIRR_RECALLS, COMBINER, status_of, toy_options
+from tests.support.commands import CIRR_RECALLS, COMBINER, status_of, toy_options, toy_paths
 from tests.support.forks import only_run
 
 SHORT = ["--batch-size", "16", "--save-training", "--validation-frequency", "1"]
@@ -49,22 +49,18 @@ def test_a_checkpoint_holds_both(run, pair, world):
     )
 
 
-def paths_of(world, output):
-    return ["--data-path", str(world), "--output-path", str(output), "--num-workers", "0"]
-
-
 @pytest.mark.parametrize("named", [False, True], ids=["the Combiner alone", "the same file twice"])
 def test_validate_gives_what_training_wrote(named, run, pair, world, tmp_path, capsys):
     tuned = ["--clip-model-path", pair] if named else []
     capsys.readouterr()
-    validate.main(["--dataset", "CIRR", *paths_of(world, tmp_path), "--combiner-path", pair, *tuned])
+    validate.main(["--dataset", "CIRR", *toy_paths(world, tmp_path), "--combiner-path", pair, *tuned])
     printed = [float(line.split(" = ")[1]) for line in capsys.readouterr().out.splitlines()]
     assert printed == pd.read_csv(run / "validation_metrics.csv").iloc[-1][CIRR_RECALLS].tolist()
 
 
 @pytest.mark.parametrize("function", ["sum", "text"])
 def test_its_clip_answers_whatever_combines(function, pair, world, tmp_path, capsys):
-    judge = ["--dataset", "CIRR", *paths_of(world, tmp_path), "--combining-function", function]
+    judge = ["--dataset", "CIRR", *toy_paths(world, tmp_path), "--combining-function", function]
     printed = []
     for option in ("--combiner-path", "--clip-model-path"):
         capsys.readouterr()
@@ -75,7 +71,7 @@ def test_its_clip_answers_whatever_combines(function, pair, world, tmp_path, cap
 
 def test_the_demo_loads_it_whole(pair, world, tmp_path):
     args = demo.make_parser().parse_args(
-        ["--pictures", str(world / "my_pictures"), *paths_of(world, tmp_path)[2:], "--combiner-path", pair]
+        ["--pictures", str(world / "my_pictures"), *toy_paths(world, tmp_path)[2:], "--combiner-path", pair]
     )
     engine = demo.load_engine(demo.settings(args), args.pictures, args.k, args.precision)
     assert read_facts(pair)["clip_weights"] == engine.retriever.backbone.digest()
@@ -92,22 +88,16 @@ def test_another_clip_is_refused(pair, options, tmp_path, capsys):
 
 
 def test_submission_search_and_report_load_both(run, pair, world, tmp_path, capsys):
-    cirr_test_submission.main([*paths_of(world, tmp_path), "--combiner-path", pair, "--submission-name", "alone"])
+    cirr_test_submission.main([*toy_paths(world, tmp_path), "--combiner-path", pair, "--submission-name", "alone"])
     both = ["--combiner-path", pair, "--clip-model-path", pair, "--submission-name", "both"]
-    cirr_test_submission.main([*paths_of(world, tmp_path), *both])
+    cirr_test_submission.main([*toy_paths(world, tmp_path), *both])
     folder = tmp_path / "submission" / "CIRR"
     alone, both = ((folder / f"recall_submission_{name}.json").read_bytes() for name in ("alone", "both"))
     assert alone == both
 
     def found(*checkpoints):
-        asked = [
-            "--pictures",
-            world / "cirr_dataset" / "dev",
-            "--caption",
-            "in blue",
-            "--json",
-            tmp_path / "found.json",
-        ]
+        pictures = world / "cirr_dataset" / "dev"
+        asked = ["--pictures", pictures, "--caption", "in blue", "--json", tmp_path / "found.json"]
         clip = ["--clip-model-name", world / "small_clip.pt", "--output-path", tmp_path, "--num-workers", "0"]
         search.main([*map(str, (*asked, *clip)), *checkpoints])
         return json.loads((tmp_path / "found.json").read_text())

@@ -116,10 +116,7 @@ def test_a_submission_is_marked_and_its_files_are_right(arguments, tmp_path, gap
     assert set(submission) == {"version", "metric", *(triplet.id for triplet in usable.triplets)}
 
 
-@pytest.mark.parametrize(
-    ("script", "extra"),
-    [(clip_fine_tune, ["--dataset", "CIRR"]), (combiner_train, [*COMBINER])],
-)
+@pytest.mark.parametrize(("script", "extra"), [(clip_fine_tune, ["--dataset", "CIRR"]), (combiner_train, [*COMBINER])])
 def test_rows_and_reports_are_marked(script, extra, arguments, run_folder, capsys):
     script.main([*TRAINING, *extra, *arguments])
     *_, epoch, folder = capsys.readouterr().out.splitlines()

@@ -29,18 +29,13 @@ from tests.support.commands import COMBINER, status_of, toy_options
 from tests.support.forks import only_run
 from tests.support.processes import PATIENCE, assert_one_line, last_line, python
 from tests.support.splits import read_cirr
+from tests.training.test_resume import assert_same
 from utils import load_clip
 
 SHORT = ["--dataset", "CIRR", "--batch-size", "16", "--num-epochs", "1", "--learning-rate", "1e-3"]
 
 
 # ---- an epoch is never lost ----
-
-
-def contents(run):
-    weights = torch.load(next(run.glob("saved_models/*_1.pt")), weights_only=True)
-    key = "CLIP" if "CLIP" in weights else "Combiner"
-    return [(run / f"{name}_metrics.csv").read_text() for name in ("train", "validation")], weights[key]
 
 
 @pytest.mark.parametrize(("script", "extra"), [(clip_fine_tune, []), (combiner_train, COMBINER)])
@@ -63,9 +58,7 @@ def test_an_epoch_outlives_the_failure_of_its_validation(script, extra, world, b
 
     picture.write_bytes(whole)
     assert status_of(script.main, ["--resume", run]) == 0, capsys.readouterr().err
-    (tables, weights), (expected_tables, expected) = contents(run), contents(only_run(tmp_path / "undisturbed"))
-    assert tables == expected_tables
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert_same(run, only_run(tmp_path / "undisturbed"))
 
 
 # ---- before any work ----

@@ -2,11 +2,9 @@
 
 import os
 import pickle
-import resource
 import shutil
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 import torch
@@ -45,13 +43,9 @@ needs_mounts = pytest.mark.skipif(
 
 @needs_mounts
 @pytest.mark.parametrize("command", ["clip_fine_tune", "validate"])
-def test_a_small_shared_memory(command, world, tmp_path):
+def test_a_small_shared_memory(command, forks, world, tmp_path):
     extra = [*SHORT, "--save-training"] if command == "clip_fine_tune" else ["--dataset", "CIRR", "--no-feature-cache"]
-    flags = [*extra, *toy_options(world, tmp_path), "--num-workers", "2"]
-    mounted = f"mount -t tmpfs -o size=512k tmpfs /dev/shm && exec {sys.executable} {command}.py " + " ".join(flags)
-    shell = ["unshare", "-m", "sh", "-c", mounted]
-    options = {"cwd": files.PROJECT_ROOT, "capture_output": True, "text": True, "timeout": PATIENCE}
-    done = subprocess.run(shell, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}, **options)
+    done = forks.done(command, [*extra, *toy_options(world, tmp_path), "--num-workers", "2"], shm=2**19)
     assert_one_line(done, "/dev/shm, is full", "--num-workers 0")
 
 
@@ -69,19 +63,17 @@ def test_a_full_temporary_folder(world, tmp_path):
     assert done.returncode == 0 or "error: " in last_line(done.stderr)
 
 
-def test_a_temporary_folder_with_a_long_path(world, tmp_path):
+def test_a_temporary_folder_with_a_long_path(forks, world, tmp_path):
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     flags = [*SHORT, *toy_options(world, tmp_path), "--num-workers", "1"]
-    done = python("clip_fine_tune.py", *flags, check=False, env=os.environ | {"TMPDIR": str(folder)})
+    done = forks.done("clip_fine_tune", flags, env={"TMPDIR": str(folder)})
     assert_one_line(done, "temporary folder's path is too long", "TMPDIR")
 
 
-def test_too_few_open_files(world, tmp_path):
+def test_too_few_open_files(forks, world, tmp_path):
     flags = [*SHORT, *toy_options(world, tmp_path), "--num-workers", "30"]
-    limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (60, 60))
-    done = python("clip_fine_tune.py", *flags, check=False, preexec_fn=limit)
-    assert_one_line(done, "too many open files", "--num-workers")
+    assert_one_line(forks.done("clip_fine_tune", flags, files=60), "too many open files", "--num-workers")
 
 
 class _Unsendable:

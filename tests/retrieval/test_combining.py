@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -52,10 +54,12 @@ class Towers(nn.Module):
         return self.picture(gallery_features)
 '''
 TABLE = "\n\nCOMBINING_FUNCTIONS = (\n"
-# Runs [module, arguments] of stdin one after the other in the copy's root, and answers with what each said.
+# Runs each [module, arguments] of stdin in the copy's root, and answers with what it said.
 DRIVER = """
 import contextlib, importlib, io, json, sys
 sys.path.insert(0, ".")
+from src.processes.workers import end_with_parent
+end_with_parent(9)
 def run(module, arguments):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -65,8 +69,8 @@ def run(module, arguments):
         except SystemExit as end:
             status = end.code
     return status, out.getvalue(), err.getvalue()
-answers = [run(*order) for order in json.load(sys.stdin)]
-print(json.dumps(answers), file=sys.__stdout__)
+for order in sys.stdin:
+    print(json.dumps(run(*json.loads(order))), file=sys.__stdout__, flush=True)
 """
 WITHOUT_TORCH = """
 import io, contextlib, runpy, sys
@@ -91,29 +95,34 @@ for door in sys.argv[1:]:
 JUDGING = "validate.py", "cirr_test_submission.py", "circo_test_submission.py", "search.py", "demo.py"
 
 
-def extended(folder, world, definition, *lines):
-    """Copy the project, with a definition and its lines added to combiner.py alone."""
-    copy_project(folder, world)
-    text = (folder / "combiner.py").read_text()
-    before, table, after = text.partition(TABLE)
-    assert table
-    (folder / "combiner.py").write_text(f"{before}\n\n{definition}\n{table}{''.join(lines)}{after}")
-    return folder
+class Extended:
+    """A copy of the project with a definition and its line in combiner.py, and a process that runs its commands."""
 
+    def __init__(self, folder, world, definition, line):
+        self.folder = copy_project(folder, world)
+        before, table, after = (folder / "combiner.py").read_text().partition(TABLE)
+        assert table
+        (folder / "combiner.py").write_text(f"{before}\n\n{definition}\n{table}{line}{after}")
+        command, pipe = [sys.executable, "-c", DRIVER], subprocess.PIPE
+        self.process = subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, text=True)
 
-def run_in(folder, *orders):
-    """Run commands (module, arguments) in a copy; return what each said, which must be no error."""
-    answers = tried_in(folder, *orders)
-    for status, _, err in answers:
-        assert status == 0, err
-    return [out for _, out, _ in answers]
+    def run(self, *orders):
+        """Run commands (module, arguments); return what each said, which must be no error."""
+        answers = self.tried(*orders)
+        for status, _, err in answers:
+            assert status == 0, err
+        return [out for _, out, _ in answers]
 
+    def tried(self, *orders):
+        """Run commands; return the status, the output and the errors of each."""
+        answers = []
+        for module, arguments in orders:
+            print(json.dumps([module, list(map(str, arguments))]), file=self.process.stdin, flush=True)
+            answers.append(json.loads(self.process.stdout.readline()))
+        return answers
 
-def tried_in(folder, *orders):
-    orders = json.dumps([(module, list(map(str, arguments))) for module, arguments in orders])
-    done = python("-c", DRIVER, cwd=folder, input=orders, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    def end(self):
+        self.process.communicate()
 
 
 def rows_of(path):
@@ -153,11 +162,13 @@ def test_src_names_no_combining_function_in_a_list():
 @pytest.fixture(scope="module")
 def with_function(world, tmp_path_factory):
     line = '    CombiningFunction("mine", "my own sum", mine),\n'
-    return extended(tmp_path_factory.mktemp("function"), world, FUNCTION, line)
+    copy = Extended(tmp_path_factory.mktemp("function"), world, FUNCTION, line)
+    yield copy
+    copy.end()
 
 
 def test_help_and_a_wrong_name_need_no_torch(with_function):
-    done = python("-c", WITHOUT_TORCH, *JUDGING, "combiner_train.py", cwd=with_function, check=False)
+    done = python("-c", WITHOUT_TORCH, *JUDGING, "combiner_train.py", cwd=with_function.folder, check=False)
     assert done.returncode == 0, done.stderr
     said = dict(re.findall(r"^(\S+ --\S+) (.*)$", done.stdout, re.MULTILINE))
     for door in JUDGING:
@@ -176,8 +187,7 @@ def test_a_function_more_has_its_own_name_everywhere(with_function, world, tmp_p
     pictures = world / "my_pictures"
     asked = ["--pictures", pictures, "--output-path", tmp_path, "--clip-model-name", world / "small_clip.pt"]
     asked += ["--num-workers", "0", "--reference", sorted(pictures.glob("*/*.png"))[0], "--caption", "in blue"]
-    printed, _, _, found, _ = run_in(
-        with_function,
+    printed, _, _, found, _ = with_function.run(
         ("validate", [*judging, "MINE", *files]),
         ("validate", [*judging, "sum", "--per-query", tmp_path / "sum.csv"]),
         ("compare", [tmp_path / "sum.csv", tmp_path / "mine.csv", "--json", tmp_path / "c.json"]),
@@ -199,7 +209,7 @@ def test_a_function_more_has_its_own_name_everywhere(with_function, world, tmp_p
     assert len(found.splitlines()) == 11
 
     (run,) = (tmp_path / "models").iterdir()
-    (report,) = run_in(with_function, ("report", ["--run-folder", run, "--num-workers", "0"]))
+    (report,) = with_function.run(("report", ["--run-folder", run, "--num-workers", "0"]))
     rungs = [re.split(r"\s{2,}", line.strip())[0] for line in report.splitlines()]
     assert {"tuned CLIP, my own sum", "tuned CLIP, sum of both"} <= set(rungs)
     assert rungs[-2] == "Combiner"  # what the page is about comes last
@@ -213,17 +223,18 @@ def test_a_function_more_has_its_own_name_everywhere(with_function, world, tmp_p
 def with_network(world, tmp_path_factory):
     """Train a network that combiner.py has beside Combiner; return the copy, where its run wrote, and its weights."""
     line = '    CombiningFunction("towers", "two towers", Towers),\n'
-    folder = extended(tmp_path_factory.mktemp("network"), world, NETWORK, line)
+    copy = Extended(tmp_path_factory.mktemp("network"), world, NETWORK, line)
     output = tmp_path_factory.mktemp("runs")
     training = ["--dataset", "CIRR", *toy_options(world, output), "--num-epochs", "2", "--batch-size", "16", *COMBINER]
     training += ["--validation-frequency", "1", "--save-training", "--network", "Towers", "--combiner-lr", "1e-2"]
-    run_in(folder, ("combiner_train", training))
+    copy.run(("combiner_train", training))
     (run,) = (output / "models").iterdir()
-    return folder, run, run / "saved_models" / "combiner_1.pt"
+    yield copy, run, run / "saved_models" / "combiner_1.pt"
+    copy.end()
 
 
 def test_a_network_learns_both_sides_and_goes_on(with_network, world, tmp_path):
-    folder, run, path = with_network
+    copy, run, path = with_network
     first, last = (torch.load(path.with_name(f"combiner_{epoch}.pt"), weights_only=True) for epoch in (0, 1))
     assert set(last) == {"epoch", "Towers", "facts"}
     assert last["facts"]["network"] == "towers"
@@ -232,8 +243,7 @@ def test_a_network_learns_both_sides_and_goes_on(with_network, world, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     banked = ["--dataset", "CIRR", *toy_options(world, tmp_path), "--num-epochs", "2", "--batch-size", "16", *COMBINER]
     banked += ["--validation-frequency", "1", "--save-training", "--network", "towers", "--negatives", "bank"]
-    run_in(
-        folder,
+    copy.run(
         ("combiner_train", ["--resume", tmp_path / "run", "--num-epochs", "3"]),
         ("combiner_train", [*banked, "--combiner-lr", "1e-2"]),
     )
@@ -241,7 +251,7 @@ def test_a_network_learns_both_sides_and_goes_on(with_network, world, tmp_path):
     first, last = (torch.load(bank / "saved_models" / f"combiner_{n}.pt", weights_only=True) for n in (0, 1))
     assert not torch.equal(first["Towers"]["picture.weight"], last["Towers"]["picture.weight"])
     # The published network is still what is trained where nothing is said.
-    run_in(folder, ("combiner_train", [*banked[: banked.index("--network")], "--output-path", tmp_path / "other"]))
+    copy.run(("combiner_train", [*banked[: banked.index("--network")], "--output-path", tmp_path / "other"]))
     (other,) = (tmp_path / "other" / "models").iterdir()
     weights = torch.load(other / "saved_models" / "combiner_0.pt", weights_only=True)
     assert "Combiner" in weights and "network" not in weights["facts"]
@@ -256,14 +266,14 @@ def score_plainly(path, gallery, images, texts):
 
 
 def test_search_and_validation_compare_pictures_as_it_learned_to(with_network, world, tmp_path):
-    folder, _, path = with_network
+    copy, _, path = with_network
     pictures = tmp_path / "pictures"
     shutil.copytree(world / "my_pictures", pictures)
     (pictures / "gallery.val.txt").unlink()
     toy = ["--output-path", tmp_path, "--clip-model-name", world / "small_clip.pt", "--num-workers", "0"]
     clip = [*toy, "--precision", "fp32", "--combiner-path", path]
     triplets = ["--dataset", pictures, "--per-query", tmp_path / "p.csv", "--json", tmp_path / "p.json", *clip]
-    printed, *_ = run_in(folder, ("validate", [*triplets, "--protocol", "own"]))
+    printed, *_ = copy.run(("validate", [*triplets, "--protocol", "own"]))
     assert re.search("^two towers  ", printed, re.MULTILINE) and "Combiner" not in printed
     told = json.loads((tmp_path / "p.json").read_text())
     assert told["combining_function"] == "towers" and "towers" in told["weights_sha256"]
@@ -273,8 +283,7 @@ def test_search_and_validation_compare_pictures_as_it_learned_to(with_network, w
         questions = [(row["reference"], row["caption"], row["query"]) for row in rows]
         csv.writer(file).writerows([("reference", "caption", "id"), *questions])
     index = ["--index", tmp_path / "index", "--queries", tmp_path / "q.csv", "-k", "50", *clip]
-    run_in(
-        folder,
+    copy.run(
         ("search", ["--pictures", pictures, *index, "--json", tmp_path / "a.json"]),
         ("search", [*index, "--json", tmp_path / "b.json"]),
     )
@@ -294,10 +303,9 @@ def test_search_and_validation_compare_pictures_as_it_learned_to(with_network, w
 
 
 def test_submission_and_report_compare_pictures_as_it_learned_to(with_network, world, tmp_path):
-    folder, run, path = with_network
+    copy, run, path = with_network
     options = [*toy_options(world, tmp_path), "--combiner-path", path]
-    _, report, ladder = run_in(
-        folder,
+    _, report, ladder = copy.run(
         ("cirr_test_submission", [*options, "--submission-name", "a"]),
         ("report", ["--run-folder", run, "--num-workers", "0"]),
         ("validate", ["--dataset", "CIRR", *options, "--protocol", "clip4cir"]),
@@ -322,7 +330,7 @@ def test_submission_and_report_compare_pictures_as_it_learned_to(with_network, w
 
 
 def test_the_demo_has_it_among_its_choices(with_network, world, tmp_path):
-    folder, _, path = with_network
+    copy, _, path = with_network
     pictures = world / "my_pictures"
     options = ["--pictures", pictures, "--clip-model-name", world / "small_clip.pt", "--combiner-path", path]
     options += ["--output-path", tmp_path, "--num-workers", "0", "--precision", "fp32"]
@@ -336,11 +344,11 @@ engine.encode()
 query = engine.first._replace(reference=engine.names[0], caption="in blue", k=5, beside="sum")
 print(list(engine.functions), engine.first.function, [found.name for found in engine.ask(query)["towers"]])
 """
-    done = python("-c", code, cwd=folder, check=False)
+    done = python("-c", code, cwd=copy.folder, check=False)
     assert done.returncode == 0, done.stderr
     reference = pictures / next(iter(pictures_below(pictures)))
     asked = [*options, "--reference", reference, "--caption", "in blue", "-k", "5"]
-    run_in(folder, ("search", [*asked, "--json", tmp_path / "a.json"]))
+    copy.run(("search", [*asked, "--json", tmp_path / "a.json"]))
     (answered,) = json.loads((tmp_path / "a.json").read_text())
     expected = [answer["name"] for answer in answered["answers"]]
     choices = ["sum", "product", "image", "text", "towers"]
@@ -348,7 +356,7 @@ print(list(engine.functions), engine.first.function, [found.name for found in en
 
 
 def test_what_cannot_be_is_refused_in_a_line(with_network, world, tmp_path, capsys):
-    folder, _, path = with_network
+    copy, _, path = with_network
     clip = ["--clip-model-name", world / "small_clip.pt", "--output-path", tmp_path, "--num-workers", "0"]
     search = ["--pictures", world / "my_pictures", "--caption", "in blue", *clip]
     both = [*search, "--reference", sorted((world / "my_pictures").glob("*/*.png"))[0], "--combiner-path", path]
@@ -365,7 +373,7 @@ def test_what_cannot_be_is_refused_in_a_line(with_network, world, tmp_path, caps
         (("validate", [*judged, path, "--hidden-dim", "8"]), "a Towers of --projection-dim 16, not of 8"),
         (("validate", [*judged[:-1], "--combining-function", "towers"]), "towers needs --combiner-path, a checkpoint"),
     ]
-    for (status, _, err), (_, fault) in zip(tried_in(folder, *(order for order, _ in cases)), cases, strict=True):
+    for (status, _, err), (_, fault) in zip(copy.tried(*(order for order, _ in cases)), cases, strict=True):
         assert status == 2, err
         assert "Traceback" not in err
         assert fault in err.splitlines()[-1], err

@@ -1,9 +1,10 @@
 """A small CIRCO: drawn pictures, and triplets with one to three targets."""
 
-import json
 import random
 
 from PIL import Image
+
+from tests.support.submissions import write
 
 ASPECTS = "addition", "negation", "viewpoint"
 
@@ -39,8 +40,3 @@ def _entry(number, split, ids, rng):
         return entry
     aspects = [aspect for place, aspect in enumerate(ASPECTS) if number % (place + 2) == 0]
     return entry | {"target_img_id": targets[0], "gt_img_ids": targets, "semantic_aspects": aspects}
-
-
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))

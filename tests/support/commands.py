@@ -11,8 +11,12 @@ CIRR_RECALLS = [*(f"group_recall_at{k}" for k in (1, 2, 3)), *(f"recall_at{k}" f
 
 def toy_options(world, output):
     """Return what every command needs to run on a toy world, in fp32 also on a card, and to write to `output`."""
-    paths = ["--data-path", str(world), "--output-path", str(output)]
-    return [*paths, "--clip-model-name", str(world / "small_clip.pt"), "--num-workers", "0", "--precision", "fp32"]
+    return [*toy_paths(world, output), "--clip-model-name", str(world / "small_clip.pt"), "--precision", "fp32"]
+
+
+def toy_paths(world, output):
+    """Return the options of a command on a toy world that leave its CLIP to checkpoints or other options."""
+    return ["--data-path", str(world), "--output-path", str(output), "--num-workers", "0"]
 
 
 def status_of(main, arguments):

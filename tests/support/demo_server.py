@@ -41,6 +41,9 @@ runpy.run_path("demo.py", run_name="__main__")
 """demo.py, which notes every machine but this one that it would call, and waits at waits.png while a file is there."""
 
 
+FORM = "multipart/form-data; boundary=x"
+
+
 class DemoServer:
     """A demo that is served at `port`."""
 
@@ -74,6 +77,10 @@ class DemoServer:
         numbers = [found["id"] for found in config["dependencies"] if [number, event] in found["targets"]]
         return numbers[0]
 
+    def opening(self):
+        """Return the number of what happens when the page opens."""
+        return json.loads(self.get("/config")[1])["dependencies"][0]["id"]
+
     def join(self, content, link=""):
         """Return status and body of a request that joins the queue with this JSON, on a page opened by a link."""
         content = content if isinstance(content, (str, bytes)) else json.dumps(content)
@@ -88,8 +95,7 @@ class DemoServer:
     def upload(self, *contents, headers=()):
         """Return status and body of an upload of files with these contents."""
         body = b"".join(form_part(content) for content in contents) + b"--x--"
-        kind = {"Content-Type": "multipart/form-data; boundary=x"}
-        return self.get("/gradio_api/upload", "POST", body, {**kind, **dict(headers)})
+        return self.get("/gradio_api/upload", "POST", body, {"Content-Type": FORM, **dict(headers)})
 
     def kept(self):
         """Return the files that the server keeps of uploads."""

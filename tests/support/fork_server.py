@@ -5,7 +5,7 @@ ended, how each ended. An order's "operations" lets a process send itself "signa
 n-th file operation in its run folder, "writes" kills it in the middle of writing its n-th state. "limit" allows no file
 above so many bytes, "files" no more open ones, "address" so many bytes of address space beyond what is used, and "shm"
 so many of /dev/shm; "memory" raises at the n-th large piece of work. "group" makes the process lead a group of
-processes.
+processes; "pids" is a folder in which the process and those that it forks leave their numbers. "env" are variables.
 """
 
 import ctypes
@@ -15,7 +15,9 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import traceback
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,9 +25,13 @@ import comet_ml  # noqa: F401  a run imports it late, which would cost each fork
 import torch
 import torch.distributed.run
 
+import check_data
+import check_submission
 import cirr_test_submission
 import clip_fine_tune
 import combiner_train
+import compare
+import report
 import search
 import validate
 from src.models.openai_clip import CLIP
@@ -33,15 +39,9 @@ from src.processes.workers import end_with_parent
 from src.training.state import STATE_FILE
 from tests.support import formula, gradients
 
-COMMANDS = {
-    "clip_fine_tune": clip_fine_tune,
-    "combiner_train": combiner_train,
-    "validate": validate,
-    "cirr_test_submission": cirr_test_submission,
-    "search": search,
-    "gradients": gradients,
-    "torchrun": torch.distributed.run,
-}
+DOORS = (check_data, check_submission, cirr_test_submission, clip_fine_tune, combiner_train)
+DOORS += (compare, report, search, validate)
+COMMANDS = {door.__name__: door for door in DOORS} | {"gradients": gradients, "torchrun": torch.distributed.run}
 
 
 def main():
@@ -93,8 +93,14 @@ def prepare(order, number):
     redirect(f"{order.folder}/stderr.{number}", 2)
     if order.processes > 1:
         join_job(order, number)
+    if hasattr(order, "env"):
+        os.environ |= order.env
+        tempfile.tempdir = None  # so that TMPDIR is looked at again
     if hasattr(order, "group"):
         os.setpgid(0, 0)
+    if hasattr(order, "pids"):
+        leave_number(order.pids)
+        os.register_at_fork(after_in_child=partial(leave_number, order.pids))
     if hasattr(order, "operations"):
         die_at_operation(order.operations, getattr(order, "signal", signal.SIGKILL))
     if hasattr(order, "writes"):
@@ -112,6 +118,11 @@ def prepare(order, number):
         run_out_of_memory_at(order.memory)
     if hasattr(order, "without_luck"):
         combiner_train.new_network = lambda name, *sizes: formula.combiner_without_luck(*sizes)
+
+
+def leave_number(folder):
+    """Make a folder with this process's number, which takes no open file and no room in one."""
+    Path(folder, str(os.getpid())).mkdir(exist_ok=True)
 
 
 def redirect(path, descriptor):

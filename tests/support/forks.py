@@ -51,6 +51,11 @@ class Forks:
         statuses = self.wait()
         return statuses[0] if len(set(statuses)) == 1 else statuses
 
+    def done(self, command, arguments, **order):
+        """Run a command in one process; return what subprocess.run() would."""
+        status = self.run(command, arguments, **order)
+        return subprocess.CompletedProcess(command, status, self.said(stream="stdout"), self.said())
+
     def said(self, number=0, stream="stderr"):
         """Return what a process said."""
         path = self.folder / f"{stream}.{number}"

@@ -55,7 +55,10 @@ def random_weights(config):
     custom = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return (custom if "custom_text" in config else open_clip.CLIP)(**options).state_dict()
+        model = (custom if "custom_text" in config else open_clip.CLIP)(**options)
+        if custom is open_clip.CoCa:
+            torch.nn.init.normal_(model.text_decoder.text_projection)  # open_clip leaves it as the memory was
+        return model.state_dict()
 
 
 def load_open_clip(folder, name, weights=None) -> Backbone:

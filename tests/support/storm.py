@@ -36,7 +36,8 @@ class Storm:
 
     def __init__(self, folder, seed):
         self.folder, self.draws = folder, random.Random(seed)
-        self.world = folder / "world"
+        self.world, self.pids = folder / "world", folder / "pids"
+        self.pids.mkdir()
         write_world(self.world, pictures=(40, 30, 30), queries=(48, 24, 33))
         self.forks = Forks(folder)
         self.expected = {command: self.run(command, folder / "calm" / command) for command in COMMANDS}
@@ -64,7 +65,7 @@ class Storm:
         command, fault = self.draws.choice(COMMANDS), self.draws.choice(list(self.faults))
         output = self.folder / str(number)
         order, disturb, repair = self.faults[fault]()
-        (process,) = self.forks.start(command, self.flags(command, output), **order)
+        (process,) = self.forks.start(command, self.flags(command, output), pids=str(self.pids), **order)
         helpers = disturb(process)
         (status,) = self.forks.wait()
         repair()
@@ -131,7 +132,8 @@ def main(runs, seed=0):
         storm = Storm(Path(folder), seed)
         ends = Counter(storm.blow(number) for number in range(runs))
         storm.forks.end()
-    left = [path for path in set(Path("/dev/shm").iterdir()) - left_before if path.name.startswith("torch_")]
+        pids = {path.name for path in storm.pids.iterdir()}
+    left = [path for path in set(Path("/dev/shm").glob("torch_*")) - left_before if path.name.split("_")[1] in pids]
     assert not left, left
     return ends
 

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +42,42 @@ FORMS = {
     "nested": (lambda text: "[" * 100_000, "no JSON", "Write it with json.dump"),
 }
 """{form: how to make it of a right file, and the kind and the mend of the finding}"""
+
+
+class Case(NamedTuple):
+    """A fault in the answer to one query."""
+
+    plant: Callable
+    """Makes a file's content with the fault."""
+    heading: str
+    mend: str
+    named: str = "{key}"
+    """What stands below the heading."""
+    file: str = "recall"
+
+    def assert_alone(self, lines, key, **names):
+        """Assert that the fault is all that is told: what follows from it is not told as another."""
+        assert lines[-1] == "not ready to upload: 1 fault"
+        ((heading, told),) = findings(lines).items()
+        assert heading.startswith(f"fault    {self.heading}: 1 of ")
+        assert told.startswith(f"{self.named.format(key=key)} ")
+        assert self.mend.format(key=key, **names) in told
+
+
+def renamed(content, key, spelling):
+    return {spelling.format(key) if one == key else one: answer for one, answer in content.items()}
+
+
+def with_repeated_key(content, key):
+    return f'{json.dumps(content)[:-1]}, "{key}": {json.dumps(content[key])}}}'
+
+
+def old_and_new_checkpoint(folder):
+    """Write a checkpoint that is older than any submission, and one that is newer."""
+    paths = write(folder / "old.pt", b""), write(folder / "tuned_clip.pt", b"")
+    for path, time in zip(paths, (0, 2**31), strict=True):
+        os.utime(path, (time, time))
+    return paths
 
 
 class Pair(NamedTuple):

@@ -15,8 +15,9 @@ from src.retrieval.answers import Gallery, answer, with_graded
 from src.retrieval.metrics import average_precision, chance, in_percent
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
-from tests.support.circo_world import ASPECTS, write, write_circo
+from tests.support.circo_world import ASPECTS, write_circo
 from tests.support.commands import status_of, toy_options
+from tests.support.submissions import write
 
 CIRCO = TASKS["CIRCO"]
 AT = (5, 10, 25, 50)
@@ -171,7 +172,7 @@ def test_the_real_annotations(shared, tmp_path):
     ]
     named = {name for of in entries for name in (of["reference_img_id"], *of.get("gt_img_ids", ()))}
     images = [{"id": name, "file_name": f"{name:012}.jpg"} for name in sorted(named)]
-    write(root / "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json", {"images": images})
+    write(root / LISTING, {"images": images})
     (val,), (test,) = (CIRCO.read_all(tmp_path, split).values() for split in ("val", "test"))
     assert (len(val.triplets), len(test.triplets)) == (220, 800)
     assert sum(len(triplet.targets) for triplet in val.triplets) / 220 == pytest.approx(4.16, abs=0.005)
@@ -185,15 +186,10 @@ def test_the_real_annotations(shared, tmp_path):
 # ---- bad input ----
 
 
-def changed(path, change):
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
+ENTRIES = "annotations/val.json"
+LISTING = "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json"
+FAULTS = {
+    ENTRIES: [
         (lambda rows: rows.pop(3), "entries whose id is not their place, counted from 0: entry 3, "),
         (lambda rows: rows[2].pop("shared_concept"), "1 of 20 entries without text under 'shared_concept': entry 2"),
         (lambda rows: rows[2].update(gt_img_ids=[1]), "entries whose target_img_id is not in gt_img_ids: entry 2"),
@@ -214,26 +210,24 @@ def changed(path, change):
         ),
         (lambda rows: rows[2].update(semantic_aspects=[1]), "entries whose semantic_aspects are no texts: entry 2"),
     ],
-)
-def test_faulty_entries_are_named(change, fault, broken, capsys):
-    changed(broken / "CIRCO" / "annotations" / "val.json", change)
-    assert status_of(validate.main, ["--dataset", "CIRCO", "--data-path", broken]) == 2
-    *_, line = capsys.readouterr().err.splitlines()
-    assert fault in line
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
+    LISTING: [
         (lambda listing: listing.pop("images"), "holds no list of pictures under 'images'"),
         (lambda listing: listing["images"].append(3), "1 of 61 entries without an id and a file_name: entry 60"),
         (lambda listing: listing["images"].append(listing["images"][0]), "1 of 61 ids listed again"),
         (lambda listing: listing["images"][4].update(file_name="../4.jpg"), "outside the folder of pictures: ../4.jpg"),
         (lambda listing: listing["images"][4].update(file_name="4.jpg"), "4.jpg: no such picture"),
     ],
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "fault"), [(file, *case) for file, cases in FAULTS.items() for case in cases]
 )
-def test_a_faulty_list_of_pictures_is_named(change, fault, broken, capsys):
-    changed(broken / "CIRCO/COCO2017_unlabeled/annotations/image_info_unlabeled2017.json", change)
+def test_faulty_entries_and_lists_of_pictures_are_named(file, change, fault, broken, capsys):
+    path = broken / "CIRCO" / file
+    content = json.loads(path.read_text())
+    change(content)
+    write(path, content)
     assert status_of(validate.main, ["--dataset", "CIRCO", "--data-path", broken]) == 2
     *_, line = capsys.readouterr().err.splitlines()
     assert fault in line

@@ -7,7 +7,6 @@ import pytest
 import search
 from src.base.errors import InputError
 from src.evaluation.trec import _categories
-from src.tasks.cirr import CIRR
 from src.tasks.own import OwnTriplets, read_extra
 from src.tasks.own import __main__ as conversion
 from src.tasks.own.tables import read_table
@@ -30,11 +29,7 @@ LINE = {"reference": "a.jpg", "target": "b.PNG", "caption": "red"}
         ("q.csv", "caption,id,reference\nred,row 3,\nblue,,\n", "row 3: is called row 3, as row 2 is"),
         ("q.csv", "caption,id,reference\nred,,\nblue,row 2,\n", "row 3: is called row 2, as row 2 is"),
         ("q.tsv", "reference\tcaption\tid\na.jpg\tred\t1\na.jpg\tblue\t 1\n", "row 3: is called 1, as row 2 is"),
-        (
-            "q.jsonl",
-            '{"caption": "red", "id": 1}\n{"caption": "blue", "id": "1"}\n',
-            "line 2: is called 1, as line 1",
-        ),
+        ("q.jsonl", '{"caption": "red", "id": 1}\n{"caption": "blue", "id": "1"}\n', "line 2: is called 1, as line 1"),
         ("q.jsonl", '{"caption": "red", "id": "line 2"}\n{"caption": "blue"}\n', "line 2: is called line 2, as line 1"),
         ("q.jsonl", '{"caption": ["red", "blue"]}\n', "line 1: has two captions"),
         ("q.csv", "reference,caption,caption\na.jpg,red,blue\n", "has two columns caption"),
@@ -112,11 +107,6 @@ def test_queries_of_one_name_are_numbered(ids):
     names = [query.id for query in task.queries(triplets, "both-two")]
     assert len(set(names)) == len(names)
     assert names[0].startswith("0")
-
-
-def test_ids_of_their_own_stay():
-    triplets = [Triplet("r", ("red",), ("t",), id=name) for name in ("7", "5")]
-    assert [query.id for query in CIRR().queries(triplets, "caption")] == ["7", "5"]
 
 
 def test_topics_of_categories_with_dashes_stay_apart():

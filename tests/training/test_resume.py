@@ -180,12 +180,12 @@ def flags_and_folder(command, world, output, *extra):
     ],
 )
 def test_a_finished_run_goes_on_with_more_epochs(command, extra, forks, whole_run, world, tmp_path):
-    expected = whole_run(command, "CIRR", *extra)
+    expected = whole_run(command, "CIRR", *extra, "--num-epochs", "4")
     assert forks.run(command, [*flags_of(command, "CIRR", world, tmp_path, *extra), "--num-epochs", "2"]) == 0
     run = only_run(tmp_path)
-    assert forks.run(command, ["--resume", run, "--num-epochs", EPOCHS]) == 0, forks.said()
+    assert forks.run(command, ["--resume", run, "--num-epochs", "4"]) == 0, forks.said()
     assert_same(run, expected)
-    assert json.loads((run / "training_hyperparameters.json").read_text())["num_epochs"] == EPOCHS
+    assert json.loads((run / "training_hyperparameters.json").read_text())["num_epochs"] == 4
     assert forks.run(command, ["--resume", run]) == 0, forks.said()
     assert_same(run, expected)
 

@@ -1,10 +1,12 @@
 """Two models on the same queries: what differs, whether chance explains it, and what cannot be compared."""
 
 import csv
+import functools
 import io
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -17,15 +19,9 @@ import validate
 from src.apps.compare.paired import differences, flip_p_values, holm, mcnemar
 from src.evaluation.intervals import intervals
 from src.tasks.registry import TASKS
-from tests.support.commands import status_of
+from tests.evaluation.test_intervals import alone
+from tests.support.commands import status_of, toy_options
 from tests.support.processes import python
-
-
-def alone(means, mean):
-    """Name the metrics of one category, as Task.measures does."""
-    (of_category,) = means.values()
-    return of_category
-
 
 # ---- tests and intervals ----
 
@@ -127,18 +123,31 @@ def test_holm_by_hand():
 # ---- the command ----
 
 
+@pytest.fixture(scope="module")
+def judge(world, tmp_path_factory):
+    """Return a function that judges the toy world by a combining function, once, and gives its per-query file."""
+
+    @functools.cache
+    def path_of(rung, *arguments, dataset="CIRR"):
+        folder = tmp_path_factory.mktemp("judged")
+        function = ["--combining-function", rung, "--per-query", str(folder / f"{rung}.csv")]
+        validate.main(["--dataset", dataset, *toy_options(world, folder), *function, *arguments])
+        return folder / f"{rung}.csv"
+
+    return path_of
+
+
 @pytest.fixture
-def judged(options, tmp_path, capsys):
-    """Judge the toy world by picture, by caption and by both; return a function that gives a file's path."""
+def judged(judge, tmp_path, capsys):
+    """Return a function that gives the path of such a file, which a test may change."""
 
-    def judge(rung, *arguments, dataset="CIRR"):
-        path = tmp_path / f"{rung}{len(list(tmp_path.glob('*.csv')))}.csv"
-        function = ["--combining-function", rung, "--per-query", str(path)]
-        validate.main(["--dataset", dataset, *options, *function, *arguments])
+    def copy(*how, **options):
+        number = len(list(tmp_path.glob("*.csv")))
+        path = judge(*how, **options)
         capsys.readouterr()
-        return path
+        return shutil.copy(path, tmp_path / f"{path.stem}{number}.csv")
 
-    return judge
+    return copy
 
 
 def test_gains_wins_and_losses(judged, tmp_path, capsys, world):

@@ -1,6 +1,5 @@
 """demo.py as somebody uses it: a real server, and a real browser that asks nobody but that server."""
 
-import json
 import re
 import shutil
 from urllib.parse import quote
@@ -208,6 +207,7 @@ def test_more_pictures_are_shown_and_the_broken_one_is_told(page, folder):
 def test_a_phone_has_it_all_in_its_width(page):
     page.set_viewport_size({"width": 390, "height": 844})
     page.locator("#gallery .card").first.click()
+    expect(reference(page)).not_to_contain_text("No picture yet")
     search(page, "in blue")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
@@ -258,10 +258,7 @@ def test_an_upload_that_is_too_large_ends_in_a_message(page, server, folder):
     upload(page, large)
     expect(page.get_by_text("exceed the maximum allowed size of 64")).to_be_visible()
     # The browser has refused it; the server does too.
-    head = b"--x\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\n"
-    content = head + large.read_bytes() + b"\r\n--x--"
-    headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    assert server.get("/gradio_api/upload", "POST", content, headers)[0] == 413
+    assert server.upload(large.read_bytes())[0] == 413
 
 
 def test_no_file_is_served(server, folder, seen_while_encoding):
@@ -288,26 +285,12 @@ def test_the_browser_loads_nothing_from_elsewhere(server, browser, seen_while_en
     page.close()
 
 
-def test_a_foreign_page_that_takes_this_machines_address_is_refused(server, seen_while_encoding):
-    assert server.get("/", headers={"Host": "example.org"})[0] == 400
-    assert server.get("/", headers={"Host": f"localhost:{server.port}"})[0] == 200
-
-
 @pytest.mark.parametrize("path", ["http://example.org/a.png", "http://192.0.2.1/a.png", "/etc/passwd", "secret.png"])
 def test_an_upload_that_is_an_address_or_another_file_is_refused(server, folder, seen_while_encoding, path):
     path = path if "/" in path else str(folder / path)
-    config = json.loads(server.get("/config")[1])
-    (button,) = [part["id"] for part in config["components"] if part["type"] == "uploadbutton"]
-    (event,) = [event for event in config["dependencies"] if [button, "upload"] in event["targets"]]
-    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    sent = {"data": [None, "in blue", "sum", "", 0.5, 5, file], "fn_index": event["id"], "session_hash": path}
-    headers = {"Content-Type": "application/json"}
-    assert server.get("/gradio_api/queue/join", "POST", json.dumps(sent), headers)[0] == 200
-    (answer,) = re.findall(
-        r"^data: (.*process_completed.*)$",
-        server.get(f"/gradio_api/queue/data?session_hash={quote(path, safe='')}")[1].decode(),
-        re.MULTILINE,
-    )
-    assert json.loads(answer)["success"] is False
+    data = [None, "in blue", "sum", "", 0.5, 5, {"path": path, "meta": {"_type": "gradio.FileData"}}]
+    sent = {"data": data, "fn_index": server.event("upload", "upload"), "session_hash": path}
+    assert server.join(sent)[0] == 200
+    assert server.said_to(path)["success"] is False
     if path.startswith("http"):
         assert f"this process calls no other machine: {path.split('/')[2]}" in server.said()

@@ -16,7 +16,7 @@ import pytest
 from src.apps.demo.local_only import JOIN, UPLOAD
 from src.apps.demo.uploads import LARGEST, MOST
 from src.apps.demo.walk import LONGEST_CAPTION
-from tests.support.demo_server import form_part, served
+from tests.support.demo_server import FORM, form_part, served
 from tests.support.odd_pictures import RGB, saved
 from tests.support.processes import PATIENCE, wait_until, works
 
@@ -99,7 +99,7 @@ def test_a_link_of_another_page_leads_to_the_page_alone(server):
 
 def test_the_pages_own_requests_and_programs_are_answered(server):
     own = {"Origin": server.address, "Sec-Fetch-Site": "same-origin"}
-    for headers in (own, {"Sec-Fetch-Site": "none"}, {}):
+    for headers in (own, {"Sec-Fetch-Site": "none"}, {}, {"Host": f"localhost:{server.port}"}):
         assert server.get("/config", headers=headers)[0] == 200
     assert server.get("/", headers={"Host": "example.org"})[0] == 400
 
@@ -179,14 +179,14 @@ def test_nothing_but_the_page_is_served(server, pictures, path):
 
 
 def test_no_code_of_the_page_can_be_edited_or_run(server):
-    for path in (
+    for path in [
         "vibe-edit/",
         "component_server",
         "process_recording",
         "run/searched",
         "api/searched",
         "call/searched",
-    ):
+    ]:
         assert server.get(f"/gradio_api/{path}", "POST", "{}", {"Content-Type": "application/json"})[0] == 404, path
     assert server.get("/login", "POST", "username=a&password=b")[0] == 404
 
@@ -223,15 +223,15 @@ def test_what_is_no_picture_is_not_kept(server, content):
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        (form_part(PICTURE) * 2 + b"--x--", "multipart/form-data; boundary=x"),
-        (b"", "multipart/form-data; boundary=x"),
+        (form_part(PICTURE) * 2 + b"--x--", FORM),
+        (b"", FORM),
         (form_part(PICTURE), "multipart/form-data"),
         (form_part(PICTURE) + b"--x--", "multipart/form-data; boundary=y"),
-        (b"--x\r\nContent-Disposition: form-data\r\n\r\na\r\n--x--", "multipart/form-data; boundary=x"),
-        (b"--x\r\n" + b"a: b\r\n" * 5000 + b"\r\na\r\n--x--", "multipart/form-data; boundary=x"),
+        (b"--x\r\nContent-Disposition: form-data\r\n\r\na\r\n--x--", FORM),
+        (b"--x\r\n" + b"a: b\r\n" * 5000 + b"\r\na\r\n--x--", FORM),
         (
             b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n" + b"a" * 2**21 + b"\r\n--x--",
-            "multipart/form-data; boundary=x",
+            FORM,
         ),
         (b"files=a", "application/x-www-form-urlencoded"),
         (PICTURE, "image/png"),
@@ -271,7 +271,7 @@ def test_an_upload_without_end_is_stopped_on_its_way(server):
             yield bytes(2**20)
 
     connection.putrequest("POST", UPLOAD)
-    connection.putheader("Content-Type", "multipart/form-data; boundary=x")
+    connection.putheader("Content-Type", FORM)
     connection.putheader("Transfer-Encoding", "chunked")
     connection.endheaders()
     answered = threading.Event()
@@ -414,25 +414,8 @@ def test_an_upload_that_is_none_ends_in_a_line(server, file):
 
 def test_random_questions_end_without_a_traceback(server):
     dice = random.Random(1)
-    values = [
-        None,
-        "",
-        "a",
-        0,
-        1,
-        -1,
-        0.5,
-        True,
-        [],
-        {},
-        ["a"],
-        {"key": "0"},
-        "sum",
-        10**30,
-        "\x00",
-        "\u202e",
-        "a" * 600,
-    ]
+    values = [None, "", "a", 0, 1, -1, 0.5, True, [], {}, ["a"], {"key": "0"}]
+    values += ["sum", 10**30, "\x00", "\u202e", "a" * 600]
     for number in range(60):
         event = dice.randrange(0, 14)
         data = [dice.choice(values) for _ in range(dice.randrange(0, 8))]
@@ -455,7 +438,7 @@ def test_many_idle_connections_stop_nobody(server):
 
 
 def test_a_slow_question_keeps_nobody_from_opening_the_page(server):
-    opened = json.loads(server.get("/config")[1])["dependencies"][0]["id"]
+    opened = server.opening()
     assert "waits.png" in answer(server, opened, [], "before")
     hold = server.folder / "hold"
     hold.touch()
@@ -478,8 +461,7 @@ def test_a_slow_question_keeps_nobody_from_opening_the_page(server):
 
 
 def test_names_that_are_no_utf8_are_shown_and_can_be_asked(server):
-    number = json.loads(server.get("/config")[1])["dependencies"][0]["id"]
-    page = answer(server, number, [], "opens")
+    page = answer(server, server.opening(), [], "opens")
     keys = re.findall(r'data-key=\\"([^"]*)\\"', page)
     written = [key.replace("\\\\", "\\").replace("&#x27;", "'") for key in keys]
     assert {ESCAPED, f"{ESCAPED}'"} <= set(written)
@@ -504,8 +486,7 @@ def test_a_picture_that_is_gone_since_blanks_no_page(server, pictures, change):
         "unreadable": lambda: path.symlink_to("/proc/1/mem"),
     }[change]()
     try:
-        number = json.loads(server.get("/config")[1])["dependencies"][0]["id"]
-        page = answer(server, number, [], f"opens {change}")
+        page = answer(server, server.opening(), [], f"opens {change}")
         assert "cannot be read" in page
         assert page.count("data-key") > 3
         for event, key in (("gallery", path.name), ("gallery", ESCAPED)):
@@ -559,10 +540,8 @@ FOREIGN = {
 def test_variables_that_nobody_set_for_it_change_nothing(pictures, options, tmp_path):
     with served(tmp_path, "--pictures", pictures, *options, env=FOREIGN) as server:
         wait_until(lambda: "pictures are ready" in server.said(), server.said)
-        config = server.get("/config")[1].decode()
-        assert "evil" not in config
-        number = json.loads(config)["dependencies"][0]["id"]
-        assert "data-key" in answer(server, number, [], "opens")
+        assert b"evil" not in server.get("/config")[1]
+        assert "data-key" in answer(server, server.opening(), [], "opens")
         assert "score" in answer(server, server.event("caption", "submit"), [None, *FIELDS], "asks")
         assert server.get("/gradio_api/file=/etc/hostname")[0] == 404
         assert "Traceback" not in server.said()
@@ -570,18 +549,20 @@ def test_variables_that_nobody_set_for_it_change_nothing(pictures, options, tmp_
     assert server.calls() == set()
 
 
-def test_what_a_killed_demo_left_is_removed_and_what_a_living_one_has_is_not(pictures, options, tmp_path):
-    for foreign in ("demo-mine/uploads", "demo-yours"):
-        (tmp_path / foreign).mkdir(parents=True)
-    with served(tmp_path, "--pictures", pictures, *options) as killed:
+def test_what_a_killed_demo_left_is_removed_and_what_a_living_one_has_is_not(server, pictures, options, tmp_path):
+    shared, foreign = {"TMPDIR": str(server.folder)}, [server.folder / name for name in ("demo-mine/a", "demo-yours")]
+    for folder in foreign:
+        folder.mkdir(parents=True)
+    assert server.upload(PICTURE)[0] == 200
+    kept = server.kept()
+    with served(tmp_path, "--pictures", pictures, *options, env=shared) as killed:
         assert killed.upload(PICTURE)[0] == 200
         killed.process.send_signal(signal.SIGKILL)
         killed.process.wait(PATIENCE)
-    (left,) = killed.kept()
-    with served(tmp_path, "--pictures", pictures, *options) as living:
+    (left,) = set(server.kept()) - set(kept)
+    with served(tmp_path, "--pictures", pictures, *options, env=shared):
         assert not left.exists()
-        assert living.upload(PICTURE)[0] == 200
-        (kept,) = living.kept()
-        with served(tmp_path, "--pictures", pictures, *options):
-            assert kept.exists()
-    assert sorted(path.name for path in tmp_path.glob("demo-*")) == ["demo-mine", "demo-yours"]
+        assert server.kept() == kept
+    assert len(list(server.folder.glob("demo-*"))) == 3
+    for folder in (foreign[0], foreign[0].parent, foreign[1]):
+        folder.rmdir()

@@ -110,14 +110,8 @@ def test_a_process_that_calls_nobody():
 
 @pytest.fixture
 def arguments(world, tmp_path):
-    return [
-        "--pictures",
-        world / "my_pictures",
-        "--clip-model-name",
-        world / "small_clip.pt",
-        "--output-path",
-        tmp_path,
-    ]
+    clip = ["--clip-model-name", world / "small_clip.pt"]
+    return ["--pictures", world / "my_pictures", "--output-path", tmp_path, *clip]
 
 
 @pytest.mark.parametrize(

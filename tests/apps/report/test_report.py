@@ -163,7 +163,7 @@ def test_misses_by_hand():
     captions = "is red and has dots, but no belt", "with a white belt", "make it bandy; also longer.", ""
     assert [queries.changes(caption) for caption in captions] == [3, 1, 2, 1]
     assert queries.grouped([0, 1, 5, 6, 10, 15, 16, 99], queries.WORDS) == [
-        *("1–5", "1–5", "1–5", "6–10", "6–10", "11–15", "16 or more", "16 or more"),
+        *("1–5", "1–5", "1–5", "6–10", "6–10", "11–15", "16 or more", "16 or more")
     ]
     assert queries.missed_by(["a", "b", "a", "a"], [True, False, False, True]) == {"a": (3, 200 / 3), "b": (1, 0)}
     histogram = [("1", 2), ("2–5", 1), ("6–10", 0), ("11–50", 1), ("51–100", 0), ("101–500", 1), ("501 or more", 1)]

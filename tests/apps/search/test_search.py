@@ -276,10 +276,7 @@ def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
         (["--pictures", folder, "--reference", tmp_path / "no.jpg"], "no.jpg: cannot be read as a picture"),
         (["--index", tmp_path / "none", "--caption", "red"], "none: is no index"),
         (["--index", tmp_path / "torn", "--caption", "red"], ".jsonl: is not as it was written; --pictures FOLDER"),
-        (
-            ["--index", tmp_path / "other", "--caption", "red"],
-            "an index of another CLIP or transform (weights: 000",
-        ),
+        (["--index", tmp_path / "other", "--caption", "red"], "an index of another CLIP or transform (weights: 000"),
     ]:
         assert status_of(search.main, [*arguments, *clip]) == 2, arguments
         line = capsys.readouterr().err.splitlines()[-1]

@@ -1,15 +1,21 @@
 """A right CIRCO submission is ready to upload. In a wrong one each fault is named, with its key and what mends it."""
 
 import json
-import os
 import random
-from collections.abc import Callable
-from typing import NamedTuple
 
 import pytest
 
 from tests.support.circo_submissions import IDS, KEYS, RIGHT, SPLIT, report, split_of
-from tests.support.submissions import FORMS, findings, made_up, write
+from tests.support.submissions import (
+    FORMS,
+    Case,
+    findings,
+    made_up,
+    old_and_new_checkpoint,
+    renamed,
+    with_repeated_key,
+    write,
+)
 
 READY = "ready to upload"
 
@@ -23,11 +29,7 @@ def checked(tmp_path):
 # ---- ready ----
 
 
-SPELLINGS = {
-    "numbers": int,
-    "digits": str,
-    "twelve digits": lambda number: f"{number:012}",
-}
+SPELLINGS = {"numbers": int, "digits": str, "twelve digits": lambda number: f"{number:012}"}
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -52,10 +54,7 @@ def test_the_reference_in_a_list_is_only_a_remark(checked):
 
 
 def test_a_checkpoint_that_is_newer_is_a_warning(tmp_path):
-    old, new = write(tmp_path / "old.pt", b""), write(tmp_path / "tuned_clip.pt", b"")
-    os.utime(old, (0, 0))
-    os.utime(new, (2**31, 2**31))
-    lines = report(write(tmp_path / "x.json", RIGHT), checkpoints=[old, new])
+    lines = report(write(tmp_path / "x.json", RIGHT), checkpoints=old_and_new_checkpoint(tmp_path))
     assert lines[-1] == f"{READY}: 1 warning"
     told = findings(lines)["warning  older than its checkpoint"]
     assert told == "Write the submission again, if these weights are meant: tuned_clip.pt."
@@ -100,28 +99,13 @@ def test_the_real_file_of_val_is_told_as_that_alone(real):
 # ---- faults of single queries ----
 
 
-class Case(NamedTuple):
-    """A fault in the answer to one query."""
-
-    plant: Callable
-    """key -> the file's content with the fault."""
-    heading: str
-    mend: str
-    named: str = "{key}"
-    """What stands below the heading."""
-
-
 def with_id(change):
     """Plant an id, made from the list's last one, in its place."""
     return lambda key: RIGHT | {key: [*RIGHT[key][:-1], change(RIGHT[key][-1])]}
 
 
-def renamed(spelling):
-    return lambda key: {spelling.format(key) if one == key else one: ids for one, ids in RIGHT.items()}
-
-
-def repeating_the_key(key):
-    return f'{json.dumps(RIGHT)[:-1]}, "{key}": {json.dumps(RIGHT[key])}}}'
+def spelled(spelling):
+    return lambda key: renamed(RIGHT, key, spelling)
 
 
 def repeating_an_id(key):
@@ -143,10 +127,10 @@ CASES = {
     "extra": Case(lambda key: RIGHT | {"800": RIGHT[key]}, UNKNOWN, "Answer only the queries", "800"),
     "extra word": Case(lambda key: RIGHT | {"email": RIGHT[key]}, UNKNOWN, "Answer only the queries", "email"),
     "twice in two ways": Case(lambda key: RIGHT | {f"0{key}": RIGHT[key]}, UNKNOWN, "Answer only", "0{key}"),
-    "repeated": Case(repeating_the_key, "keys that stand there twice", "Write each key once"),
-    "tensor": Case(renamed("tensor({})"), PLAIN, "str(int(query_id)) makes it", "tensor({key})"),
-    "float key": Case(renamed("{}.0"), PLAIN, 'Write "{key}", where it has "{key}.0"', "{key}.0"),
-    "zeros": Case(renamed("00{}"), PLAIN, 'Write "{key}", where it has "00{key}"', "00{key}"),
+    "repeated": Case(lambda key: with_repeated_key(RIGHT, key), "keys that stand there twice", "Write each key once"),
+    "tensor": Case(spelled("tensor({})"), PLAIN, "str(int(query_id)) makes it", "tensor({key})"),
+    "float key": Case(spelled("{}.0"), PLAIN, 'Write "{key}", where it has "{key}.0"', "{key}.0"),
+    "zeros": Case(spelled("00{}"), PLAIN, 'Write "{key}", where it has "00{key}"', "00{key}"),
     "version": Case(lambda key: RIGHT | {"version": "rc2"}, "keys of CIRR's files", "Delete what is no", "version"),
     "metric": Case(lambda key: {"metric": ["recall"]} | RIGHT, "keys of CIRR's files", "Delete what is no", "metric"),
     "file name": Case(with_id(lambda n: f"{n:012}.jpg"), FILES, "Write {last}, where it has 000"),
@@ -174,19 +158,13 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_fault_of_one_query_is_named(checked, name, key):
     case = CASES[name]
-    lines = checked(case.plant(key))
-    # What follows from a fault is not told as another.
-    assert lines[-1] == "not ready to upload: 1 fault"
-    ((heading, told),) = findings(lines).items()
-    assert heading.startswith(f"fault    {case.heading}: 1 of ")
-    assert told.startswith(f"{case.named.format(key=key)} ")
-    assert case.mend.format(key=key, last=RIGHT[key][-1]) in told
+    case.assert_alone(checked(case.plant(key)), key, last=RIGHT[key][-1])
 
 
 def test_faults_that_do_not_depend_on_each_other_are_all_told(checked):
     """The ids are mended to see what else is wrong with the list, and the key as well."""
     ids = [f"{IDS[5]}.jpg", *RIGHT["5"][:47], RIGHT["5"][0]]
-    content = renamed("tensor({})")("5") | {"tensor(5)": ids, "version": "1.0"}
+    content = renamed(RIGHT, "5", "tensor({})") | {"tensor(5)": ids, "version": "1.0"}
     assert [heading.split(": ")[0] for heading in findings(checked(f"{json.dumps(content)} {{}}"))] == [
         "fault    text behind the object",
         "fault    keys of CIRR's files",
