@@ -8,8 +8,8 @@ from torch import nn
 
 from src.base.device import device
 from src.models.backbone import Backbone
+from src.models.checkpoints import checkpoint_content, checkpoint_path, write_checkpoint
 from src.models.registry import load_clip, model_label
-from src.models.weights import checkpoint_content, checkpoint_path, write_checkpoint
 from src.retrieval.encoder import (
     Encoder,
     caption_tokens,

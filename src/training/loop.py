@@ -13,7 +13,7 @@ from src.base.errors import InputError, fault_of_machine, in_a_line, is_out_of_m
 from src.base.memory import free_cached
 from src.command.training_flags import TrainingPlan
 from src.evaluation.validation import Validation
-from src.models.weights import checkpoint_content
+from src.models.checkpoints import checkpoint_content
 from src.processes import distributed
 from src.processes.signals import Stopping
 from src.retrieval.precision import autocast, autocast_dtype

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from src.base.device import device
 from src.base.errors import InputError, in_a_line
 from src.base.files import require_space
-from src.models.weights import checkpoint_path, load_weights, read_content, size_of, snapshot, write_checkpoint
+from src.models.checkpoints import checkpoint_path, size_of, snapshot, write_checkpoint
+from src.models.weights import load_weights, read_content
 from src.processes import distributed
 from src.processes.background import Background
 from src.training.run import TABLES, Run

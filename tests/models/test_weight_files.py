@@ -23,10 +23,11 @@ import validate
 from src.base.errors import InputError
 from src.models import archive as archives
 from src.models import openai_clip
+from src.models.checkpoints import write_checkpoint
 from src.models.facts import read_facts
 from src.models.openai_clip import random_clip
 from src.models.registry import load_backbone
-from src.models.weights import read_content, read_state_dict, read_weights, write_checkpoint
+from src.models.weights import read_content, read_state_dict, read_weights
 from src.training.state import STATE_FILE, read_state
 from tests.support.commands import status_of, toy_options
 from tests.support.open_clips import write_open_clip

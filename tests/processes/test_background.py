@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.models.weights import snapshot
+from src.models.checkpoints import snapshot
 from src.processes.background import Background
 from src.training import state as states
 from src.training.run import TABLES
