@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.utils.data import BatchSampler, Dataset, RandomSampler
 
 from src.base.device import device
 from src.base.reading import originals
-from src.pictures.cache import ImageCache
-from src.pictures.opening import Each
 from src.pictures.pictures import Pictures
 from src.processes import distributed
+from src.processes.each import Each
 from src.processes.loading import Loader
 from src.tasks.triplets import Split
+
+if TYPE_CHECKING:
+    from src.pictures.cache import ImageCache
 
 
 class Batch(NamedTuple):
@@ -39,7 +41,7 @@ class TripletRows(Dataset):
         self,
         splits: Sequence[Split],
         preprocess: Callable,
-        cache: ImageCache | None = None,
+        cache: "ImageCache | None" = None,
         share: slice = slice(None),
         distinct: bool = False,
     ):
