@@ -47,8 +47,8 @@ from src.models.backbone import ENCODERS, Backbone
 from src.processes.distributed import command
 from src.retrieval.retriever import load_retriever
 from src.training.batches import Batch, TripletImages, TripletRows
-from src.training.gradient_caching import OneEncoder
 from src.training.losses import Bank
+from src.training.one_encoder import OneEncoder
 from src.training.pieces import Pieces
 from src.training.run import FINE_TUNING
 from src.training.stage import Stage

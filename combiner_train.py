@@ -61,8 +61,8 @@ from src.retrieval.fusion import compared
 from src.retrieval.retriever import load_retriever
 from src.tasks.task import Task
 from src.training.batches import Batch, TripletRows
-from src.training.gradient_caching import OneEncoder
 from src.training.losses import Bank
+from src.training.one_encoder import OneEncoder
 from src.training.pieces import Pieces
 from src.training.run import COMBINER_TRAINING
 from src.training.stage import Stage

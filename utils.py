@@ -8,7 +8,6 @@ from torch import nn
 
 from src.base.device import device
 from src.models.backbone import Backbone
-from src.models.checkpoints import checkpoint_content, checkpoint_path, write_checkpoint
 from src.models.registry import load_clip, model_label
 from src.retrieval.encoder import (
     Encoder,
@@ -59,4 +58,6 @@ def save_model(
     name: str, cur_epoch: int, model_to_save: nn.Module, training_path: Path, facts: dict | None = None
 ) -> None:
     """Write `checkpoint_content` to saved_models/<name>.pt of the run folder `training_path`."""
+    from src.models.checkpoints import checkpoint_content, checkpoint_path, write_checkpoint  # late: for training only
+
     write_checkpoint(checkpoint_path(training_path, name), checkpoint_content(cur_epoch, model_to_save, facts))

@@ -29,7 +29,7 @@ from src.training.batches import TripletLoader, TripletRows
 from src.training.loop import Training
 from src.training.run import StageNames, new_run_folder, open_run
 from src.training.stage import Stage
-from src.training.state import NOTHING, STATE_FILE, Keeper, read_state, require_same_run, way_on
+from src.training.state import NOTHING, STATE_FILE, Keeper, way_on
 
 
 class TrainingData(NamedTuple):
@@ -106,8 +106,11 @@ def train_stage(
     triplets = len(loader.triplets)
     _say_what_is_not_kept(plan)
     with _run_folder(data, names) as (folder, stopping):
-        state = read_state(folder)
-        # None is a new run, or one that was stopped in its first epoch.
+        state = None  # a new run, or one that was stopped in its first epoch
+        if options.resume:
+            from src.training.resuming import read_state, require_same_run  # late: most runs are new
+
+            state = read_state(folder)
         if state is not None:
             require_same_run(state, folder / STATE_FILE, triplets, facts, plan.num_epochs)
             training.state.restore(state, folder / STATE_FILE)

@@ -10,8 +10,9 @@ from torch import nn
 from src.models.checkpoints import snapshot
 from src.processes.background import Background
 from src.training import state as states
+from src.training.resuming import read_state
 from src.training.run import TABLES
-from src.training.state import STATE_FILE, Keeper, TrainingState, read_state
+from src.training.state import STATE_FILE, Keeper, TrainingState
 
 
 def test_pieces_are_done_in_their_order():
