@@ -76,7 +76,7 @@ class Archive:
         return self._storages[entry.orig_filename].view(dtype)
 
     def finish(self) -> None:
-        """Read all storages, and check the entries that nobody has read."""
+        """Read all storages, and check the entries that were not read."""
         buffers = {name: memoryview(storage.numpy()) for name, storage in self._storages.items()}
         # One thread reads while others compute checksums.
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:

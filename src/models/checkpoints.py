@@ -19,7 +19,7 @@ def checkpoint_path(run_folder: Path | str, name: str) -> Path:
 def checkpoint_content(epoch: int, model: nn.Module, facts: dict | None = None) -> dict:
     """Return {"epoch", <class name>: state dict}, and of a ModuleDict each module under its own key.
 
-    `facts`, plain values, are what a checkpoint tells of itself.
+    `facts`, plain values, are its metadata.
     """
     models = model if isinstance(model, nn.ModuleDict) else {type(model).__name__: model}
     content = {"epoch": epoch} | {key: part.state_dict() for key, part in models.items()}

@@ -37,7 +37,7 @@ def _next(pickles):
 
 
 class _Storages:
-    """The storages of a file that ends behind them."""
+    """The storages of a file, at its end."""
 
     def __init__(self, left: int):
         """`left` is how many bytes they may have together."""

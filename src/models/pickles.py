@@ -48,8 +48,7 @@ class Reader(pickle._Unpickler):
         """Return what stands for a global here; raises Unreadable for all that is not listed."""
         known = f"{module.replace('__builtin__', 'builtins')}.{name}"
         if known not in GLOBALS:
-            needed = f"it needs {known}, which is code; save it again with tensors and plain values alone"
-            raise Unreadable(needed)
+            raise Unreadable(f"it needs {known}, which is code; save it again with only tensors and plain values")
         return GLOBALS[known]
 
     def persistent_load(self, pid: tuple) -> Tensor | None:
@@ -130,13 +129,13 @@ def _are_sizes(numbers):
 
 
 def _tensor(values, offset, size, stride, *_):
-    """Return the tensor of torch._utils._rebuild_tensor_v2; what follows `stride` is of use while training alone."""
+    """Return the tensor of torch._utils._rebuild_tensor_v2; what follows `stride` matters only in training."""
     if values is None:
         return None
     fits = len(size) == len(stride) <= 64 and _are_sizes((offset, *size, *stride))
     if fits and 0 not in size:
         last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-        # A tensor of more values than its file has would cost memory that nobody sent.
+        # A tensor of more values than its file has would cost memory out of nothing.
         fits = last < len(values) and math.prod(size) <= len(values)
     if not fits or offset > len(values):
         raise Unreadable("a tensor does not lie within the values that are there for it")

@@ -66,7 +66,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path | str)
     """Load the state dict `weights`, read from `path`, into `model`; raises InputError with the first that differs."""
     expected = model.state_dict()
     name = type(model).__name__
-    # torch's own error lists every key in a page; the first one tells enough.
+    # torch's own error lists every key in a page; the first one is enough.
     for key, tensor in expected.items():
         if key not in weights:
             raise InputError(f"{path}: its weights do not fit this {name}, they lack {key}")
@@ -172,7 +172,7 @@ def _read_safetensors(path):
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, the form in which OpenAI alone publishes its CLIPs."""
+    """Whether a file is a TorchScript archive, the form in which only OpenAI publishes CLIPs."""
     try:
         with WeightsFile(io.FileIO(path)) as file:
             return TORCHSCRIPT in Archive(file)

@@ -116,7 +116,7 @@ def what_else(head: bytes) -> str | None:
     """Return what a file with these first 16 bytes is, where no picture that is read begins with them."""
     if not head:
         return "an empty file"
-    # By what no picture begins with. What every picture begins with cannot be told: some formats have no mark.
+    # By what no picture begins with. There is nothing that every picture begins with: some formats have no mark.
     if not any(head):
         return "a file of zeros, as a broken download leaves one"
     if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS and "HEIF" not in readable_formats():

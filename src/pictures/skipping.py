@@ -32,7 +32,7 @@ class Skipping:
 
     @property
     def mark(self) -> str:
-        """What is printed behind every result, an empty string when nothing was left out."""
+        """What is printed after every result, an empty string when nothing was left out."""
         return "".join(f"  ({name}: {remark})" for name, remark in self.remarks.items())
 
     @property

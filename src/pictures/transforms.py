@@ -81,10 +81,10 @@ class Preprocess(Compose):
         self.dim, self.normalisation = dim, normalisation
         ratio = {"target_ratio": target_ratio} if TRANSFORMS[name].takes_ratio else {}
         self.pixel_settings = {"transform": name, **ratio, "resolution": dim}
-        """Plain values that tell `pixels` from any other's."""
+        """Plain values that distinguish `pixels` from any other's."""
         self.settings = self.pixel_settings | {"mean": list(normalisation.mean), "std": list(normalisation.std)}
-        """Plain values that tell the tensors from any other's."""
-        # The order is the published one: RGB comes behind the resize, which palettes and alpha make visible.
+        """Plain values that distinguish the tensors from any other's."""
+        # The order is the published one: RGB comes after the resize, which palettes and alpha make visible.
         square, normalised = _Square(_Pad(name, target_ratio), dim), (ToTensor(), Normalize(*normalisation))
         super().__init__([square, _to_rgb, *normalised])
 

@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     targets: torch.Tensor
     """Rows [share] of the targets, likewise."""
     captions: list[tuple[str, ...]]
-    """The captions of all triplets of the batch, not of the share alone, since all of them draw."""
+    """The captions of all triplets of the batch, not only of the share, since all of them draw."""
     pixels: torch.Tensor | None = None
     """Bytes [pictures, dim, dim, 3] of the share's pictures: a quarter of what they are when they are normalised."""
     all_targets: torch.Tensor | None = None
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class TripletRows(Dataset):
-    """Training triplets as rows of their pictures. Its items are Batches, each asked for with a list of numbers."""
+    """Training triplets as rows of their pictures. Its items are Batches, each for a list of numbers."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class TripletImages(TripletRows):
 
 
 class TripletLoader:
-    """Shuffled full batches of triplets, in an order that follows from `seed` alone.
+    """Shuffled full batches of triplets, in an order that depends only on `seed`.
 
     Each of `num_workers` processes opens a part of each batch, and two parts of each may wait: two batches, however
     many workers there are. So the first batch of an epoch comes as early as all of them can open it.

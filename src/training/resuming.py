@@ -47,7 +47,7 @@ def require_same_run(content: dict, path: Path, triplets: int, facts: dict, num_
     # Loss and weights would go on as if nothing had happened, so this is refused and not warned of.
     kept = content["facts"]
     for name, fact in facts.items():
-        # A run that keeps a digest of its CLIP may find it under another name; older ones of stage 1 keep a name alone.
+        # A run that keeps a digest of its CLIP may find it under another name; older ones of stage 1 keep only a name.
         if name == ("clip_model_name" if "clip_weights" in kept else "clip_weights"):
             continue
         if name == "precision" and name not in kept:  # of an older run

@@ -82,7 +82,7 @@ class TrainingState:
             self.order.set_state(content["order"])
             self.draws.setstate(content["draws"])
         self.next_epoch = content["next_epoch"]
-        self.judged = content.get("judged", True)  # older states were written behind the validation
+        self.judged = content.get("judged", True)  # older states were written after the validation
         self._random_states, self._path = content["random"], path
 
     def restore_random_states(self) -> None:
@@ -99,7 +99,7 @@ class Keeper:
     """
 
     def __init__(self, state: TrainingState, run: Run, triplets: int, facts: dict, saves: bool):
-        """`facts` are plain values that checkpoints tell of themselves; nothing is written unless `saves`."""
+        """`facts` are the metadata of checkpoints; nothing is written unless `saves`."""
         self.state, self.run, self.triplets, self.facts, self.saves = state, run, triplets, facts, saves
         self._background = Background()
         self._kept = self._now()
@@ -138,7 +138,7 @@ class Keeper:
 
     def last_words(self) -> str:
         """Return how to go on with this run once it has stopped."""
-        if not distributed.is_first():  # which alone knows what it has saved
+        if not distributed.is_first():  # the only one that knows what it has saved
             return way_on(self.run.folder, self.saves)
         # In whole epochs: a stopped one begins anew, which its random states make the same.
         done, judged = self._kept
@@ -162,7 +162,7 @@ def way_on(folder: Path, saves: bool, done: str = "its last state") -> str:
 
 @contextlib.contextmanager
 def refusing(path: Path) -> Iterator[None]:
-    """Raise InputError for whatever the values of a file that is no state of this run lead to."""
+    """Raise InputError for whatever values of another kind than a state of this run lead to."""
     try:
         yield
     except Exception as error:
