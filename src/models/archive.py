@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -48,8 +49,8 @@ class Archive:
         self.folder = entries[0].orig_filename.partition("/")[0] if entries else ""
         self._entries = {entry.orig_filename: entry for entry in entries}
         _require_fitting(entries, self.folder, file.seek(0, io.SEEK_END))
-        # All are opened now: their own headers have to agree with the directory.
-        self._files = {entry.orig_filename: _open_entry(archive, entry) for entry in entries}
+        # All are opened now, since their own headers have to agree with the directory.
+        self._files = {entry.orig_filename: _open_entry(file, archive, entry) for entry in entries}
         self._storages = {}
 
     def __contains__(self, name: str) -> bool:
@@ -143,9 +144,15 @@ def _require_fitting(entries: list[zipfile.ZipInfo], folder: str, size: int) -> 
         raise Unreadable(f"its code would unpack to {unpacked / 1e6:.0f} MB")
 
 
-def _open_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> zipfile.ZipExtFile:
+def _open_entry(file: WeightsFile, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> zipfile.ZipExtFile:
     """Open an entry, whose own header must agree with the directory."""
+    file.seek(entry.header_offset)
+    flags, method, crc, _, size = struct.unpack("<6xHH4xLLL", file.read(HEADER - 4))
+    # Checksum and sizes may follow the data instead, or stand in the extra field where they are large.
+    agrees = crc in (0, entry.CRC) and size in (0, 0xFFFFFFFF, entry.file_size) and method == entry.compress_type
     try:
-        return archive.open(entry)
+        if agrees and not flags & 1:  # not encrypted
+            return archive.open(entry)  # which compares the names
     except (zipfile.BadZipFile, RuntimeError, ValueError):
-        raise Unreadable(f"its entry {entry.orig_filename!r} has another header than its directory says") from None
+        pass
+    raise Unreadable(f"its entry {entry.orig_filename!r} has another header than its directory says")
