@@ -44,8 +44,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.training.batches import Batch, TripletImages, TripletRows
-from src.training.gradient_caching import OneEncoder
 from src.training.losses import Bank
+from src.training.one_encoder import OneEncoder
 from src.training.pieces import Pieces
 from src.training.run import FINE_TUNING
 from src.training.stage import Stage

@@ -49,8 +49,8 @@ from torch import Tensor, nn
 from combiner import network_facts, new_network
 from src.models.facts import LEARNED_ALONG
 from src.training.batches import Batch, TripletRows, encode_triplets
-from src.training.gradient_caching import OneEncoder
 from src.training.losses import Bank
+from src.training.one_encoder import OneEncoder
 from src.training.pieces import Pieces
 from src.training.run import COMBINER_TRAINING
 from src.training.stage import Stage

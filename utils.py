@@ -10,7 +10,7 @@ from src.base.device import device
 from src.base.files import require_writable
 from src.models.backbone import ENCODERS, Backbone
 from src.models.registry import load_clip, model_label
-from src.models.weights import checkpoint_content, checkpoint_path, weights_digest, write_checkpoint
+from src.models.weights import weights_digest
 from src.processes.distributed import command, is_first
 from src.retrieval.answers import Gallery, predict_queries
 from src.retrieval.encoder import (
@@ -71,4 +71,6 @@ def save_model(
     name: str, cur_epoch: int, model_to_save: nn.Module, training_path: Path, facts: dict | None = None
 ) -> None:
     """Write `checkpoint_content` to saved_models/<name>.pt of the run folder `training_path`."""
+    from src.models.checkpoints import checkpoint_content, checkpoint_path, write_checkpoint  # late: for training only
+
     write_checkpoint(checkpoint_path(training_path, name), checkpoint_content(cur_epoch, model_to_save, facts))

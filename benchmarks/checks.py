@@ -26,7 +26,7 @@ from src.base.files import PROJECT_ROOT
 from src.models.backbone import Backbone
 from src.models.openai_clip import random_clip
 from src.toy import write_world
-from src.training.state import read_state
+from src.training.resuming import read_state
 from utils import device
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from benchmarks.measure import available_memory
 from benchmarks.steps import Steps
-from src.models.weights import size_of
+from src.models.checkpoints import size_of
 from utils import device
 
 LARGEST = 4096  # triplets; larger steps are not tried on a card

@@ -48,7 +48,7 @@ from src.base.errors import InputError, one_line_errors
 from src.base.folders import pictures_below
 from src.base.parser import usable_cores
 from src.models.backbone import Backbone
-from src.models.weights import size_of
+from src.models.checkpoints import size_of
 from src.pictures.opening import opened
 from src.pictures.pictures import Pictures
 from src.pictures.transforms import make_transform

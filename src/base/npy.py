@@ -28,7 +28,7 @@ def map_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
     with path.open("rb") as file:
         # Compared as bytes: a header that is parsed may say anything, in many versions.
         if file.read(len(header)) != header:
-            raise ValueError(f"it is no array {list(shape)} of {dtype} as this program writes them")
+            raise ValueError(f"it is not an array {list(shape)} of {dtype} as this program writes them")
         if file.seek(0, 2) != len(header) + math.prod(shape) * dtype.itemsize:
             raise ValueError("it is cut or continued")
         return np.memmap(file, dtype, "r", len(header), shape)

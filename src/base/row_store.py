@@ -51,7 +51,7 @@ class RowStore:
                 self._open_if_whole(index_path)
 
     def __getstate__(self):
-        # Mapped rows are opened again by whoever gets a copy: pickled, they would be sent whole to every worker.
+        # Mapped rows are opened again by a copy in another process: pickled, they would be sent whole to every worker.
         return self.__dict__ | ({"_additions": [None] * len(self._additions)} if self.mapped else {})
 
     def __contains__(self, key: str) -> bool:
@@ -93,8 +93,8 @@ class RowStore:
         for position, (addition, row) in enumerate(places.tolist() if self.mapped else ()):
             file = self._files[addition]
             if zlib.crc32(rows[position]) != file.sums[row]:
-                said = f"{file.path}: holds rows that are torn; they are made again each time, until it is deleted"
-                mention(str(file.path), said)
+                line = f"{file.path}: holds rows that are torn; they are made again each time, until it is deleted"
+                mention(str(file.path), line)
                 rows[position] = make(position)
         return rows
 
@@ -122,17 +122,14 @@ class RowStore:
         try:
             self._open(index_path)
         # Keys and kinds of another program, with a right seal, lead to the others.
-        except (FileNotFoundError, ValueError, RecursionError, LookupError, TypeError, ArithmeticError) as error:
+        except (OSError, ValueError, RecursionError, LookupError, TypeError, ArithmeticError) as error:
+            print(f"{path}: not used, its rows are made again ({in_a_line(error, index_path)})", file=sys.stderr)
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                return  # it may be whole
             # So that it is said once. What cannot be removed, such as a folder, is said each time.
             for torn in (path, index_path):
                 with contextlib.suppress(OSError):
                     torn.unlink(missing_ok=True)
-            fault = error
-        except OSError as error:
-            fault = error
-        else:
-            return
-        print(f"{path}: not used, its rows are made again ({in_a_line(fault, index_path)})", file=sys.stderr)
 
     def _open(self, index_path: Path) -> None:
         """Open an addition; raises OSError, and ValueError for one that is not as it was written."""

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +12,6 @@ from src.models.weights import load_weights, read_weights, weights_digest
 from src.pictures.normalisation import Normalisation
 
 ENCODERS = ("image", "text")
-
-
-class Tower(NamedTuple):
-    """What the weights of a transformer do not tell of it; the defaults are those of OpenAI's CLIPs."""
-
-    activation: str = "quick_gelu"
-    head_width: int = 64
-    """Numbers that a head of its attention takes."""
-
-    def told(self, encoder: str) -> list[str]:
-        """Return how the tower called `encoder` differs from OpenAI's, in words."""
-        activation = [f"{encoder} {self.activation}"] if self.activation != "quick_gelu" else []
-        return activation + ([f"{encoder} heads of {self.head_width}"] if self.head_width != 64 else [])
 
 
 class Backbone(ABC):
@@ -40,7 +26,7 @@ class Backbone(ABC):
     """Whether what follows the end of a caption changes nothing of its feature, so that batches may be cut there."""
 
     network: str = ""
-    """What decides its features and its weights do not tell, such as another activation; "" is as OpenAI's CLIPs."""
+    """What decides its features beside its weights, such as another activation; "" is as OpenAI's CLIPs."""
 
     def __init__(self, model: nn.Module):
         self.model = model
@@ -92,7 +78,7 @@ class Backbone(ABC):
 
     def weights_of(self, encoder: str) -> dict[str, Tensor]:
         """Return the part of the state dict that an encoder's features depend on."""
-        # Of one encoder alone: stage 1 with --encoder text must find the pictures' old features again.
+        # Of one encoder only: stage 1 with --encoder text must find the pictures' old features again.
         return {name: value for name, value in self.model.state_dict().items() if self.encoder_of(name) == encoder}
 
     def digest(self, encoder: str | None = None) -> str:
@@ -107,7 +93,7 @@ class Backbone(ABC):
 
     def let_learn(self, encoders: Sequence[str]) -> None:
         """Let the weights of `encoders` learn and freeze all others."""
-        # Weights of neither encoder stay frozen: logit_scale is no part of this loss.
+        # Weights of neither encoder stay frozen: logit_scale is not a part of this loss.
         for name, weight in self.model.named_parameters():
             weight.requires_grad_(self.encoder_of(name) in encoders)
 

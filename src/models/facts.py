@@ -1,4 +1,4 @@
-"""Facts of checkpoints: how their weights were trained, which need not be said again and cannot be contradicted."""
+"""Facts: the metadata of a checkpoint, which say how its weights were trained."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from src.models.weights import read_content
 from src.pictures.padding import TRANSFORMS
 
 TOLD = ("clip_model_name", "transform", "target_ratio")
-"""Options that whoever uses a checkpoint must give as its training had them."""
+"""Options that have to be the same when a checkpoint is used as when it was trained."""
 
 KINDS = {"clip_model_name": str, "transform": str, "target_ratio": float, "clip_network": str, "clip_weights": str}
 """{a fact that decides results: what it is}"""
@@ -22,14 +22,14 @@ NETWORK = "network"
 
 
 def training_facts(options: Mapping) -> dict:
-    """Return what the checkpoints of a training command with these options are to tell, in plain values."""
+    """Return the facts that a training command with these options writes, as plain values."""
     return {name: plain(options[name]) for name in (*TOLD, "dataset", "seed")}
 
 
 def read_facts(path: Path) -> dict:
-    """Return what the checkpoint at `path` tells of itself, {} where it tells nothing.
+    """Read the facts of the checkpoint at `path`, {} where it has none.
 
-    Raises InputError when it cannot be read, or tells what no training wrote.
+    Raises InputError when it cannot be read, or its facts are none that a training writes.
     """
     content = read_content(path, tensors=False)
     facts = content.get("facts") if isinstance(content, dict) else None
@@ -46,16 +46,16 @@ def read_facts(path: Path) -> dict:
 
 
 def require_network(path: Path, network: str) -> None:
-    """Raise InputError when a checkpoint tells of another network than `network`, a Backbone's.
+    """Raise InputError when a checkpoint is of another network than `network`, a Backbone's.
 
     Its weights might fit all the same, and mean something else.
     """
     facts = read_facts(path)
-    # Checkpoints of the published code and files of other programs tell nothing.
+    # Checkpoints of the published code and files of other programs have no facts.
     if facts and facts.get("clip_network", "") != network:
-        told, own = (in_a_line(some) if some else "OpenAI's" for some in (facts.get("clip_network"), network))
+        theirs, ours = (in_a_line(name) if name else "OpenAI's" for name in (facts.get("clip_network"), network))
         name = f"--clip-model-name {facts.get('clip_model_name')}"
-        raise InputError(f"{path}: was trained with {name}, which is another network ({told}, not {own})")
+        raise InputError(f"{path}: was trained with {name}, which is another network ({theirs}, not {ours})")
 
 
 def holds_its_clip(combiner_path: Path | None) -> bool:
@@ -64,24 +64,24 @@ def holds_its_clip(combiner_path: Path | None) -> bool:
 
 
 def told_by_checkpoints(paths: Iterable[Path | None], options: Mapping, given: Collection[str]) -> dict:
-    """Return the options that checkpoints tell, for those that were not `given`; published checkpoints tell nothing.
+    """Return the options that checkpoints know, of those that were not `given`; published checkpoints know none.
 
     Raises InputError for a given option that contradicts. Of --clip-model-name only the shape matters, which loading
     checks.
     """
-    # The Combiner's checkpoint may repeat what stage 1 told; both must agree with what was typed.
+    # The Combiner's checkpoint may repeat what stage 1's says; both must agree with what was typed.
     found = {}
     for path in filter(None, paths):
         facts = read_facts(path)
         transform = TRANSFORMS.get(facts.get("transform"))
         for name in TOLD:
-            told = facts.get(name)
-            # A ratio that the transform does not use contradicts nobody.
-            if told is None or (name == "target_ratio" and not (transform and transform.takes_ratio)):
+            fact = facts.get(name)
+            # A ratio that the transform does not use is no contradiction.
+            if fact is None or (name == "target_ratio" and not (transform and transform.takes_ratio)):
                 continue
             if name not in given:
-                found[name] = told
-            elif name != "clip_model_name" and options[name] != told:
+                found[name] = fact
+            elif name != "clip_model_name" and options[name] != fact:
                 flag = f"--{name.replace('_', '-')}"
-                raise InputError(f"{flag} {options[name]}: {path} was trained with {flag} {told}")
+                raise InputError(f"{flag} {options[name]}: {path} was trained with {flag} {fact}")
     return found

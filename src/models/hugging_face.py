@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from src.base.errors import InputError, in_a_line
 from src.base.reading import read_json
-from src.models.backbone import Tower
 from src.models.openai_clip import OpenAIClip, built
+from src.models.tower import Tower
 from src.models.weights import read_state_dict
 from src.pictures.normalisation import Normalisation
 
@@ -106,7 +106,7 @@ def _follow(model: nn.Module, config: dict, path: Path) -> str:
 
     Without a configuration they are OpenAI's. Raises InputError for what OpenAI's network cannot be.
     """
-    told = []
+    differences = []
     for encoder, part, transformer in (
         ("image", "vision_config", model.visual.transformer),
         ("text", "text_config", model.transformer),
@@ -122,5 +122,5 @@ def _follow(model: nn.Module, config: dict, path: Path) -> str:
             if ACTIVATIONS[activation] is not None:
                 block.mlp.gelu = ACTIVATIONS[activation]()
             block.attn.num_heads, block.attn.head_dim = heads, transformer.width // heads
-        told += Tower(activation, transformer.width // heads).told(encoder)
-    return ", ".join(told)
+        differences += Tower(activation, transformer.width // heads).differences(encoder)
+    return ", ".join(differences)

@@ -1,34 +1,34 @@
 """The form in which torch kept tensors before its zip archives: pickles, then the values of all storages."""
 
 import io
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from src.models.archive import LIMIT, Unreadable
-from src.models.pickles import Reader
+from src.models.archive import LIMIT, Unreadable, WeightsFile
+from src.models.pickles import Reader, require_plain
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
-def read_legacy(path: Path, tensors: bool) -> object:
+def read_legacy(file: WeightsFile, tensors: bool) -> object:
     """Return what such a file holds, without `tensors` None for each; raises Unreadable and others.
 
     It has no checksums. That it has as many values as its tensors need is all that can be checked.
     """
-    with path.open("rb") as file:
-        pickles = io.BytesIO(file.read(LIMIT))
-        storages = _Storages(path.stat().st_size)
-        if (_next(pickles), _next(pickles)) != (MAGIC, VERSION):
-            raise Unreadable("it is torn, or no file of weights")
-        if not _next(pickles)["little_endian"]:
-            raise Unreadable("it was saved on a machine with another order of bytes")
-        content = Reader(pickles, storages.get if tensors else None).load()
-        if tensors:
-            keys = _next(pickles)
-            file.seek(pickles.tell())
-            storages.read(keys, file)
+    storages = _Storages(file.seek(0, io.SEEK_END))
+    file.seek(0)
+    pickles = io.BytesIO(file.read(LIMIT))
+    if (_next(pickles), _next(pickles)) != (MAGIC, VERSION):
+        raise Unreadable("it is torn, or no file of weights")
+    if not _next(pickles)["little_endian"]:
+        raise Unreadable("it was saved on a machine with another order of bytes")
+    content = Reader(pickles, storages.get if tensors else None).load()
+    require_plain(content)
+    if tensors:
+        keys = _next(pickles)
+        file.seek(pickles.tell())
+        storages.read(keys, file)
     return content
 
 
@@ -37,7 +37,7 @@ def _next(pickles):
 
 
 class _Storages:
-    """The storages of a file that ends behind them."""
+    """The storages of a file, at its end."""
 
     def __init__(self, left: int):
         """`left` is how many bytes they may have together."""

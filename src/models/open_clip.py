@@ -1,4 +1,4 @@
-"""The CLIPs of the library open_clip, an extra (requirements/backbones.txt), imported when one is asked for."""
+"""The CLIPs of the library open_clip, an extra (requirements/backbones.txt)."""
 
 import contextlib
 import difflib
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from src.base.errors import InputError, in_a_line
-from src.models.backbone import Backbone, Tower
+from src.models.backbone import Backbone
+from src.models.tower import Tower
 from src.models.weights import is_torchscript, read_state_dict
 from src.pictures.normalisation import OPENAI_NORMALISATION, Normalisation
 
 PREFIX = "open_clip:"
 SOURCES = "hf-hub", "local-dir"
-"""Where open_clip finds a configuration and weights together, behind a colon: a repository, or a folder like one."""
+"""Where open_clip finds a configuration and weights together, after a colon: a repository, or a folder like one."""
 
 
 class OpenClip(Backbone):
@@ -48,8 +49,8 @@ class OpenClip(Backbone):
             architecture, weights = f"{architecture}{colon}{weights}", None
         elif architecture not in library.list_models():
             near = difflib.get_close_matches(architecture, library.list_models(), n=3)
-            said = f", but {' and '.join(near)}" if near else "; open_clip.list_models() lists them"
-            raise InputError(f"--clip-model-name {name}: open_clip has no architecture {architecture}{said}")
+            hint = f", but {' and '.join(near)}" if near else "; open_clip.list_models() lists them"
+            raise InputError(f"--clip-model-name {name}: open_clip has no architecture {architecture}{hint}")
         try:
             with _silent():
                 return cls._load(library, architecture, weights)
@@ -112,7 +113,7 @@ class OpenClip(Backbone):
 
 
 class _Texts(nn.Module):
-    """A model's text side as a module of its own, which takes tokens of any length where its tower allows it."""
+    """A model's text side as a module, which takes tokens of any length where its tower allows it."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -127,7 +128,7 @@ class _Texts(nn.Module):
     def ends_where_it_looks(self) -> bool:
         """Whether no token sees a later one, and the feature is taken at the end of the text."""
         causal = getattr(self.tower, "attn_mask", None) is not None
-        # A class token stands behind the padding.
+        # A class token stands after the padding.
         return causal and self._pools() in ("argmax", "eos") and getattr(self.tower, "cls_emb", None) is None
 
     def ends(self, tokens: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ class _Texts(nn.Module):
         length = tokens.shape[1]
         if not self.ends_where_it_looks() or length == self.tower.context_length:
             return self(tokens)
-        # The library's towers take whole contexts alone; with positions and mask cut, theirs is this one.
+        # The library's towers take only whole contexts; with positions and mask cut, theirs is this one.
         cut = {
             f"{self.prefix}positional_embedding": self.tower.positional_embedding[:length],
             f"{self.prefix}attn_mask": self.tower.attn_mask[:length, :length],
@@ -162,21 +163,22 @@ USUAL = {
 
 
 def _network(config: dict) -> str:
-    """Return what weights do not tell of the network with open_clip's `config`: "" where it is as OpenAI's."""
+    """Return what beside its weights decides the features of the network with this `config`; "" is as OpenAI's."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
-    # Of a model of another library the configuration, below, is all there is to tell.
+    # Of a model of another library only the configuration, below, is known.
     image = Tower(activation, vision.get("head_width", 64))
     heads = text.get("heads", 8)
-    told = image.told("image") + Tower(activation, text.get("width", 512) // heads).told("text")
+    differences = image.differences("image")
+    differences += Tower(activation, text.get("width", 512) // heads).differences("text")
     parts = {"": config, "vision_cfg": vision, "text_cfg": text}
     unusual = {
         part: {name: value for name, value in content.items() if name not in USUAL[part]}
         for part, content in parts.items()
     }
     if any(unusual.values()):
-        told.append(json.dumps(unusual, sort_keys=True))
-    return ", ".join(told)
+        differences.append(json.dumps(unusual, sort_keys=True))
+    return ", ".join(differences)
 
 
 def _library(name: str) -> ModuleType:
@@ -193,7 +195,7 @@ def _library(name: str) -> ModuleType:
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
     """Keep open_clip from logging and warning; what matters is raised."""
-    # With a handler of its own, the library's first word does not set up logging for the whole process.
+    # With a handler there, the library's first word does not set up logging for the whole process.
     handler = logging.NullHandler()
     logging.getLogger().addHandler(handler)
     try:
@@ -218,13 +220,13 @@ def _tokenizer(library, architecture: str, config: dict) -> Callable:
 def _require_fitting(library, architecture: str, weights: str, quick_gelu: bool) -> None:
     """Raise InputError for unknown weights, and for those that another activation was trained with."""
     if Path(weights).is_file():
-        wanted = True if is_torchscript(Path(weights)) else quick_gelu  # other files do not tell
+        wanted = True if is_torchscript(Path(weights)) else quick_gelu  # other files do not say
     else:
-        told = library.get_pretrained_cfg(architecture, weights)
-        if not told:
+        pretrained = library.get_pretrained_cfg(architecture, weights)
+        if not pretrained:
             known = ", ".join(library.list_pretrained_tags_by_model(architecture)) or "none"
             raise InputError(f"{weights} is neither a file nor pretrained weights of {architecture} ({known})")
-        wanted = bool(told.get("quick_gelu"))
+        wanted = bool(pretrained.get("quick_gelu"))
     fitting = f"{architecture}-quickgelu" if wanted else architecture.removesuffix("-quickgelu")
     # One architecture is of the other kind than its only weights say, without a second one to take.
     if wanted != quick_gelu and fitting != architecture:
@@ -237,8 +239,8 @@ def _of_model(model) -> Normalisation:
 
 
 def usual_normalisation(library, architecture: str) -> Normalisation:
-    """Return what all pretrained weights of an architecture have, since a file does not tell; else OpenAI's."""
+    """Return what all pretrained weights of an architecture have, since a file does not say; else OpenAI's."""
     tags = library.list_pretrained_tags_by_model(architecture)
-    told = [library.get_pretrained_cfg(architecture, tag) for tag in tags]
-    found = {Normalisation(tuple(settings["mean"]), tuple(settings["std"])) for settings in told}
+    configs = [library.get_pretrained_cfg(architecture, tag) for tag in tags]
+    found = {Normalisation(tuple(settings["mean"]), tuple(settings["std"])) for settings in configs}
     return found.pop() if len(found) == 1 else OPENAI_NORMALISATION

@@ -20,7 +20,7 @@ from src.pictures.normalisation import OPENAI_NORMALISATION
 
 @contextlib.contextmanager
 def _standing_in_for_pkg_resources() -> Iterator[None]:
-    """Give whoever imports `pkg_resources` meanwhile a module with `packaging` alone."""
+    """Let an import of `pkg_resources` give a module that has only `packaging`."""
     # clip takes only that from it. setuptools 82 dropped pkg_resources, and importing an older one warns.
     name = "pkg_resources"
     real = sys.modules.get(name)

@@ -25,17 +25,10 @@ Storages = Callable[[str, torch.dtype, int], Tensor]
 """From a storage's key, type and number of values to these, flat."""
 
 
-class _Opcodes(dict):
-    """{opcode: what carries it out}"""
-
-    def __missing__(self, opcode):
-        raise ValueError(f"unknown opcode {opcode}")
-
-
 TAKEN_OVER = (
     "PROTO STOP MARK GLOBAL REDUCE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_TUPLE EMPTY_DICT EMPTY_LIST EMPTY_SET NONE NEWTRUE "
     "NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINSTRING BINPERSID BINGET LONG_BINGET BINPUT "
-    "LONG_BINPUT"
+    "LONG_BINPUT APPEND APPENDS"
 )
 """The opcodes that torch's writers use and that Python carries out harmlessly."""
 
@@ -55,8 +48,7 @@ class Reader(pickle._Unpickler):
         """Return what stands for a global here; raises Unreadable for all that is not listed."""
         known = f"{module.replace('__builtin__', 'builtins')}.{name}"
         if known not in GLOBALS:
-            needed = f"it needs {known}, which is code; save it again with tensors and plain values alone"
-            raise Unreadable(needed)
+            raise Unreadable(f"it needs {known}, which is code; save it again with only tensors and plain values")
         return GLOBALS[known]
 
     def persistent_load(self, pid: tuple) -> Tensor | None:
@@ -91,29 +83,20 @@ class Reader(pickle._Unpickler):
         items = self.pop_mark()
         self._add(zip(items[::2], items[1::2], strict=True))
 
-    def load_append(self) -> None:
-        value = self.stack.pop()
-        self._extend([value])
-
-    def load_appends(self) -> None:
-        self._extend(self.pop_mark())
-
     def _add(self, pairs):
         if not isinstance(self.stack[-1], dict):
             raise Unreadable(f"a {type(self.stack[-1]).__name__} is filled like a dict")
         self.stack[-1].update(_with_plain_keys(pairs))
 
-    def _extend(self, values):
-        if not isinstance(self.stack[-1], list):
-            raise Unreadable(f"a {type(self.stack[-1]).__name__} is filled like a list")
-        self.stack[-1].extend(values)
-
-    dispatch = _Opcodes(
-        {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in TAKEN_OVER.split()}
-        | {pickle.NEWOBJ[0]: load_newobj, pickle.BUILD[0]: load_build}
-        | {pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems}
-        | {pickle.APPEND[0]: load_append, pickle.APPENDS[0]: load_appends}
-    )
+    # An opcode that is not listed is a KeyError.
+    dispatch = {
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in TAKEN_OVER.split()
+    } | {
+        pickle.NEWOBJ[0]: load_newobj,
+        pickle.BUILD[0]: load_build,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+    }
 
 
 def require_plain(content: object) -> None:
@@ -146,13 +129,13 @@ def _are_sizes(numbers):
 
 
 def _tensor(values, offset, size, stride, *_):
-    """Return the tensor of torch._utils._rebuild_tensor_v2; what follows `stride` is of use while training alone."""
+    """Return the tensor of torch._utils._rebuild_tensor_v2; what follows `stride` matters only in training."""
     if values is None:
         return None
     fits = len(size) == len(stride) <= 64 and _are_sizes((offset, *size, *stride))
     if fits and 0 not in size:
         last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-        # A tensor of more values than its file has would cost memory that nobody sent.
+        # A tensor of more values than its file has would cost memory out of nothing.
         fits = last < len(values) and math.prod(size) <= len(values)
     if not fits or offset > len(values):
         raise Unreadable("a tensor does not lie within the values that are there for it")

@@ -65,5 +65,5 @@ def model_label(clip_model_name: str) -> str:
     # A name may have files among its parts.
     whole = Path(clip_model_name).exists()
     parts = [Path(part) for part in ([clip_model_name] if whole else clip_model_name.split(":"))]
-    said = [part.stem if part.is_file() else part.name if part.is_dir() else str(part) for part in parts]
-    return "-".join(said).replace("/", "-")
+    labels = [part.stem if part.is_file() else part.name if part.is_dir() else str(part) for part in parts]
+    return "-".join(labels).replace("/", "-")

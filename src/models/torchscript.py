@@ -13,8 +13,6 @@ from torch import Tensor
 from src.models.archive import Archive, Unreadable
 from src.models.pickles import Reader
 
-MARK = "constants.pkl"
-"""An entry that every TorchScript archive has, and no other."""
 MODULES = 100_000
 """How many modules are looked at; a large CLIP has a hundredth of that."""
 LONGEST = 1_000

@@ -1,7 +1,5 @@
-"""Weights in files: plain state dicts, checkpoints that hold one under a name, and TorchScript archives."""
+"""Weights read from files: plain state dicts, checkpoints that hold one under a name, and TorchScript archives."""
 
-import copy
-import errno
 import hashlib
 import io
 from pathlib import Path
@@ -10,12 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from src.base.errors import InputError, in_a_line, shown
-from src.base.files import replacing
 from src.base.reading import kind_of
-from src.models.archive import BEGINNING, Archive, Unreadable
-from src.models.legacy import read_legacy
+from src.models.archive import BEGINNING, Archive, Unreadable, WeightsFile
 from src.models.pickles import Reader, require_plain
-from src.models.torchscript import MARK, read_torchscript
+
+KEYS = "state_dict", "model_state_dict", "model"
+"""Keys under which other programs keep a state dict."""
+PREFIXES = "module.", "_orig_mod."
+"""Prefixes that DataParallel and torch.compile put before each name."""
+TORCHSCRIPT = "constants.pkl"
+"""An entry that every TorchScript archive has, and no other."""
 
 
 def read_weights(path: Path | str, name: str) -> dict[str, Tensor]:
@@ -60,17 +62,11 @@ def require_finite(weights: dict[str, Tensor], path: Path | str) -> None:
             raise InputError(f"{path}: {shown(name)} holds values that are not finite numbers (NaN or infinite)")
 
 
-KEYS = "state_dict", "model_state_dict", "model"
-"""Keys under which other programs keep a state dict."""
-PREFIXES = "module.", "_orig_mod."
-"""Prefixes that DataParallel and torch.compile put before each name."""
-
-
 def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path | str) -> None:
     """Load the state dict `weights`, read from `path`, into `model`; raises InputError with the first that differs."""
     expected = model.state_dict()
     name = type(model).__name__
-    # torch's own error lists every key in a page; the first one tells enough.
+    # torch's own error lists every key in a page; the first one is enough.
     for key, tensor in expected.items():
         if key not in weights:
             raise InputError(f"{path}: its weights do not fit this {name}, they lack {key}")
@@ -106,10 +102,8 @@ def read_content(path: Path | str, tensors: bool = True) -> object:
         kind = kind_of(path)
         raise InputError(f"{path}: {f'{kind}, a file is needed' if kind else 'no such file'}")
     try:
-        foreign = _at_first_sight(path)
-        if foreign:
-            raise Unreadable(f"it is {foreign}")
-        return _read(path, tensors)
+        with WeightsFile(io.FileIO(path)) as file:
+            return _read(file, tensors)
     except OSError as error:
         raise InputError(f"{path}: cannot be read as weights ({error.strerror})") from None
     # RuntimeError is torch's when there is no memory.
@@ -119,22 +113,27 @@ def read_content(path: Path | str, tensors: bool = True) -> object:
         raise InputError(f"{path}: cannot be read as weights (it is torn, or no file of weights)") from None
 
 
-def _read(path, tensors):
-    with path.open("rb") as file:
-        head = file.read(9)
+def _read(file: WeightsFile, tensors: bool) -> object:
+    head = file.read(16)
+    if not head:
+        raise Unreadable("it is empty")
+    for mark, what in NO_WEIGHTS.items():
+        if head.lower().startswith(mark):
+            raise Unreadable(f"it is {what}")
     if head.startswith(BEGINNING):
-        with Archive(path) as archive:
-            return _read_archive(archive, tensors)
+        return _read_archive(Archive(file), tensors)
     # The length of a JSON object, and that.
-    if head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
-        return _read_safetensors(path) if tensors else {}
-    content = read_legacy(path, tensors)
-    require_plain(content)
-    return content
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.seek(0, io.SEEK_END):
+        return _read_safetensors(file.name) if tensors else {}
+    from src.models.legacy import read_legacy  # late: torch has not written it since 2020
+
+    return read_legacy(file, tensors)
 
 
-def _read_archive(archive, tensors):
-    if MARK in archive:
+def _read_archive(archive: Archive, tensors: bool) -> object:
+    if TORCHSCRIPT in archive:
+        from src.models.torchscript import read_torchscript  # late: only OpenAI publishes its CLIPs so
+
         content = read_torchscript(archive) if tensors else {}
     else:
         if "byteorder" in archive and archive.read("byteorder") != b"little":
@@ -144,16 +143,6 @@ def _read_archive(archive, tensors):
     if tensors:
         archive.finish()
     return content
-
-
-def _at_first_sight(path: Path) -> str | None:
-    """Return what else a file is by its first bytes, and what to do then; None where it may hold weights."""
-    with path.open("rb") as file:
-        head = file.read(16)
-    if not head:
-        return "empty"
-    found = (what for mark, what in NO_WEIGHTS.items() if head.lower().startswith(mark))
-    return next(found, None)
 
 
 NO_WEIGHTS = {
@@ -182,55 +171,10 @@ def _read_safetensors(path):
         raise Unreadable(in_a_line(error)) from None
 
 
-def checkpoint_path(run_folder: Path | str, name: str) -> Path:
-    """Return where a run keeps the weights called `name`."""
-    return Path(run_folder) / "saved_models" / f"{name}.pt"
-
-
-def checkpoint_content(epoch: int, model: nn.Module, facts: dict | None = None) -> dict:
-    """Return {"epoch", <class name>: state dict}, and of a ModuleDict each module under its own key.
-
-    `facts`, plain values, are what a checkpoint tells of itself.
-    """
-    models = model if isinstance(model, nn.ModuleDict) else {type(model).__name__: model}
-    content = {"epoch": epoch} | {key: part.state_dict() for key, part in models.items()}
-    return content if facts is None else content | {"facts": facts}
-
-
-def write_checkpoint(path: Path, content: dict) -> None:
-    """Write `content`, of tensors and plain values, to `path`; a full disk raises OSError with the size needed."""
-    with replacing(path) as unfinished:
-        try:
-            torch.save(content, unfinished)
-        except RuntimeError as error:  # what torch's writer makes of a failed write
-            needed = f"cannot be written, it needs {size_of(content) / 1e9:.3f} GB ({in_a_line(error)})"
-            raise OSError(errno.ENOSPC, needed, str(path)) from None
-
-
-def snapshot(content):
-    """Return a copy of nested dicts, lists and tuples, with copies of their tensors on the CPU."""
-    if isinstance(content, torch.Tensor):
-        return content.detach().to("cpu", copy=True)
-    if isinstance(content, dict):
-        copied = copy.copy(content)  # a state dict also has attributes
-        copied.update((key, snapshot(value)) for key, value in content.items())
-        return copied
-    return type(content)(map(snapshot, content)) if isinstance(content, (list, tuple)) else content
-
-
-def size_of(content) -> int:
-    """Return the bytes of all tensors in nested dicts and lists."""
-    if isinstance(content, torch.Tensor):
-        return content.numel() * content.element_size()
-    if isinstance(content, dict):
-        return sum(map(size_of, content.values()))
-    return sum(map(size_of, content)) if isinstance(content, (list, tuple)) else 0
-
-
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, the form in which OpenAI alone publishes its CLIPs."""
+    """Whether a file is a TorchScript archive, the form in which only OpenAI publishes CLIPs."""
     try:
-        with Archive(path) as archive:
-            return MARK in archive
+        with WeightsFile(io.FileIO(path)) as file:
+            return TORCHSCRIPT in Archive(file)
     except Unreadable:  # reading it says so
         return False

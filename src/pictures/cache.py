@@ -8,8 +8,9 @@ import numpy as np
 
 from src.base.files import require_space
 from src.base.row_store import RowStore, file_key
-from src.pictures.opening import each_in_workers, opened
+from src.pictures.opening import opened
 from src.processes import distributed
+from src.processes.each import each_in_workers
 
 
 class ImageCache:

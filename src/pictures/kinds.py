@@ -31,7 +31,7 @@ class Look(NamedTuple):
     digest: str = ""
     """SHA-256 of the file's bytes, empty where none could be read."""
     fault: str = ""
-    """Why it cannot be used, in a line."""
+    """Why it cannot be used, on one line."""
 
 
 def look_at(path: Path) -> Look:
@@ -90,7 +90,7 @@ def _is_deep(image) -> bool:
     """Whether the file has 16 bits or more a channel, even where Pillow drops the lower eight of them."""
     # Pillow's mode hides it; the decoder's arguments name the raw mode.
     arguments = [tile[3] for tile in image.tile]
-    words = [word for some in arguments for word in (some if isinstance(some, tuple) else (some,))]
+    words = [word for value in arguments for word in (value if isinstance(value, tuple) else (value,))]
     deep = [word for word in words if isinstance(word, str) and ";16" in word and not word.startswith("BGR")]
     return bool(deep) or image.mode in ("I", "F") or image.mode.startswith("I;16")
 

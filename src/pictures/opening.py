@@ -1,14 +1,12 @@
-"""Picture files: which are there, which can be opened, and what a transform makes of them."""
+"""Picture files: which are there, and what a transform makes of them."""
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import PIL.Image
-import torch
-from torch.utils.data import Dataset
 
 from src.base.bars import Bar
 from src.base.errors import (
@@ -21,8 +19,6 @@ from src.base.errors import (
     require_storage,
 )
 from src.base.reading import open_regular
-from src.processes import distributed
-from src.processes.loading import Loader
 
 MISSING = "no such picture"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
@@ -120,7 +116,7 @@ def what_else(head: bytes) -> str | None:
     """Return what a file with these first 16 bytes is, where no picture that is read begins with them."""
     if not head:
         return "an empty file"
-    # By what no picture begins with. What every picture begins with cannot be told: some formats have no mark.
+    # By what no picture begins with. There is nothing that every picture begins with: some formats have no mark.
     if not any(head):
         return "a file of zeros, as a broken download leaves one"
     if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS and "HEIF" not in readable_formats():
@@ -157,12 +153,12 @@ def _fault_at_first_sight(path: Path) -> str | None:
 def _description(faults: dict[str, list[Path]], total: int) -> str:
     """Return a line about {fault: paths} among `total` pictures: the first path, their numbers, and ten names."""
     fault, (first, *_) = next(iter(faults.items()))
-    paths = [path for some in faults.values() for path in some]
+    paths = [path for faulty in faults.values() for path in faulty]
     missing = faults.get(MISSING, [])
     if len(missing) == len(paths):
         counted = f"{len(missing)} of {total} are missing"
     else:
-        kinds = ", ".join(f"{len(some)}: {kind}" for kind, some in faults.items())
+        kinds = ", ".join(f"{len(faulty)}: {kind}" for kind, faulty in faults.items())
         counted = f"{len(paths)} of {total} pictures cannot be used ({kinds})"
     names = first_ten([path.name for path in paths])
     hint = _elsewhere(missing[0]) if len(missing) > total / 2 else ""
@@ -182,60 +178,3 @@ def _elsewhere(path: Path) -> str:
 
 def _folders(folder: Path) -> list[Path]:
     return [inside for inside in sorted(folder.iterdir()) if inside.is_dir()] if folder.is_dir() else []
-
-
-def unusable(paths: Sequence[Path], preprocess: Callable, num_workers: int) -> dict[Path, str]:
-    """Try each of `paths`; return {path: why} of those that are missing or that `preprocess` cannot take.
-
-    Raises StorageError when a disk or share fails.
-    """
-    if not paths:
-        return {}
-    attempt = partial(_fault, preprocess=preprocess)
-
-    def try_each(numbers):
-        some = [paths[number] for number in numbers]
-        return torch.cat(list(each_in_workers(attempt, some, num_workers, "trying every picture")))
-
-    # Shared out, as trying every picture means decoding every picture.
-    faults = distributed.shared_out(range(len(paths)), try_each)
-    return {path: _text(fault) for path, fault in zip(paths, faults, strict=True) if fault.any()}
-
-
-REASON = 240
-"""Bytes of a reason: as tensors of one size, processes can exchange them."""
-
-
-def _fault(path: Path, preprocess: Callable) -> torch.Tensor:
-    """Return why `preprocess` cannot take a picture, as bytes [REASON] filled up with zeros; all zeros where it can."""
-    try:
-        opened(path, preprocess)
-        reason = b""
-    except UnusablePicture as error:
-        reason = error.reason.encode(errors="backslashreplace")[:REASON] or b"?"
-    return torch.tensor(list(reason.ljust(REASON, b"\0")), dtype=torch.uint8)
-
-
-def _text(reason: torch.Tensor) -> str:
-    return bytes(reason.tolist()).rstrip(b"\0").decode(errors="ignore")
-
-
-def each_in_workers(function: Callable, items: Sequence, num_workers: int, description: str) -> Iterator:
-    """Yield what `function` gives for each of `items`, collated to batches of 32, in their order and with a bar.
-
-    Worker processes call it, this one where there are none; what it raises, it raises here.
-    """
-    yield from Bar(Loader(Each(function, items), num_workers, batch_size=32), desc=description, leave=False)
-
-
-class Each(Dataset):
-    """A dataset whose items are what `function` gives for each of `items`."""
-
-    def __init__(self, function, items):
-        self.function, self.items = function, items
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, index):
-        return self.function(self.items[index])

@@ -6,7 +6,7 @@ from typing import NamedTuple
 USUAL_RATIO = 1.25
 """--target-ratio as published."""
 MOST_PIXELS = 2**31
-"""Size of a picture once it is padded: some seconds' work, in pieces."""
+"""Size of a picture once it is padded: a few seconds' work, in pieces."""
 MOST_RATIO = 2**15
 """Ratio of its sides then, which the resize keeps."""
 

@@ -2,20 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from src.pictures.cache import ImageCache
 from src.pictures.normalisation import normalised
 from src.pictures.opening import opened
+
+if TYPE_CHECKING:
+    from src.pictures.cache import ImageCache
 
 
 class Pictures(Dataset):
     """Pictures by name, opened through a transform, or read from an image cache where there is one."""
 
-    def __init__(self, paths: dict[str, Path], preprocess: Callable, cache: ImageCache | None = None):
+    def __init__(self, paths: dict[str, Path], preprocess: Callable, cache: "ImageCache | None" = None):
         """Take picture files {name: file}."""
         self.paths, self.names = paths, list(paths)
         self.preprocess, self.cache = preprocess, cache

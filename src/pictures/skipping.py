@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable
 
 from src.base.errors import InputError, with_reasons
-from src.pictures.opening import unusable
 from src.tasks.triplets import Split
 
 NOT_COMPARABLE = "not comparable"
@@ -33,7 +32,7 @@ class Skipping:
 
     @property
     def mark(self) -> str:
-        """What is printed behind every result, an empty string when nothing was left out."""
+        """What is printed after every result, an empty string when nothing was left out."""
         return "".join(f"  ({name}: {remark})" for name, remark in self.remarks.items())
 
     @property
@@ -45,6 +44,8 @@ class Skipping:
         return {NOT_COMPARABLE: f"without {pictures} of {of_pictures} pictures, {triplets} of {of_triplets} triplets"}
 
     def _reduce(self, split: Split, preprocess: Callable) -> Split:
+        from src.pictures.trying import unusable  # late: needed with --skip-missing only
+
         # Decoded, not only looked at: a torn file has the right size and the right first bytes.
         lost = unusable(list(split.pictures.values()), preprocess, self.num_workers)
         reduced = split.without(lost)

@@ -2,8 +2,6 @@
 
 import PIL.Image
 
-WHOLE = 2 * PIL.Image.MAX_IMAGE_PIXELS
-"""Pixels up to which pictures are padded and resized whole: those up to which Pillow opens one."""
 AT_ONCE = 2**24
 """Pixels of a strip before and after it is resized: 64 MB."""
 NEWER = tuple(map(int, PIL.__version__.split(".")[:2])) >= (12, 2)

@@ -1,13 +1,16 @@
 """The transforms: pictures as tensors, padded, then prepared as CLIP does it."""
 
 import numpy as np
+import PIL.Image
 import torchvision.transforms.functional as TF
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 from src.base.errors import require_one_of
-from src.pictures import strips
 from src.pictures.normalisation import OPENAI_NORMALISATION, Normalisation
 from src.pictures.padding import TRANSFORMS, require_affordable
+
+WHOLE = 2 * PIL.Image.MAX_IMAGE_PIXELS
+"""Pixels up to which pictures are padded and resized whole: those up to which Pillow opens one."""
 
 
 class _Pad:
@@ -64,8 +67,10 @@ class _Square:
         shorter = min(width, height)
         resized = tuple(int(self.dim * side / shorter) for side in (width, height))
         # Such as the padded square around a panorama, or a long strip whose shorter side grows.
-        if max(width * height, resized[0] * resized[1]) > strips.WHOLE:
-            return strips.shaped(image, border, resized, self.dim)
+        if max(width * height, resized[0] * resized[1]) > WHOLE:
+            from src.pictures.strips import shaped  # late: hardly any picture is as large
+
+            return shaped(image, border, resized, self.dim)
         return self.whole(image)
 
 
@@ -76,10 +81,10 @@ class Preprocess(Compose):
         self.dim, self.normalisation = dim, normalisation
         ratio = {"target_ratio": target_ratio} if TRANSFORMS[name].takes_ratio else {}
         self.pixel_settings = {"transform": name, **ratio, "resolution": dim}
-        """Plain values that tell `pixels` from any other's."""
+        """Plain values that distinguish `pixels` from any other's."""
         self.settings = self.pixel_settings | {"mean": list(normalisation.mean), "std": list(normalisation.std)}
-        """Plain values that tell the tensors from any other's."""
-        # The order is the published one: RGB comes behind the resize, which palettes and alpha make visible.
+        """Plain values that distinguish the tensors from any other's."""
+        # The order is the published one: RGB comes after the resize, which palettes and alpha make visible.
         square, normalised = _Square(_Pad(name, target_ratio), dim), (ToTensor(), Normalize(*normalisation))
         super().__init__([square, _to_rgb, *normalised])
 

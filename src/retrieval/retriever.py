@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,13 +11,15 @@ from torch import Tensor
 from src.command.flags import RetrieverOptions
 from src.models.backbone import ENCODERS, Backbone
 from src.models.registry import load_clip
-from src.pictures.cache import ImageCache
 from src.pictures.pictures import Pictures
 from src.pictures.skipping import Skipping
 from src.pictures.transforms import make_transform
 from src.retrieval.answers import Gallery
 from src.retrieval.encoder import Encoder
 from src.tasks.triplets import Split
+
+if TYPE_CHECKING:
+    from src.pictures.cache import ImageCache
 
 
 def element_wise_sum(image_features: Tensor, text_features: Tensor) -> Tensor:
@@ -32,7 +35,7 @@ class Retriever:
         encoder: Encoder,
         preprocess: Callable,
         skipping: Skipping,
-        image_cache: ImageCache | None = None,
+        image_cache: "ImageCache | None" = None,
         combining_function: Callable[[Tensor, Tensor], Tensor] = element_wise_sum,
     ):
         self.encoder, self.preprocess = encoder, preprocess
@@ -82,6 +85,10 @@ def load_retriever(
     backbone = load_clip(options.clip_model_name, options.clip_model_path)
     encoder = Encoder(backbone, frozen, options.feature_cache, options.num_workers, batch_size)
     preprocess = make_transform(options.transform, options.target_ratio, backbone.resolution, backbone.normalisation)
-    image_cache = None if options.image_cache is None else ImageCache(options.image_cache, preprocess)
+    image_cache = None
+    if options.image_cache is not None:
+        from src.pictures.cache import ImageCache  # late: most commands decode as they go
+
+        image_cache = ImageCache(options.image_cache, preprocess)
     skipping = skipping or Skipping(options.skip_missing, options.num_workers)
     return Retriever(encoder, preprocess, skipping, image_cache)

@@ -14,7 +14,7 @@ from torch import Tensor
 from src.base.device import device
 from src.base.errors import InputError, StorageError, with_reasons
 from src.base.folders import deleted, pictures_below
-from src.pictures.opening import unusable
+from src.pictures.trying import unusable
 from src.processes import distributed
 from src.retrieval.collection import Collection, LeftOut, Searchable
 from src.retrieval.fusion import gallery_side, predict

@@ -3,21 +3,23 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.utils.data import BatchSampler, Dataset, RandomSampler
 
 from src.base.device import device
 from src.base.reading import file_digest
-from src.pictures.cache import ImageCache
-from src.pictures.opening import Each
 from src.pictures.pictures import Pictures
 from src.processes import distributed
+from src.processes.each import Each
 from src.processes.loading import Loader
 from src.retrieval.encoder import Encoder
 from src.tasks.task import Task
 from src.tasks.triplets import Split
+
+if TYPE_CHECKING:
+    from src.pictures.cache import ImageCache
 
 
 class Batch(NamedTuple):
@@ -28,7 +30,7 @@ class Batch(NamedTuple):
     targets: torch.Tensor
     """Rows [share] of the targets, likewise."""
     captions: list[tuple[str, ...]]
-    """The captions of all triplets of the batch, not of the share alone, since all of them draw."""
+    """The captions of all triplets of the batch, not only of the share, since all of them draw."""
     pixels: torch.Tensor | None = None
     """Bytes [pictures, dim, dim, 3] of the share's pictures: a quarter of what they are when they are normalised."""
     all_targets: torch.Tensor | None = None
@@ -36,13 +38,13 @@ class Batch(NamedTuple):
 
 
 class TripletRows(Dataset):
-    """Training triplets as rows of their pictures. Its items are Batches, each asked for with a list of numbers."""
+    """Training triplets as rows of their pictures. Its items are Batches, each for a list of numbers."""
 
     def __init__(
         self,
         splits: Sequence[Split],
         preprocess: Callable,
-        cache: ImageCache | None = None,
+        cache: "ImageCache | None" = None,
         share: slice = slice(None),
         distinct: bool = False,
     ):
@@ -109,7 +111,7 @@ class TripletImages(TripletRows):
 
 
 class TripletLoader:
-    """Shuffled full batches of triplets, in an order that follows from `seed` alone.
+    """Shuffled full batches of triplets, in an order that depends only on `seed`.
 
     Each of `num_workers` processes opens a part of each batch, and two parts of each may wait: two batches, however
     many workers there are. So the first batch of an epoch comes as early as all of them can open it.

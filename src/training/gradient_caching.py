@@ -4,19 +4,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from src.models.backbone import Backbone
-from src.pictures.normalisation import normalised
 
-
-def in_pieces(module: nn.Module, rows: Tensor, size: int | None, learning: dict[str, nn.Parameter]) -> Tensor:
-    """Return `module(rows)` [rows, dim], with the activations of `size` rows in memory at a time; None is all of them.
+def in_pieces(module: nn.Module, rows: Tensor, size: int, learning: dict[str, nn.Parameter]) -> Tensor:
+    """Return `module(rows)` [rows, dim], with the activations of `size` rows in memory at a time.
 
     `learning` {name: parameter} are the module's that get a gradient. Each piece is run twice: first for its features
-    alone, and again with a graph once the gradients of these are known. The result is exact as long as no row depends
+    only, and again with a graph once the gradients of these are known. The result is exact as long as no row depends
     on another, so no batch norm may be in training mode.
     """
-    if size is None or len(rows) <= size:
-        return module(rows)
     pieces = rows.split(size)
     if not learning:
         return torch.cat([module(piece) for piece in pieces])
@@ -49,29 +44,3 @@ class _InPieces(torch.autograd.Function):
 def _autocast_now(device_type):
     enabled = torch.is_autocast_enabled(device_type)
     return {"device_type": device_type, "dtype": torch.get_autocast_dtype(device_type), "enabled": enabled}
-
-
-class OneEncoder(nn.Module):
-    """One of CLIP's encoders as a module of its own, for pixels [rows, dim, dim, 3] or tokens [rows, context]."""
-
-    def __init__(self, backbone: Backbone, encoder: str):
-        super().__init__()
-        self.backbone, self.clip_model, self.encoder = backbone, backbone.model, encoder
-
-    def learning(self) -> dict[str, nn.Parameter]:
-        """Return {name: parameter} for the trainable weights of this encoder."""
-        return {
-            f"clip_model.{name}": weight
-            for name, weight in self.clip_model.named_parameters()
-            if weight.requires_grad and self.backbone.encoder_of(name) == self.encoder
-        }
-
-    def forward(self, rows: Tensor) -> Tensor:
-        if self.encoder == "image":  # normalised as late as here: a card need not hold a whole batch in fp32
-            return self.backbone.encode_images(normalised(rows, self.backbone.normalisation))
-        return self.backbone.encode_tokens(rows)
-
-    def in_pieces(self, rows: Tensor, size: int | None) -> Tensor:
-        """Return features [rows, dim], with `size` rows in memory at a time; None is all of them."""
-        # `learning` at each call, since it needs the weights that the module has now.
-        return in_pieces(self, rows, size, self.learning())

@@ -13,7 +13,7 @@ from src.base.errors import InputError, fault_of_machine, in_a_line, is_out_of_m
 from src.base.memory import free_cached
 from src.command.training_flags import TrainingPlan
 from src.evaluation.validation import Validation
-from src.models.weights import checkpoint_content
+from src.models.checkpoints import checkpoint_content
 from src.processes import distributed, gradients
 from src.processes.signals import Stopping
 from src.retrieval.precision import autocast, autocast_dtype
@@ -186,9 +186,9 @@ class Training:
 
     def _smaller_pieces(self, fault):
         """Let the stage take half as much at once, and return how much; raises InputError where that is no way out."""
-        # Later, or with other processes in the middle of the same step, what one process changes alone is no way out.
-        alone = not self._stepped and distributed.processes() == 1
-        size = self.stage.pieces.halve(self.plan.batch_size) if alone else None
+        # Later, or with other processes in the middle of the same step, a change in one process is no way out.
+        can_change = not self._stepped and distributed.processes() == 1
+        size = self.stage.pieces.halve(self.plan.batch_size) if can_change else None
         if size is None:
             full = f"--batch-size {self.plan.batch_size}: the memory is full ({fault})"
             raise InputError(f"{full}; {self.stage.pieces.advice}")

@@ -9,11 +9,11 @@ from src.retrieval.fusion import Fusion, compared, gallery_side
 
 QUERIES_AT_ONCE = 4096
 LOGITS_AT_ONCE = 2**26
-"""Queries and logits that are in memory at a time: those of a large batch or bank alone would fill a card."""
+"""Queries and logits that are in memory at a time: those of a whole large batch or bank would fill a card."""
 
 
 class Bank:
-    """Features of pictures that do not learn, held once for two uses: as CLIP gives them, and as negatives.
+    """Features of frozen pictures, stored once and used both as inputs and as negatives.
 
     `unit` [pictures, dim] are normalised; indexed by rows, a bank gives features as CLIP gave them.
     """
@@ -50,7 +50,7 @@ def contrastive_loss(
     """
     if labels is None:
         labels = torch.arange(len(predicted_features), device=predicted_features.device)
-    # Half precision cannot tell the best targets apart at a scale of 100: at least fp32, also under autocast.
+    # Half precision cannot distinguish the best targets at a scale of 100: at least fp32, also under autocast.
     with torch.autocast(predicted_features.device.type, enabled=False):
         predicted, targets = (
             features.to(torch.promote_types(features.dtype, torch.float32))

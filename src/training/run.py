@@ -38,7 +38,7 @@ class StageNames(NamedTuple):
     weights: str
     """The beginning of its weights' names."""
     only_weights: str
-    """The name of its weights where a data set keeps one best alone."""
+    """The name of its weights where a data set keeps only one best."""
     option: str
     """An option that only its runs have."""
     recipes: dict[str, Recipe]
@@ -145,7 +145,7 @@ class Run:
     def _write(self, table):
         if not distributed.is_first():
             return
-        # The whole table, not a line behind it: a kill must not leave half a row.
+        # The whole table, not a line after it: a kill must not leave half a row.
         with replacing(self.folder / f"{table}.csv") as unfinished:
             pd.DataFrame(self._rows[table]).to_csv(unfinished, index=False)
 

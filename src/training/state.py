@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -16,19 +15,16 @@ from torch import Tensor, nn
 from src.base.device import device
 from src.base.errors import InputError, in_a_line
 from src.base.files import require_space
-from src.models.weights import checkpoint_path, load_weights, read_content, size_of, snapshot, write_checkpoint
+from src.models.checkpoints import checkpoint_path, size_of, snapshot, write_checkpoint
+from src.models.weights import load_weights
 from src.processes import distributed
 from src.processes.background import Background
-from src.training.run import TABLES, Run
+from src.training.run import Run
 
 STATE_FILE = "training_state.pt"
 SHARE = 0.2
 """The part of the time that states may take to be written."""
 NOTHING = "no finished epoch"
-KEYS = "next_epoch", "triplets", "weights", "optimizer", "scaler", "random", "order", "draws", "facts", "run"
-
-KINDS = {"next_epoch": int, "triplets": int, "weights": dict, "facts": dict, "run": dict, "random": dict}
-"""{key of a state: what it is, where reading goes on with it}"""
 
 
 class TrainingState:
@@ -80,64 +76,20 @@ class TrainingState:
         """Restore the training saved in `content` (read from `path`); raises InputError for other weights."""
         # First, since it refuses what does not fit before anything is changed.
         load_weights(self.trained, content["weights"], path)
-        with _refusing(path):
+        with refusing(path):
             self.optimizer.load_state_dict(content["optimizer"])
             self.scaler.load_state_dict(content["scaler"])
             self.order.set_state(content["order"])
             self.draws.setstate(content["draws"])
         self.next_epoch = content["next_epoch"]
-        self.judged = content.get("judged", True)  # older states were written behind the validation
+        self.judged = content.get("judged", True)  # older states were written after the validation
         self._random_states, self._path = content["random"], path
 
     def restore_random_states(self) -> None:
         """Set every global random generator to where it was. Last of all, since starting Comet draws too."""
         if self._random_states is not None:
-            with _refusing(self._path):
+            with refusing(self._path):
                 _restore_random_states(self._random_states)
-
-
-def read_state(folder: Path) -> dict | None:
-    """Read the state that a run folder keeps, None where it has none yet; raises InputError when it is not one."""
-    path = folder / STATE_FILE
-    if not os.path.lexists(path):
-        return None
-    content = read_content(path)
-    lacking = [key for key in KEYS if not isinstance(content, dict) or key not in content]
-    if lacking:
-        raise InputError(f"{path}: not the state of a run, it has no {lacking[0]!r}")
-    for key, kind in KINDS.items():
-        if not isinstance(content[key], kind) or isinstance(content[key], bool):
-            raise InputError(f"{path}: not the state of a run, its {key!r} is a {type(content[key]).__name__}")
-    with _refusing(path):
-        rows, best, _ = (content["run"][key] for key in ("rows", "best", "experiment"))
-        dict(best)
-        if content["next_epoch"] < 0 or not set(TABLES) <= rows.keys():
-            raise ValueError("its epoch or its tables are those of no run")
-        if not all(isinstance(row, dict) for table in rows.values() for row in table):
-            raise ValueError("its tables have other rows")
-        if not all(isinstance(tensor, Tensor) for tensor in content["weights"].values()):
-            raise ValueError("its weights are other values")
-    return content
-
-
-def require_same_run(content: dict, path: Path, triplets: int, facts: dict, num_epochs: int) -> None:
-    """Raise InputError when a state stood on other data or facts, or has finished more epochs than there will be."""
-    if content["triplets"] != triplets:
-        raise InputError(f"{path}: the run trains on {content['triplets']} triplets, there are {triplets} now")
-    # Loss and weights would go on as if nothing had happened, so this is refused and not warned of.
-    kept = content["facts"]
-    for name, fact in facts.items():
-        # A run that keeps a digest of its CLIP may find it under another name; older ones of stage 1 keep a name alone.
-        if name == ("clip_model_name" if "clip_weights" in kept else "clip_weights"):
-            continue
-        if name == "precision" and name not in kept:  # of an older run
-            continue
-        if kept.get(name) != fact:
-            # What "auto" is depends on the device, on which the run may not have begun.
-            way_out = f"; --precision {kept[name]} goes on with it" if name == "precision" else ""
-            raise InputError(f"{path}: the run has {name} {in_a_line(kept.get(name))}, not {fact}{way_out}")
-    if num_epochs < content["next_epoch"]:
-        raise InputError(f"--num-epochs {num_epochs}: the run has finished {content['next_epoch']} already")
 
 
 class Keeper:
@@ -147,7 +99,7 @@ class Keeper:
     """
 
     def __init__(self, state: TrainingState, run: Run, triplets: int, facts: dict, saves: bool):
-        """`facts` are plain values that checkpoints tell of themselves; nothing is written unless `saves`."""
+        """`facts` are the metadata of checkpoints; nothing is written unless `saves`."""
         self.state, self.run, self.triplets, self.facts, self.saves = state, run, triplets, facts, saves
         self._background = Background()
         self._kept = self._now()
@@ -186,7 +138,7 @@ class Keeper:
 
     def last_words(self) -> str:
         """Return how to go on with this run once it has stopped."""
-        if not distributed.is_first():  # which alone knows what it has saved
+        if not distributed.is_first():  # the only one that knows what it has saved
             return way_on(self.run.folder, self.saves)
         # In whole epochs: a stopped one begins anew, which its random states make the same.
         done, judged = self._kept
@@ -209,8 +161,8 @@ def way_on(folder: Path, saves: bool, done: str = "its last state") -> str:
 
 
 @contextlib.contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """Raise InputError for whatever values of other kinds lead to."""
+def refusing(path: Path) -> Iterator[None]:
+    """Raise InputError for whatever values of another kind than a state of this run lead to."""
     try:
         yield
     except Exception as error:

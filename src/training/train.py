@@ -29,7 +29,7 @@ from src.training.batches import TripletLoader, TripletRows
 from src.training.loop import Training
 from src.training.run import StageNames, new_run_folder, open_run
 from src.training.stage import Stage
-from src.training.state import NOTHING, STATE_FILE, Keeper, read_state, require_same_run, way_on
+from src.training.state import NOTHING, STATE_FILE, Keeper, way_on
 
 
 class TrainingData(NamedTuple):
@@ -38,7 +38,7 @@ class TrainingData(NamedTuple):
     options: RunOptions
     task: Task
     train: dict[str, Split]
-    """{category: Split}, behind them {path: Split} of extra triplets"""
+    """{category: Split}, after them {path: Split} of extra triplets"""
     val: dict[str, Split]
 
 
@@ -65,7 +65,7 @@ def read_training_data(options: RunOptions) -> TrainingData:
 
 def require_full_batch(batch_size: int, triplets: int) -> None:
     """Raise InputError when the triplets do not fill one batch, or a batch does not give each process a triplet."""
-    # drop_last would leave an epoch without a step, and a division by zero behind it.
+    # drop_last would leave an epoch without a step, and a division by zero after it.
     if batch_size == 1:
         raise InputError("--batch-size 1: the loss needs at least one other target as a negative")
     if batch_size > triplets:
@@ -95,9 +95,9 @@ def train_stage(
     data: TrainingData,
     facts: dict | None = None,
 ) -> None:
-    """Train a stage in a run folder of its own, or where --resume says; a run without any finished epoch begins anew.
+    """Train a stage in a new run folder, or where --resume says; a run without any finished epoch begins anew.
 
-    `facts` are what its checkpoints tell beside the options. Refuses before anything of an old run is changed.
+    `facts` are those of its checkpoints beside the options. Refuses before anything of an old run is changed.
     """
     options, plan, names = data.options, data.options.plan, stage.names
     training = Training(stage, optimizer, loader, data.task, plan)
@@ -106,8 +106,11 @@ def train_stage(
     triplets = len(loader.triplets)
     _say_what_is_not_kept(plan)
     with _run_folder(data, names) as (folder, stopping):
-        state = read_state(folder)
-        # None is a new run, or one that was stopped in its first epoch.
+        state = None  # a new run, or one that was stopped in its first epoch
+        if options.resume:
+            from src.training.resuming import read_state, require_same_run  # late: most runs are new
+
+            state = read_state(folder)
         if state is not None:
             require_same_run(state, folder / STATE_FILE, triplets, facts, plan.num_epochs)
             training.state.restore(state, folder / STATE_FILE)
@@ -124,7 +127,7 @@ def train_stage(
 
 
 def _facts(options: RunOptions, retriever: Retriever) -> dict:
-    """Return what the checkpoints of a run tell that both stages have."""
+    """Return the facts that checkpoints of both stages have."""
     backbone = retriever.backbone
     clip = {"clip_weights": backbone.digest()} | ({"clip_network": backbone.network} if backbone.network else {})
     # What is left out belongs to them too: a run must not go on with other pictures than it began with.
@@ -145,7 +148,7 @@ def _say_what_is_not_kept(plan: TrainingPlan) -> None:
 
 @contextlib.contextmanager
 def _run_folder(data: TrainingData, names: StageNames) -> Iterator[tuple[Path, Stopping]]:
-    """Give a new run's folder or that of --resume, which no other process has meanwhile, and what stops the run."""
+    """Give a new run's folder or that of --resume, locked meanwhile, and what stops the run."""
     options, folder, saves = data.options, data.options.resume, data.options.plan.save_training
     with Stopping(lambda: way_on(folder, saves) if folder else "nothing was written yet") as stopping:
         if folder is None:

@@ -14,7 +14,8 @@ from src.base.device import _unused_card, device_line, without_code
 from src.base.errors import InputError
 from src.processes import distributed, gradients
 from src.retrieval.precision import resolved
-from src.training.state import STATE_FILE, read_state
+from src.training.resuming import read_state
+from src.training.state import STATE_FILE
 from tests.support.commands import COMBINER, status_of, toy_options
 from tests.support.forks import only_run
 from tests.support.pretended_card import PretendedCard

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from src.base.errors import in_a_line
-from src.models.weights import read_weights, write_checkpoint
+from src.models.checkpoints import write_checkpoint
+from src.models.weights import read_weights
 
 
 @pytest.mark.parametrize(

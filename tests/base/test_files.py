@@ -19,8 +19,9 @@ from src.base.errors import InputError, StorageError
 from src.base.folders import pictures_below
 from src.base.reading import file_digest, open_regular, read_json, read_text
 from src.pictures.kinds import look_at
-from src.pictures.opening import opened, require_present, unusable
+from src.pictures.opening import opened, require_present
 from src.pictures.skipping import Skipping
+from src.pictures.trying import unusable
 from src.retrieval import searcher
 from tests.support.commands import status_of, toy_options
 from tests.support.odd_pictures import RGB, TURNED, saved

@@ -13,10 +13,12 @@ import combiner_train
 import search
 import validate
 from src.base.errors import InputError
+from src.models.checkpoints import write_checkpoint
 from src.models.facts import read_facts
 from src.models.openai_clip import random_clip
-from src.models.weights import read_weights, write_checkpoint
-from src.training.state import KEYS, STATE_FILE, read_state
+from src.models.weights import read_weights
+from src.training.resuming import KEYS, read_state
+from src.training.state import STATE_FILE
 from tests.support.commands import COMBINER, status_of, toy_options, toy_paths
 from tests.support.touch import Touch
 from utils import load_clip

@@ -22,11 +22,13 @@ import validate
 from src.base.errors import InputError
 from src.models import archive as archives
 from src.models import openai_clip
+from src.models.checkpoints import write_checkpoint
 from src.models.facts import read_facts
 from src.models.openai_clip import random_clip
 from src.models.registry import load_backbone
-from src.models.weights import read_content, read_state_dict, read_weights, write_checkpoint
-from src.training.state import STATE_FILE, read_state
+from src.models.weights import read_content, read_state_dict, read_weights
+from src.training.resuming import read_state
+from src.training.state import STATE_FILE
 from tests.support.commands import status_of, toy_options
 from tests.support.open_clips import write_open_clip
 from tests.support.zips import data_of, entries_of, mutated, write_zip

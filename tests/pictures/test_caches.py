@@ -17,9 +17,9 @@ from src.models.openai_clip import OpenAIClip
 from src.models.openai_clip import small_clip as random_clip
 from src.models.weights import read_weights
 from src.pictures.cache import ImageCache
-from src.pictures.opening import each_in_workers
 from src.pictures.pictures import Pictures
 from src.pictures.transforms import make_transform
+from src.processes.each import each_in_workers
 from tests.support.commands import COMBINER
 from tests.support.odd_pictures import write_taken
 from tests.support.splits import read_cirr

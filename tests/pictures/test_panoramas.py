@@ -10,7 +10,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from data_utils import SquarePad, TargetPad
 from src.base.errors import InputError
-from src.pictures import strips
+from src.pictures import strips, transforms
 from src.pictures.kinds import look_at
 from src.pictures.opening import opened
 from src.pictures.padding import MOST_PIXELS, MOST_RATIO, TRANSFORMS, refusing
@@ -54,7 +54,7 @@ def test_strips_change_no_bit(mode, name, at_once, monkeypatch):
         transform = make_transform(name, ratio, dim)
         whole = made(image, transform)
         with monkeypatch.context() as patched:
-            patched.setattr(strips, "WHOLE", 0)
+            patched.setattr(transforms, "WHOLE", 0)
             assert made(image, transform) == whole, (size, dim, ratio)
 
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from src.models.weights import snapshot
+from src.models.checkpoints import snapshot
 from src.processes.background import Background
 from src.training import state as states
+from src.training.resuming import read_state
 from src.training.run import TABLES
-from src.training.state import STATE_FILE, Keeper, TrainingState, read_state
+from src.training.state import STATE_FILE, Keeper, TrainingState
 
 
 def test_pieces_are_done_in_their_order():

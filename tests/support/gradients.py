@@ -14,9 +14,9 @@ from src.models.backbone import ENCODERS
 from src.models.openai_clip import OpenAIClip, random_clip
 from src.processes import distributed
 from src.tasks.registry import TASKS
-from src.training.gradient_caching import OneEncoder
 from src.training.loop import Training
 from src.training.losses import Bank
+from src.training.one_encoder import OneEncoder
 
 BATCH, PICTURES = 13, 20
 SCALE = 7.0
