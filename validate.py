@@ -44,7 +44,8 @@ from src.evaluation.validation import Validation
 from src.models.weights import weights_digest
 from src.pictures.data import read_data
 from src.processes.distributed import command, is_first
-from src.retrieval.answers import Gallery, answer, predict_queries
+from src.retrieval.answers import answer, predict_queries
+from src.retrieval.gallery import Gallery
 from src.retrieval.metrics import in_percent
 from src.retrieval.retriever import Retriever
 from src.tasks.protocol import Protocol

@@ -4,7 +4,7 @@ A rank is the number of gallery rows that score higher, plus those of equal scor
 are [factors, queries, dim]: the similarities of several factors are multiplied, one below zero counting as zero.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -46,11 +46,10 @@ def rank_targets_and_best_rows(
     excluded_rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `rank_targets` and `best_rows` give, with every score computed once."""
-    found = [
-        (_ahead_in_gallery(scores, target_rows[queries, None]), *_best(scores, k))
-        for queries, scores in _scores(predicted_features, gallery_features, excluded_rows)
-    ]
-    return tuple(map(torch.cat, zip(*found, strict=True)))
+    scored = _scores(predicted_features, gallery_features, excluded_rows)
+    return _concatenated(
+        (_ahead_in_gallery(scores, target_rows[queries, None]), *_best(scores, k)) for queries, scores in scored
+    )
 
 
 def rank_targets_among(
@@ -77,8 +76,7 @@ def best_rows(
     Ties are in the gallery's order.
     """
     scored = _scores(predicted_features, gallery_features, excluded_rows)
-    rows, best = zip(*(_best(scores, k) for _, scores in scored), strict=True)
-    return torch.cat(rows), torch.cat(best)
+    return _concatenated(_best(scores, k) for _, scores in scored)
 
 
 def nearest(
@@ -113,7 +111,12 @@ def nearest(
             order = best.argsort(dim=1, descending=True, stable=True)[:, :k]
             columns, best = columns.gather(1, order), best.gather(1, order)
         found.append((columns, best))
-    return tuple(map(torch.cat, zip(*found, strict=True)))
+    return _concatenated(found)
+
+
+def _concatenated(found: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Concatenate what was found for each slice of queries, part by part."""
+    return tuple(torch.cat(part) for part in zip(*found, strict=True))
 
 
 def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

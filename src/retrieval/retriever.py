@@ -14,8 +14,8 @@ from src.pictures.cache import ImageCache
 from src.pictures.pictures import Pictures
 from src.pictures.skipping import Skipping
 from src.pictures.transforms import make_transform
-from src.retrieval.answers import Gallery
 from src.retrieval.encoder import Encoder
+from src.retrieval.gallery import Gallery
 from src.tasks.triplets import Split
 
 

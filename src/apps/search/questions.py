@@ -5,7 +5,6 @@ from pathlib import Path
 
 from src.base.errors import InputError, first_ten, shown
 from src.retrieval.searcher import Question
-from src.tasks.own.rows import read_rows
 
 
 def read_questions(path: Path, rules: Question) -> dict[str, Question]:
@@ -13,6 +12,8 @@ def read_questions(path: Path, rules: Question) -> dict[str, Question]:
 
     Raises InputError for a row that asks for nothing, and for two of one id.
     """
+    from src.tasks.own.rows import read_rows  # late: most questions are options
+
     questions, places = {}, {}
     for row in read_rows(path):
         reference, caption, name = row.text("reference") or None, row.text("caption"), row.text("id") or row.place
@@ -40,5 +41,5 @@ def require_references(questions: dict[str, Question], folder: Path, known: Cont
 
 def references(questions: dict[str, Question], pictures: Path | None) -> list[Path]:
     """Return the files that the questions' references may be, from here or in the folder `pictures`."""
-    asked = [question.reference for question in questions.values() if question.reference is not None]
-    return [folder / reference for folder in (Path(), pictures) if folder is not None for reference in asked]
+    named = [question.reference for question in questions.values() if question.reference is not None]
+    return [folder / reference for folder in (Path(), pictures) if folder is not None for reference in named]
