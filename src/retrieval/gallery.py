@@ -108,7 +108,7 @@ class Gallery:
         return None if row is None else self.encoded([row])
 
     def normalise(self) -> None:
-        """Hold features normalised from now on. They are changed in place, so nobody else may need them."""
+        """Hold features normalised from now on. They are changed in place: only for features that nothing else uses."""
         self.lengths = torch.empty(len(self), device=self.features.device)
         for rows in pieces(len(self), ROWS_AT_ONCE):
             self.lengths[rows] = lengths_of(self.features[rows]).flatten()

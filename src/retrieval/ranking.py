@@ -187,18 +187,18 @@ def _blocks(
     queries, width = len(factors[0]), min(images, width or images)
     step = max(QUERIES_AT_ONCE, SCORES_AT_ONCE // max(1, width))
     step, memory = _memory_for(min(step, queries), factors[0], width)
-    for some in pieces(queries, step):
+    for chosen in pieces(queries, step):
         for rows in pieces(images, width):
-            scores = memory[: some.stop - some.start, : rows.stop - rows.start]
+            scores = memory[: chosen.stop - chosen.start, : rows.stop - rows.start]
             for part in pieces(rows.stop - rows.start, piece or ROWS_AT_ONCE):
-                of_gallery, out = unit(slice(rows.start + part.start, rows.start + part.stop)), scores[:, part]
+                unit_rows, out = unit(slice(rows.start + part.start, rows.start + part.stop)), scores[:, part]
                 outs = [out, *(torch.empty_like(out) for _ in factors[1:])]
                 for factor, similarities in zip(factors, outs, strict=True):
-                    multiply(factor[some], of_gallery, similarities)
+                    multiply(factor[chosen], unit_rows, similarities)
                 _multiplied(outs, exponents)
             if excluded_rows is not None:
-                _exclude(scores, excluded_rows[some] - rows.start)
-            yield some, rows, scores
+                _exclude(scores, excluded_rows[chosen] - rows.start)
+            yield chosen, rows, scores
 
 
 def _multiplied(similarities: list[Tensor], exponents: Sequence[float] = ()) -> Tensor:
@@ -274,7 +274,7 @@ def _ahead_in_gallery(scores, target_rows) -> Tensor:
 def _first(scores, k) -> Tensor:
     """Return the columns [queries, k] of the `k` highest of `scores` [queries, images], ties in the columns' order.
 
-    topk breaks ties as it likes. Where the k-th score has a rival behind it, all that reach it are sorted stably.
+    topk breaks ties as it likes. Where the next score equals the k-th, all that reach it are sorted stably.
     """
     values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
     lowest = values[:, k - 1 : k]

@@ -54,13 +54,13 @@ class Retriever:
         return self.skipping.usable(split, self.preprocess)
 
     def pictures(self, paths: dict[str, Path]) -> Pictures:
-        """Return the picture files {name: file} behind this transform."""
+        """Return the picture files {name: file}, to be opened with this transform."""
         return Pictures(paths, self.preprocess, self.image_cache)
 
-    def keep_decoded(self, some: Iterable[Pictures]) -> None:
-        """Add to the image cache, where there is one, what it lacks of `some` pictures."""
+    def keep_decoded(self, galleries: Iterable[Pictures]) -> None:
+        """Add to the image cache, where there is one, what it lacks of the pictures of `galleries`."""
         if self.image_cache is not None:
-            paths = dict.fromkeys(path for pictures in some for path in pictures.paths.values())
+            paths = dict.fromkeys(path for pictures in galleries for path in pictures.paths.values())
             self.image_cache.fill(list(paths), self.encoder.num_workers)
 
     def gallery(self, pictures: Pictures) -> Gallery:

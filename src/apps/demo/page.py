@@ -134,7 +134,7 @@ class DemoPage:
             how = {"show_progress": "minimal", "show_progress_on": self.answers, "trigger_mode": "always_last"}
             # As it was sent, since the library would make an empty file for each upload; `set_fields` checks all of it.
             event(handler, inputs, shown, preprocess=False, **how, **in_turn)
-        # In the browser, and at once: an answer of the server would come after somebody has begun to type.
+        # In the browser, and at once: an answer of the server would come after the next caption is begun.
         self.answers.click(None, self.caption, self.caption, js=own_file("clear.js"))
         self.more.click(self.more_pictures, [self.seen], pictures, api_visibility="private")
 

@@ -51,7 +51,7 @@ def open_index(folder: Path, depends_on: dict) -> Gallery:
     """Return an index as a gallery, with its features mapped from disk.
 
     Raises InputError when there is none, when anything in it is not as it was written, and when its features are not
-    those that `depends_on` tells.
+    those of `depends_on`.
     """
     try:
         return _open_newest(Path(folder), depends_on)
@@ -169,7 +169,7 @@ def require_same(theirs: dict, ours: dict, what: str, remedy: str) -> None:
 
 
 def _tensor(array: np.memmap) -> Tensor:
-    """Return a mapped array as a tensor that nobody may write to."""
+    """Return a mapped array as a tensor, which is not to be written to."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

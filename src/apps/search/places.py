@@ -46,8 +46,8 @@ def depends_on(retriever: Retriever) -> dict:
 def require_places(places: Places, questions: Mapping[str, Question]) -> None:
     """Raise InputError for what is wrong with the places before anything is loaded or encoded."""
     if questions and places.is_server and processes() > 1:
-        said = "under torchrun encodes and uploads; ask its questions in a command of one process"
-        raise InputError(f"--index {places.index} {said}")
+        way_out = "ask its questions in a command of one process"
+        raise InputError(f"--index {places.index} under torchrun encodes and uploads; {way_out}")
     folder = places.pictures
     if folder is not None:
         if not folder.is_dir():
@@ -126,6 +126,7 @@ def without_deleted(gallery: Gallery, work: Callable[[Gallery], T]) -> tuple[Gal
             gone = deleted({name: gallery.folder / name for name in gallery.names})
             if not gone or len(gone) == len(gallery):
                 raise
-            said = f"{len(gone)} of {len(gallery)} pictures were deleted meanwhile and are left out"
-            print(f"{gallery.folder}: {said}: {with_reasons(gone)}", file=sys.stderr)
+            counted = f"{len(gone)} of {len(gallery)} pictures"
+            why = f"were deleted meanwhile and are left out: {with_reasons(gone)}"
+            print(f"{gallery.folder}: {counted} {why}", file=sys.stderr)
             gallery = gallery.part(set(gallery.names).difference(gone))

@@ -67,7 +67,7 @@ def open_client(url: str) -> "QdrantClient":
         client = QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY"), timeout=SECONDS)
         try:
             client.get_collections()  # whether one answers
-        except ValueError as error:  # of what is no JSON, or other JSON
+        except ValueError as error:  # what answers is not JSON, or other JSON
             raise InputError(f"{shown(url)}: what answers is not a Qdrant server ({in_a_line(error)})") from None
     return client
 
@@ -89,15 +89,15 @@ def _one_line(what: str) -> Iterator[None]:
         yield
     except UnexpectedResponse as error:
         hint = "; QDRANT_API_KEY is its key" if error.status_code in (401, 403) else ""
-        said = in_a_line(error.content.decode("utf-8", "replace")) or error.reason_phrase
-        raise InputError(f"{what}: the Qdrant server refuses ({error.status_code}: {said}){hint}") from None
+        reason = in_a_line(error.content.decode("utf-8", "replace")) or error.reason_phrase
+        raise InputError(f"{what}: the Qdrant server refuses ({error.status_code}: {reason}){hint}") from None
     except ApiException as error:
         fault = in_a_line(getattr(error, "source", error))
         raise InputError(f"{what}: no Qdrant server answers ({fault})") from None
 
 
 def _id(name: str) -> str:
-    """Return the point of a picture, the same whoever uploads it; without a name that of what features depend on."""
+    """Return the id of a picture's point, the same in every upload; without a name that of the metadata."""
     return str(uuid.uuid5(_SPACE, name))
 
 
