@@ -70,6 +70,14 @@ def validations(
     return Validation(task, splits, before), Validation(task, splits, after)
 
 
+def find_tasks(dataset: str, of_run: str) -> tuple[Task, Task]:
+    """Return the data set to judge on, and the run's."""
+    task = find_task(dataset)
+    # A folder of own triplets that stands in for the run's is taken for the same one, moved.
+    is_moved = not {dataset, of_run} & TASKS.keys()
+    return task, task if is_moved else find_task(of_run)
+
+
 @one_line_errors
 def main(argv=None):
     args = make_parser().parse_args(argv)
@@ -77,46 +85,33 @@ def main(argv=None):
     renamed = {"clip_model_name": args.clip_model_name, "clip_model_path": args.clip_model_path}
     runs = runs_behind(args.run_folder, {name: str(file) for name, file in renamed.items() if file is not None})
     last, options = runs[-1], runs[-1].options
+    data_path = args.data_path or Path(options["data_path"])
+    task, trained = find_tasks(args.dataset or options["dataset"], options["dataset"])
     # The run's own cache, unless a flag names another.
     cache_folder = feature_cache_folder(vars(args) | {"output_path": Path(options["output_path"])})
-    data_path = args.data_path or Path(options["data_path"])
-    dataset = args.dataset or options["dataset"]
-    task = find_task(dataset)
-    # A folder of own triplets that stands in for the run's is taken for the same one, moved.
-    is_moved = not {dataset, options["dataset"]} & TASKS.keys()
-    trained = task if is_moved else find_task(options["dataset"])
 
     def choose(clip_model_path):
         transform = options["transform"], options["target_ratio"]
         machine = cache_folder, None, args.num_workers, args.skip_missing
         return RetrieverOptions(options["clip_model_name"], clip_model_path, *transform, *machine)
 
-    of_runs = {"--run-folder": [path for run in runs for path in run.files()]}
-    require_outputs(vars(args), {"--output": [output]}, data_files(task.tables(data_path)) | of_runs)
+    kept = {"--run-folder": [path for run in runs for path in run.files()]}
+    require_outputs(vars(args), {"--output": [output]}, data_files(task.tables(data_path)) | kept)
     labels = {function.name: function.label for function in COMBINING_FUNCTIONS}
-    curves_drawn = draw_curves(runs, trained.headline, labels)  # of files that may be faulty, so before the work
+    curves = draw_curves(runs, trained.headline, labels)  # of files that may be faulty, so before the work
     data = read_data(task, data_path, "val", skip_missing=args.skip_missing)
     before, after = validations(last, task, data["val"], choose)
     say_device("auto")
     judged = judge(after, after.protocol, COMBINING_FUNCTIONS, line_of(after.retriever.combining_function).name)
+    untrained = judge(before, before.protocol, COMBINING_FUNCTIONS, "sum")
     warning = not_comparable(runs, after.retriever.skipping)
+    ladder = ladder_cells(climb(untrained, judged), task.headline)
+    print(text_table(*ladder), *filter(None, [warning]), sep="\n")
 
-    header, rows = ladder_cells(
-        climb(judge(before, before.protocol, COMBINING_FUNCTIONS, "sum"), judged), task.headline
-    )
-    print(text_table(header, rows))
-    if warning:
-        print(warning)
-
-    write_page(
-        output,
-        "report/report.html",
-        title=args.run_folder.name,
-        introduction=" ".join([describe(last, judged), *warning.splitlines()]),
-        ladder=(header, rows),
-        curves=curves_drawn,
-        **about_queries(judged, {category: split.pictures for category, split in after.splits.items()}),
-    )
+    introduction = " ".join([describe(last, judged), *warning.splitlines()])
+    pictures = {category: split.pictures for category, split in after.splits.items()}
+    page = {"introduction": introduction, "ladder": ladder, "curves": curves, **about_queries(judged, pictures)}
+    write_page(output, "report/report.html", title=args.run_folder.name, **page)
     print(output)
 
 

@@ -12,7 +12,7 @@ from src.models.backbone import ENCODERS, Backbone
 from src.models.registry import load_clip, model_label
 from src.models.weights import weights_digest
 from src.processes.distributed import command, is_first
-from src.retrieval.answers import Gallery, predict_queries
+from src.retrieval.answers import predict_queries
 from src.retrieval.encoder import (
     Encoder,
     caption_tokens,
@@ -21,6 +21,7 @@ from src.retrieval.encoder import (
     extract_index_features,
 )
 from src.retrieval.fusion import compared
+from src.retrieval.gallery import Gallery
 from src.retrieval.precision import autocast, say_device
 from src.retrieval.retriever import Retriever, element_wise_sum, load_retriever
 from src.retrieval.settings import settings

@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.measure import alternate, duration, machine
 from src.base.errors import one_line_errors
-from src.retrieval.collection import Collection
+from src.retrieval.gallery import Gallery
 from utils import device
 
 HEAD = """| pictures | reading | one question | ratio | 1,000 queries multiplied | 1,000 questions | ratio |
@@ -39,15 +39,15 @@ def line(pictures: int, turns: int) -> str:
     draws = torch.Generator().manual_seed(0)
     features = torch.nn.functional.normalize(torch.randn(pictures, 640, generator=draws)).to(device)
     questions = torch.randn(1000, 640, generator=draws).to(device)
-    collection = Collection(features, torch.ones(pictures, device=device), [str(row) for row in range(pictures)])
-    ways = {"floor": features.max, "search": lambda: collection.nearest(questions[None, :1], 10)}
+    gallery = Gallery(features, [str(row) for row in range(pictures)], torch.ones(pictures, device=device))
+    ways = {"floor": features.max, "search": lambda: gallery.nearest(questions[None, :1], 10)}
     one = alternate(ways, turns, warm_up=True)
 
     def multiply():
         for piece in features.split(2**14):  # in pieces, so that not all scores are in memory
             torch.mm(questions, piece.T)
 
-    ways = {"floor": multiply, "search": lambda: collection.nearest(questions[None], 10)}
+    ways = {"floor": multiply, "search": lambda: gallery.nearest(questions[None], 10)}
     many = alternate(ways, max(1, turns // 4), warm_up=True)
     cells = [f"{pictures:,}"]
     for floor, search in ((measured["floor"].seconds, measured["search"].seconds) for measured in (one, many)):

@@ -4,8 +4,9 @@ from collections.abc import Callable, Hashable, Sequence
 
 from torch import Tensor
 
-from src.retrieval.answers import Gallery, answer, predict_queries, with_graded
+from src.retrieval.answers import answer, predict_queries, with_graded
 from src.retrieval.fusion import Fusion
+from src.retrieval.gallery import Gallery
 from src.retrieval.metrics import in_percent
 from src.retrieval.retriever import Retriever
 from src.tasks.protocol import Protocol

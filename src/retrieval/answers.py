@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.base.errors import InputError
-from src.retrieval.fusion import Fusion, compared, predict
+from src.retrieval.fusion import Fusion, predict
+from src.retrieval.gallery import Gallery
 from src.retrieval.ranking import (
     best_candidates,
     best_rows,
@@ -18,50 +19,6 @@ from src.retrieval.ranking import (
 )
 from src.tasks.protocol import Protocol
 from src.tasks.triplets import Query, Triplet
-
-
-class Gallery:
-    """The pictures an answer is looked for in: features [images, dim] as the encoder gives them, and their names."""
-
-    def __init__(self, features: Tensor, names: Sequence[str]):
-        if len(features) != len(names):
-            raise ValueError(f"{len(features)} features for {len(names)} names")
-        self.features = features
-        self.names = list(names)
-        self._row = {name: row for row, name in enumerate(self.names)}
-        if len(self._row) != len(self.names):
-            raise InputError(f"the gallery holds {len(self.names) - len(self._row)} names more than once")
-
-    def rows(self, names: Sequence[str]) -> Tensor:
-        """Return the rows [names] of `names`; raises InputError with the first name that is not in the gallery."""
-        return torch.tensor(self.row_numbers(names), device=self.features.device)
-
-    def row_numbers(self, names: Sequence[str]) -> list[int]:
-        """Return what `rows` returns, as plain numbers."""
-        absent = [name for name in names if name not in self._row]
-        if absent:
-            raise InputError(f"{absent[0]}: not among the {len(self.names)} pictures of the gallery")
-        return [self._row[name] for name in names]
-
-    def row(self, name: str) -> int | None:
-        """Return the row of `name`; None where the gallery does not hold it."""
-        return self._row.get(name)
-
-    def ranked_by(self, protocol: Protocol, triplets: Sequence[Triplet]) -> "Gallery":
-        """Return the part of the gallery that queries of `triplets` rank as `protocol` counts."""
-        return self if protocol.gallery == "full" else self.narrowed(triplets)
-
-    @torch.inference_mode()
-    def compared_by(self, combining_function: Fusion) -> "Gallery":
-        """Return the gallery with the features that predicted ones are compared with."""
-        features = compared(combining_function, self.features)
-        return self if features is self.features else Gallery(features.float(), self.names)
-
-    def narrowed(self, triplets: Sequence[Triplet]) -> "Gallery":
-        """Return the gallery of only those pictures that `triplets` name, in its order."""
-        named = {name for triplet in triplets for name in (triplet.reference, *triplet.targets, *triplet.group)}
-        names = [name for name in self.names if name in named]
-        return Gallery(self.features[self.rows(names)], names)
 
 
 class Graded(NamedTuple):
@@ -85,9 +42,9 @@ class Answers(NamedTuple):
     """What a retriever answered to queries; ranks count from 0, rows are those of `gallery`."""
 
     triplets: Sequence[Triplet]
-    """What was asked."""
+    """The queries."""
     gallery: Gallery
-    """What was ranked."""
+    """The pictures that were ranked, with the features that queries are compared with."""
     ranked: int
     """How many of its pictures each query ranks: one fewer where the reference leaves."""
     ranks: Tensor | None
@@ -119,7 +76,7 @@ def predict_features(
     # From the gallery, not from the picture again: the published validation does so, and it is free.
     rows = gallery.rows(references)
     batches = zip(rows.split(batch_size), caption_features.split(batch_size), strict=True)
-    predicted = [predict(combining_function, gallery.features[row], caption) for row, caption in batches]
+    predicted = [predict(combining_function, gallery.encoded(row), caption) for row, caption in batches]
     return torch.cat(predicted, dim=1).float()
 
 
@@ -166,29 +123,21 @@ def answer(
 
     features = gallery.features
     # A toy gallery may have fewer pictures than a server wants answers.
-    ranked = len(gallery.names) - (excluded is not None)
+    ranked = len(gallery) - (excluded is not None)
     best = min(best, ranked)
-    ranks = group_ranks = rows = similarities = None
+    ranks = group_ranks = rows = similarities = group_best = None
     if targets is None:
-        rows, similarities = best_rows(predicted, features, best, excluded) if best else (None, None)
+        if best:
+            rows, similarities = best_rows(predicted, features, best, excluded)
     elif best:
         ranks, rows, similarities = rank_targets_and_best_rows(predicted, features, targets, best, excluded)
     else:
         ranks = rank_targets(predicted, features, targets, excluded)
-    if targets is not None and members is not None:
+    if members is not None and targets is not None:
         group_ranks = rank_targets_among(predicted, features, targets, members)
-    return Answers(
-        triplets,
-        gallery,
-        ranked,
-        ranks=ranks,
-        group_ranks=group_ranks,
-        best=rows,
-        group_best=best_candidates(predicted, features, members.shape[1], members)
-        if best and members is not None
-        else None,
-        similarities=similarities,
-    )
+    if members is not None and best:
+        group_best = best_candidates(predicted, features, members.shape[1], members)
+    return Answers(triplets, gallery, ranked, ranks, group_ranks, rows, group_best, similarities)
 
 
 def with_graded(answers: Answers, predicted: Tensor, protocol: Protocol) -> Answers:
@@ -207,11 +156,11 @@ def with_graded(answers: Answers, predicted: Tensor, protocol: Protocol) -> Answ
     # Of first targets the rank is known. Each other picture is as if it were its query's target.
     others = (~is_known).nonzero().flatten()
     if len(others):
-        of, rows, features = queries[others], targets[others], gallery.features
-        asked, predicted = [triplets[query] for query in of.tolist()], predicted[:, of]
-        ranks[others] = rank_targets(predicted, features, rows, _excluded_rows(asked, gallery, protocol))
+        rows, features, predicted = targets[others], gallery.features, predicted[:, queries[others]]
+        repeated = [triplets[query] for query in queries[others].tolist()]
+        ranks[others] = rank_targets(predicted, features, rows, _excluded_rows(repeated, gallery, protocol))
         if protocol.group_at:
-            members = _other_members(asked, gallery)
+            members = _other_members(repeated, gallery)
             inside = (members == rows[:, None]).any(dim=1).nonzero().flatten()
             ranked = rank_targets_among(predicted[:, inside], features, rows[inside], members[inside])
             group_ranks[others[inside]] = ranked
@@ -228,8 +177,11 @@ def with_graded(answers: Answers, predicted: Tensor, protocol: Protocol) -> Answ
 def _counting(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> list[tuple[int, int, float, bool]]:
     """Return (query, row, grade, whether it is the first target) of each picture that counts as an answer."""
     if not protocol.soft:
-        rows = [gallery.rows(triplet.targets).tolist() for triplet in triplets]
-        return [(query, row, 1.0, number == 0) for query, of in enumerate(rows) for number, row in enumerate(of)]
+        return [
+            (query, row, 1.0, number == 0)
+            for query, triplet in enumerate(triplets)
+            for number, row in enumerate(gallery.row_numbers(triplet.targets))
+        ]
     lacking = [triplet.reference for triplet in triplets if not triplet.graded]
     if lacking:
         raise InputError(f"{lacking[0]}: its triplet has no target_soft, which the protocol soft counts by")
@@ -245,7 +197,7 @@ def _counting(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol)
 def _excluded_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> Tensor | None:
     """Return the rows [queries] of the references where these leave the ranking; raises InputError for an unknown one.
 
-    This alone decides it: the score of an excluded row becomes minus infinity.
+    Nothing else decides it: the score of an excluded row becomes minus infinity.
     """
     references = gallery.rows([triplet.reference for triplet in triplets])
     return references if protocol.reference == "drop" else None

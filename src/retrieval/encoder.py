@@ -52,7 +52,7 @@ def extract_caption_features(captions: Sequence[str], clip_model: Backbone | nn.
     for rows in Bar(order.split(batch_size), desc="captions", leave=False):
         trimmed = backbone.trimmed(tokens[rows])
         # In fp32 also under autocast, since ranking and caches compare features of all precisions.
-        features.append(halving(lambda some: backbone.encode_tokens(some.to(device)).float(), trimmed, "captions"))
+        features.append(halving(lambda part: backbone.encode_tokens(part.to(device)).float(), trimmed, "captions"))
     # Back in the order of the captions.
     return torch.cat(features)[order.argsort()]
 
@@ -77,7 +77,7 @@ def _encoded_batches(
     loader = Loader(dataset, num_workers, batch_size=batch_size, pin_memory=pins, collate_fn=collate_fn)
     with Bar(desc="gallery", total=len(dataset), unit=" pictures", leave=False) as bar:
         for names, images in loader:
-            yield names, halving(lambda some: backbone.encode_images(to_device(some)).float(), images, "pictures")
+            yield names, halving(lambda part: backbone.encode_images(to_device(part)).float(), images, "pictures")
             bar.update(len(names))
 
 
@@ -136,7 +136,7 @@ class Encoder:
     def _in_parts(self, pictures: Pictures, missing: list[int]) -> Iterator[tuple[list[int], Tensor]]:
         """Yield (numbers, features) of `missing` pictures, some seconds' work at a time: all that a kill costs.
 
-        Alone, an interruption costs nothing: what was encoded is given before it goes on.
+        With one process an interruption costs nothing: what was encoded is yielded before it goes on.
         """
         mine, everyone = distributed.dealt(missing), distributed.processes()
         batches = _encoded_batches(Subset(pictures, mine), self.backbone, self.num_workers, self.batch_size)

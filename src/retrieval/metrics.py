@@ -38,7 +38,7 @@ def of_each_query(answers: Answers, protocol: Protocol) -> dict[str, Tensor]:
 def average_precision(answers: Answers, k: int) -> Tensor:
     """Return the average precision [queries], in fp64, of all targets among the first `k`, as CIRCO's evaluator counts.
 
-    It is the mean over min(targets, k) of the precision at each target's place, 0 for a target behind the first k.
+    It is the mean over min(targets, k) of the precision at each target's place, 0 for a target after the first k.
     """
     queries, ranks = answers.graded.queries, answers.graded.ranks
     order = ranks.argsort()
@@ -94,9 +94,9 @@ def chance(triplets: Sequence[Triplet], pictures: int, protocol: Protocol) -> di
     of_aspects = {}
     if protocol.aspect_map_at:
         for aspect in aspects(triplets):
-            some = [triplet for triplet in triplets if aspect in triplet.aspects]
+            bearing = [triplet for triplet in triplets if aspect in triplet.aspects]
             name = f"semantic_map_at{protocol.aspect_map_at}_{aspect}"
-            of_aspects[name] = _chance_precision(some, others, protocol.aspect_map_at)
+            of_aspects[name] = _chance_precision(bearing, others, protocol.aspect_map_at)
     return of_group | maps | {f"recall_at{k}": min(100, 100 * k / others) for k in protocol.at} | of_aspects
 
 

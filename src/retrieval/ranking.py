@@ -4,7 +4,7 @@ A rank is the number of gallery rows that score higher, plus those of equal scor
 are [factors, queries, dim]: the similarities of several factors are multiplied, one below zero counting as zero.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -46,11 +46,10 @@ def rank_targets_and_best_rows(
     excluded_rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `rank_targets` and `best_rows` give, with every score computed once."""
-    found = [
-        (_ahead_in_gallery(scores, target_rows[queries, None]), *_best(scores, k))
-        for queries, scores in _scores(predicted_features, gallery_features, excluded_rows)
-    ]
-    return tuple(map(torch.cat, zip(*found, strict=True)))
+    scored = _scores(predicted_features, gallery_features, excluded_rows)
+    return _concatenated(
+        (_ahead_in_gallery(scores, target_rows[queries, None]), *_best(scores, k)) for queries, scores in scored
+    )
 
 
 def rank_targets_among(
@@ -77,8 +76,7 @@ def best_rows(
     Ties are in the gallery's order.
     """
     scored = _scores(predicted_features, gallery_features, excluded_rows)
-    rows, best = zip(*(_best(scores, k) for _, scores in scored), strict=True)
-    return torch.cat(rows), torch.cat(best)
+    return _concatenated(_best(scores, k) for _, scores in scored)
 
 
 def nearest(
@@ -113,7 +111,12 @@ def nearest(
             order = best.argsort(dim=1, descending=True, stable=True)[:, :k]
             columns, best = columns.gather(1, order), best.gather(1, order)
         found.append((columns, best))
-    return tuple(map(torch.cat, zip(*found, strict=True)))
+    return _concatenated(found)
+
+
+def _concatenated(found: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Concatenate what was found for each slice of queries, part by part."""
+    return tuple(torch.cat(part) for part in zip(*found, strict=True))
 
 
 def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -184,18 +187,18 @@ def _blocks(
     queries, width = len(factors[0]), min(images, width or images)
     step = max(QUERIES_AT_ONCE, SCORES_AT_ONCE // max(1, width))
     step, memory = _memory_for(min(step, queries), factors[0], width)
-    for some in pieces(queries, step):
+    for chosen in pieces(queries, step):
         for rows in pieces(images, width):
-            scores = memory[: some.stop - some.start, : rows.stop - rows.start]
+            scores = memory[: chosen.stop - chosen.start, : rows.stop - rows.start]
             for part in pieces(rows.stop - rows.start, piece or ROWS_AT_ONCE):
-                of_gallery, out = unit(slice(rows.start + part.start, rows.start + part.stop)), scores[:, part]
+                unit_rows, out = unit(slice(rows.start + part.start, rows.start + part.stop)), scores[:, part]
                 outs = [out, *(torch.empty_like(out) for _ in factors[1:])]
                 for factor, similarities in zip(factors, outs, strict=True):
-                    multiply(factor[some], of_gallery, similarities)
+                    multiply(factor[chosen], unit_rows, similarities)
                 _multiplied(outs, exponents)
             if excluded_rows is not None:
-                _exclude(scores, excluded_rows[some] - rows.start)
-            yield some, rows, scores
+                _exclude(scores, excluded_rows[chosen] - rows.start)
+            yield chosen, rows, scores
 
 
 def _multiplied(similarities: list[Tensor], exponents: Sequence[float] = ()) -> Tensor:
@@ -271,7 +274,7 @@ def _ahead_in_gallery(scores, target_rows) -> Tensor:
 def _first(scores, k) -> Tensor:
     """Return the columns [queries, k] of the `k` highest of `scores` [queries, images], ties in the columns' order.
 
-    topk breaks ties as it likes. Where the k-th score has a rival behind it, all that reach it are sorted stably.
+    topk breaks ties as it likes. Where the next score equals the k-th, all that reach it are sorted stably.
     """
     values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
     lowest = values[:, k - 1 : k]

@@ -14,8 +14,8 @@ from src.models.registry import load_clip
 from src.pictures.pictures import Pictures
 from src.pictures.skipping import Skipping
 from src.pictures.transforms import make_transform
-from src.retrieval.answers import Gallery
 from src.retrieval.encoder import Encoder
+from src.retrieval.gallery import Gallery
 from src.tasks.triplets import Split
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ class Retriever:
         return self.skipping.usable(split, self.preprocess)
 
     def pictures(self, paths: dict[str, Path]) -> Pictures:
-        """Return the picture files {name: file} behind this transform."""
+        """Return the picture files {name: file}, to be opened with this transform."""
         return Pictures(paths, self.preprocess, self.image_cache)
 
-    def keep_decoded(self, some: Iterable[Pictures]) -> None:
-        """Add to the image cache, where there is one, what it lacks of `some` pictures."""
+    def keep_decoded(self, galleries: Iterable[Pictures]) -> None:
+        """Add to the image cache, where there is one, what it lacks of the pictures of `galleries`."""
         if self.image_cache is not None:
-            paths = dict.fromkeys(path for pictures in some for path in pictures.paths.values())
+            paths = dict.fromkeys(path for pictures in galleries for path in pictures.paths.values())
             self.image_cache.fill(list(paths), self.encoder.num_workers)
 
     def gallery(self, pictures: Pictures) -> Gallery:

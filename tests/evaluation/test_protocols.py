@@ -11,7 +11,8 @@ import torch
 
 import validate
 from combiner import Combiner
-from src.retrieval.answers import Gallery, answer, averaged, with_graded
+from src.retrieval.answers import answer, averaged, with_graded
+from src.retrieval.gallery import Gallery
 from src.retrieval.metrics import of_each_query
 from src.retrieval.ranking import best_candidates, best_rows, rank_targets, rank_targets_among
 from src.tasks.registry import TASKS

@@ -9,7 +9,8 @@ import torch
 import validate
 from combiner import Combiner
 from src.base.errors import InputError
-from src.retrieval.answers import Gallery, answer, predict_features
+from src.retrieval.answers import answer, predict_features
+from src.retrieval.gallery import Gallery
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
 from tests.support.commands import CIRR_RECALLS, COMBINER

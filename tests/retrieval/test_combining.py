@@ -19,8 +19,8 @@ from src.base.folders import pictures_below
 from src.command.combining import names_in
 from src.command.flags import RetrieverOptions
 from src.pictures.pictures import Pictures
-from src.retrieval.answers import Gallery
 from src.retrieval.fusion import compared, predict
+from src.retrieval.gallery import Gallery
 from src.retrieval.retriever import load_retriever
 from src.tasks.registry import TASKS
 from tests.apps.search.test_search import assert_ranks_agree
@@ -365,7 +365,7 @@ def test_what_cannot_be_is_refused_in_a_line(with_network, world, tmp_path, caps
     torch.save(foreign, tmp_path / "foreign.pt")
     judged = ["--dataset", "CIRR", "--data-path", world, *clip, "--combiner-path"]
     cases = [
-        (("search", [*both, "--qdrant", tmp_path / "q"]), "--combining-function towers cannot be asked of Qdrant"),
+        (("search", [*both, "--index", "http://x"]), "--combining-function towers cannot be asked of Qdrant"),
         (("search", [*both, "--caption-weight", "0.7"]), "--caption-weight, --without: not for a network"),
         (("search", [*both, "--without", "a belt"]), "--caption-weight, --without: not for a network"),
         (("validate", [*judged, path, "--combining-function", "combiner"]), "holds another network, towers"),

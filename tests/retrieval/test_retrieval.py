@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.base.errors import InputError
-from src.retrieval.answers import Gallery
+from src.retrieval.gallery import Gallery
 from src.retrieval.metrics import recall_at
 from src.retrieval.ranking import best_candidates, best_rows, rank_targets, rank_targets_among
 

@@ -5,7 +5,8 @@ ended, how each ended. An order's "operations" lets a process send itself "signa
 n-th file operation in its run folder, "writes" kills it in the middle of writing its n-th state. "limit" allows no file
 above so many bytes, "files" no more open ones, "address" so many bytes of address space beyond what is used, and "shm"
 so many of /dev/shm; "memory" raises at the n-th large piece of work. "group" makes the process lead a group of
-processes; "pids" is a folder in which the process and those that it forks leave their numbers. "env" are variables.
+processes; "pids" is a folder in which the process and those that it forks leave their numbers. "env" are variables,
+"qdrant" is a folder in place of every Qdrant server.
 """
 
 import ctypes
@@ -116,8 +117,24 @@ def prepare(order, number):
         shrink_shared_memory(order.shm)
     if hasattr(order, "memory"):
         run_out_of_memory_at(order.memory)
+    put_stand_ins(order)
+
+
+def put_stand_ins(order):
+    """Take a network without dropout, and a folder for a Qdrant server, where the order says so."""
     if hasattr(order, "without_luck"):
         combiner_train.new_network = lambda name, *sizes: formula.combiner_without_luck(*sizes)
+    if hasattr(order, "qdrant"):
+        put_in_place_of_a_server(order.qdrant)
+
+
+def put_in_place_of_a_server(folder):
+    """Let qdrant-client keep its collections in a folder, whatever server is asked."""
+    from qdrant_client import QdrantClient
+
+    from src.apps.search import qdrant
+
+    qdrant.open_client = lambda url: QdrantClient(path=folder)
 
 
 def leave_number(folder):

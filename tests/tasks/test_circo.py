@@ -11,7 +11,8 @@ import torch
 import check_submission
 import circo_test_submission
 import validate
-from src.retrieval.answers import Gallery, answer, with_graded
+from src.retrieval.answers import answer, with_graded
+from src.retrieval.gallery import Gallery
 from src.retrieval.metrics import average_precision, chance, in_percent
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet

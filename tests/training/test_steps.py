@@ -10,7 +10,8 @@ from src.models.openai_clip import OpenAIClip, small_clip
 from src.pictures.transforms import make_transform
 from src.processes import gradients
 from src.processes.gradients import _ShareOfDropout
-from src.retrieval.answers import Gallery, answer
+from src.retrieval.answers import answer
+from src.retrieval.gallery import Gallery
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
 from src.training.batches import TripletImages, TripletLoader

@@ -9,10 +9,11 @@ from torch import Tensor
 from src.apps.demo.cards import readable
 from src.apps.demo.examples import Example, examples_of
 from src.apps.demo.walk import Query
-from src.retrieval.collection import Collection
+from src.retrieval.gallery import Gallery
+from src.retrieval.picture_folder import collect
 from src.retrieval.precision import autocast
 from src.retrieval.retriever import Retriever
-from src.retrieval.searcher import Found, Question, Searcher, collect
+from src.retrieval.searcher import Found, Question, Searcher
 
 Functions = dict[str, Callable[[Tensor, Tensor], Tensor]]
 """{name: combining function}"""
@@ -28,7 +29,7 @@ class Engine:
         self.names: list[str] = []
         self.examples: list[Example] = []
         self.remarks: list[str] = []
-        self._collection: Collection | None = None
+        self._gallery: Gallery | None = None
         self._written: dict[str, str] = {}
         """{how the page writes a name: the name}, where that is not the same."""
         self._searchers: dict[str, Searcher] = {}
@@ -38,13 +39,13 @@ class Engine:
     def encode(self) -> None:
         """Encode the pictures; raises InputError when none can be read."""
         with autocast(self.precision):
-            collection, lost = collect(self.retriever, self.folder)
+            gallery, lost = collect(self.retriever, self.folder)
         self.remarks = lost.lines()
-        examples = examples_of(self.folder, lambda name: collection.row(name) is not None)
+        examples = examples_of(self.folder, lambda name: name in gallery)
         for name, function in self.functions.items():
-            self._searchers[name] = Searcher(self.retriever.combining_by(function), collection)
-        self._collection = collection
-        names = [self._write(name) for name in collection.names]
+            self._searchers[name] = Searcher(self.retriever.combining_by(function), gallery)
+        self._gallery = gallery
+        names = [self._write(name) for name in gallery.names]
         self.examples = [Example(self._write(example.reference), readable(example.caption)) for example in examples]
         # Last, since other threads take it for the sign that all is ready.
         self.names = names
@@ -52,13 +53,13 @@ class Engine:
     def path(self, name: str) -> Path | None:
         """Return the file of a picture of the gallery; None for a name that is not there."""
         name = self._written.get(name, name)
-        return None if self._collection.row(name) is None else self.folder / name
+        return self.folder / name if name in self._gallery else None
 
     def _write(self, name: str) -> str:
-        """Return how the page writes a name in the collection, which no other name there is written like."""
+        """Return how the page writes a name in the gallery, which no other name there is written like."""
         written = readable(name)
         if written != name:
-            while written in self._collection or self._written.get(written, name) != name:
+            while written in self._gallery or self._written.get(written, name) != name:
                 written += "'"
             self._written[written] = name
         return written
@@ -69,4 +70,7 @@ class Engine:
         question = Question(reference, query.caption, caption_weight=query.caption_weight)
         with self._one_by_one, autocast(self.precision):
             found = {name: self._searchers[name].ask(question, query.k) for name in query.functions}
-        return {name: [one._replace(name=self._write(one.name)) for one in some] for name, some in found.items()}
+        return {
+            name: [answer._replace(name=self._write(answer.name)) for answer in answers]
+            for name, answers in found.items()
+        }

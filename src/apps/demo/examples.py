@@ -1,4 +1,4 @@
-"""Queries of the data set that a folder of pictures belongs to, for somebody who does not know what to ask."""
+"""Queries of the data set that a folder of pictures belongs to, as examples of what to ask."""
 
 import sys
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Example(NamedTuple):
 def examples_of(folder: Path, has: Callable[[str], bool]) -> list[Example]:
     """Return some validation queries of the data set at or above `folder`, whose references `has` finds.
 
-    There are none where a folder belongs to no data set; faulty annotations are told on stderr, and give none.
+    There are none where a folder belongs to no data set; faulty annotations are reported on stderr, and give none.
     """
     try:
         task, data_path = _task_of(folder)
@@ -32,9 +32,9 @@ def examples_of(folder: Path, has: Callable[[str], bool]) -> list[Example]:
     except (InputError, OSError) as error:
         print(f"no examples: {error}", file=sys.stderr)
         return []
-    some = list(found.values())
+    queries = list(found.values())
     # Spread over all, since neighbours are alike.
-    return some[:: max(1, len(some) // SEVERAL)][:SEVERAL]
+    return queries[:: max(1, len(queries) // SEVERAL)][:SEVERAL]
 
 
 def _task_of(folder: Path) -> tuple[Task | None, Path]:

@@ -94,15 +94,15 @@ class LocalOnly:
 
 def _require_own(scope: dict) -> None:
     """Raise Refused for a request that a page from elsewhere makes; a link from there to the page is none."""
-    said = {name: [] for name in (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")}
+    found = {name: [] for name in (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")}
     for name, value in scope["headers"]:
-        if name in said:
-            said[name].append(value.decode("latin-1").lower())
+        if name in found:
+            found[name].append(value.decode("latin-1").lower())
     # Programs send neither of both, and browsers at least the one where it matters.
-    is_link = scope["method"] in ("GET", "HEAD") and scope["path"] == "/" and said[b"sec-fetch-mode"] == ["navigate"]
-    is_own = all(site in ("same-origin", "none") for site in said[b"sec-fetch-site"])
-    hosts = [_host(origin) for origin in said[b"origin"]]
-    if not (is_own or is_link) or any([host] != said[b"host"] for host in hosts):
+    is_link = scope["method"] in ("GET", "HEAD") and scope["path"] == "/" and found[b"sec-fetch-mode"] == ["navigate"]
+    is_own = all(site in ("same-origin", "none") for site in found[b"sec-fetch-site"])
+    hosts = [_host(origin) for origin in found[b"origin"]]
+    if not (is_own or is_link) or any([host] != found[b"host"] for host in hosts):
         raise Refused(403, "this page takes no requests of other pages")
 
 
@@ -128,14 +128,16 @@ def _checked(body: bytes, events: Collection[int]) -> bytes:
     """Return what a request asks for, in JSON that the library can read, and nothing else; raises Refused."""
     try:
         sent = json.loads(body)
-        asked = {name: sent.get(name) for name in FIELDS} if isinstance(sent, dict) else {}
+        values = {name: sent.get(name) for name in FIELDS} if isinstance(sent, dict) else {}
         # What JSON can say and nobody can send on: half letters, numbers that are none.
-        checked = json.dumps(asked | {"event_data": asked.get("event_data") or {}}, ensure_ascii=False, allow_nan=False)
+        checked = json.dumps(
+            values | {"event_data": values.get("event_data") or {}}, ensure_ascii=False, allow_nan=False
+        )
         encoded = checked.encode()
     except (ValueError, RecursionError):
         raise Refused(400, "not JSON") from None
-    wrong = [name for name, kinds in FIELDS.items() if type(asked.get(name)) not in kinds]
-    if wrong or asked["fn_index"] not in events:
+    wrong = [name for name, kinds in FIELDS.items() if type(values.get(name)) not in kinds]
+    if wrong or values["fn_index"] not in events:
         raise Refused(422, f"{', '.join(wrong) or 'fn_index'}: not what this page asks")
     return encoded
 

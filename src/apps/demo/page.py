@@ -1,33 +1,24 @@
 """The demo's page in gradio: what is on it, and what each click does. The answers are the engine's."""
 
-import contextlib
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import gradio as gr
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from src.apps.demo import cards
 from src.apps.demo.examples import Example
-from src.apps.demo.local_only import LocalOnly
-from src.apps.demo.uploads import LARGEST, Uploads
+from src.apps.demo.fields import key_of, number_of, set_fields
+from src.apps.demo.serving import Page, own_file, serve
+from src.apps.demo.uploads import Uploads
 from src.apps.demo.walk import LONGEST_CAPTION, MOST_ANSWERS, Query, Walk, query_of
 from src.base.bars import open_bars
-from src.base.errors import InputError, in_a_line, one_line, shown
+from src.base.errors import InputError, one_line
 
 AT_ONCE = 24
 """Pictures of the gallery that a click on "More" adds."""
-FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-"""Fonts that every machine has: none is fetched."""
-COLOURS = {
-    f"{part}{mode}": f"*neutral_{shade}"
-    for part in ("body_text_color_subdued", "block_info_text_color", "input_placeholder_color")
-    for mode, shade in (("", 600), ("_dark", 300))
-}
-"""Greys that can be read, which the theme's own cannot on every screen."""
+CLICK = own_file("click.js")
 HINT = "Choose a picture, write a caption, or both."
 SEARCHING = "Searching ..."
 
@@ -52,20 +43,6 @@ class Engine(Protocol):
         """Return the answers of each function of a query; raises InputError where there are none."""
 
 
-class Page(gr.Blocks):
-    """A page that answers values which its fields cannot hold, and which no browser sends, in a line."""
-
-    async def preprocess_data(self, *args, **options):
-        """Return what the fields make of a request; raises gr.Error, which the library shows and does not print."""
-        try:
-            return await super().preprocess_data(*args, **options)
-        # Whatever they raise: it is about what was sent, and of many types.
-        except Exception as error:
-            line = f"a request is refused: {in_a_line(error, longest=300)}"
-        print(line, file=sys.stderr, flush=True)
-        raise gr.Error(line, print_exception=False)
-
-
 class DemoPage:
     """A page that searches with an engine."""
 
@@ -74,47 +51,13 @@ class DemoPage:
         self.engine, self.uploads = engine, Uploads(uploads)
 
     def launch(self, host: str, port: int, loopback: Sequence[str]) -> tuple[gr.Blocks, str]:
-        """Start to serve the page in another thread; return it and its address.
-
-        `loopback` lists the hosts that are this machine.
-        """
-        blocks = self.build()
-        events = {number for number, function in blocks.fns.items() if function.fn is not None}
-
-        @contextlib.asynccontextmanager
-        async def guarded(app):
-            # Around the library's own middleware, which answers some requests itself.
-            app.middleware_stack = LocalOnly(app.middleware_stack, self.uploads, events)
-            if host in loopback:
-                # Otherwise a foreign page could give itself this machine's address and read what is served.
-                app.middleware_stack = TrustedHostMiddleware(app.middleware_stack, allowed_hosts=list(loopback))
-            yield
-
-        # Also what is off by itself, since variables of the environment could turn it on.
-        _, address, _ = blocks.launch(
-            server_name=host,
-            server_port=port,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            run_history=False,
-            allowed_paths=[],
-            max_file_size=LARGEST,
-            footer_links=[],
-            app_kwargs={"lifespan": guarded},
-            theme=gr.themes.Base(**FONTS).set(**COLOURS),
-            css=cards.STYLE,
-            head=cards.FRAME,
-        )
-        return blocks, address
+        """Start to serve the page in another thread; return it and its address."""
+        page = self.build()
+        return page, serve(page, self.uploads, host, port, loopback)
 
     # ---- what is on it ----
 
-    def build(self) -> gr.Blocks:
+    def build(self) -> Page:
         """Return the page, to be launched."""
         with Page(title="Composed image retrieval", analytics_enabled=False) as blocks:
             gr.Markdown("## Composed image retrieval\nA picture plus a sentence finds the picture meant.")
@@ -126,9 +69,9 @@ class DemoPage:
                     with gr.Column(scale=2, min_width=320):
                         self._build_question()
                     with gr.Column(scale=3, min_width=320):
-                        self.trail = gr.HTML(js_on_load=cards.CLICK, elem_id="trail")
-                        self.answers = gr.HTML(js_on_load=cards.CLICK, elem_id="answers")
-                        self.link = gr.HTML(js_on_load=cards.KEEP_LINK, elem_id="link")
+                        self.trail = gr.HTML(js_on_load=CLICK, elem_id="trail")
+                        self.answers = gr.HTML(js_on_load=CLICK, elem_id="answers")
+                        self.link = gr.HTML(js_on_load=own_file("keep_link.js"), elem_id="link")
                 self._build_pictures()
             self._connect(blocks)
         return blocks
@@ -157,9 +100,9 @@ class DemoPage:
     def _build_pictures(self) -> None:
         with gr.Column(visible=bool(self.engine.examples)) as self.with_examples:
             gr.Markdown("### Examples")
-            self.examples = gr.HTML(js_on_load=cards.CLICK, elem_id="examples")
+            self.examples = gr.HTML(js_on_load=CLICK, elem_id="examples")
         self.heading = gr.Markdown("### Pictures")
-        self.gallery = gr.HTML(js_on_load=cards.CLICK, elem_id="gallery")
+        self.gallery = gr.HTML(js_on_load=CLICK, elem_id="gallery")
         self.more = gr.Button("More pictures", size="sm", elem_id="more")
 
     def _connect(self, blocks: gr.Blocks) -> None:
@@ -167,7 +110,7 @@ class DemoPage:
         shown = [self.walk, self.reference, *settings, self.trail, self.answers, self.link, self.message]
         pictures = [self.gallery, self.more, self.seen]
         frame = [self.progress, self.ready, self.examples, self.with_examples, self.heading, *pictures]
-        # No limit: whoever opens the page while pictures are encoded waits in here.
+        # No limit: a page that is opened while pictures are encoded waits in here.
         whole = blocks.load(self.opened, None, [*frame, *shown], concurrency_limit=None, show_progress="hidden")
         # One after the other, as they came: each takes the walk as the one before has left it.
         in_turn = {"concurrency_id": "walk", "concurrency_limit": 1, "api_visibility": "private"}
@@ -189,10 +132,10 @@ class DemoPage:
         ):
             # While one is answered, of a slider's positions only the last one is kept.
             how = {"show_progress": "minimal", "show_progress_on": self.answers, "trigger_mode": "always_last"}
-            # As it was sent, since the library would make an empty file for each upload; `_set` looks at all of it.
+            # As it was sent, since the library would make an empty file for each upload; `set_fields` checks all of it.
             event(handler, inputs, shown, preprocess=False, **how, **in_turn)
-        # In the browser, and at once: an answer of the server would come when somebody types already.
-        self.answers.click(None, self.caption, self.caption, js=cards.CLEAR)
+        # In the browser, and at once: an answer of the server would come after the next caption is begun.
+        self.answers.click(None, self.caption, self.caption, js=own_file("clear.js"))
         self.more.click(self.more_pictures, [self.seen], pictures, api_visibility="private")
 
     # ---- what happens ----
@@ -235,7 +178,7 @@ class DemoPage:
         return self._from(walk, settings, event, lambda query: walk.going_on(query._replace(caption="")))
 
     def _from(self, walk, settings, event, follow) -> dict:
-        name = _key(event)
+        name = key_of(event)
         # A browser sends no other; what the gallery lacks would be taken for a path.
         if self.engine.path(name) is None:
             return self._shown(walk, ["There is no such picture."])
@@ -243,7 +186,7 @@ class DemoPage:
 
     def went_back(self, event: gr.EventData, walk: Walk) -> dict:
         """Go to a step of the trail."""
-        number = _number(event, walk.steps)
+        number = number_of(event, walk.steps)
         if number is None:
             return self._shown(walk, ["There is no such step."])
         walk = walk.back_at(number)
@@ -251,12 +194,12 @@ class DemoPage:
 
     def example(self, event: gr.EventData, walk: Walk, *settings) -> dict:
         """Ask a query of the data set."""
-        number = _number(event, self.engine.examples)
+        number = number_of(event, self.engine.examples)
         if number is None:
             return self._shown(walk, ["There is no such example."])
         reference, caption = self.engine.examples[number]
-        asked = {"reference": reference, "caption": caption, "upload": None}
-        shown = self._asked(walk, settings, lambda query: Walk((query._replace(**asked),)))
+        values = {"reference": reference, "caption": caption, "upload": None}
+        shown = self._asked(walk, settings, lambda query: Walk((query._replace(**values),)))
         return {**shown, self.caption: caption}
 
     def uploaded(self, walk: Walk, *settings) -> dict:
@@ -279,7 +222,7 @@ class DemoPage:
     def _asked(self, walk: Walk, settings: Sequence, follow: Callable[[Query], Walk], lines=()) -> dict:
         """Show the walk that `follow` makes of the query which the page's fields say."""
         try:
-            query = _set(walk.query, settings, self.engine.functions)
+            query = set_fields(walk.query, settings, self.engine.functions)
         except InputError as error:
             return self._shown(walk, [*lines, one_line(error)])
         return self._shown(follow(query), lines)
@@ -295,7 +238,7 @@ class DemoPage:
         }
 
     def _fields(self, query: Query) -> dict:
-        """Return what the page's fields say of a query. Where they said it first, they are not written again."""
+        """Return what the page's fields say of a query."""
         return {
             self.caption: query.caption,
             self.function: query.function,
@@ -338,33 +281,3 @@ class DemoPage:
 
     def _path(self, query: Query) -> Path | None:
         return query.upload or self.engine.path(query.reference)
-
-
-def _set(query: Query, settings: Sequence, functions: Collection[str]) -> Query:
-    """Return a query with what the page's fields say; raises InputError for what no browser sends."""
-    caption, function, beside, weight, k = settings
-    if not isinstance(caption, str):
-        raise InputError("the caption must be a text")
-    caption = caption.strip()
-    if len(caption) > LONGEST_CAPTION:
-        raise InputError(f"a caption of {len(caption):,} letters: the limit is {LONGEST_CAPTION}")
-    for name, allowed in ((function, [*functions]), (beside, ["", *functions])):
-        if name not in allowed:
-            raise InputError(f"{shown(str(name))}: is none of {', '.join(functions)}")
-    for number, what, least, most in ((weight, "caption weight", 0, 1), (k, "answers", 1, MOST_ANSWERS)):
-        if not isinstance(number, int | float) or not least <= number <= most:
-            raise InputError(f"{what} {shown(str(number))}: must be from {least} to {most}")
-    # A slider's steps are not exact.
-    weight = round(weight, 2)
-    return query._replace(caption=caption, function=function, beside=beside, caption_weight=weight, k=int(k))
-
-
-def _key(event: gr.EventData) -> str:
-    """Return the key of the card that was clicked; empty for an event that says none."""
-    key = getattr(event, "key", None)
-    return key if isinstance(key, str) else ""
-
-
-def _number(event: gr.EventData, some: Sequence) -> int | None:
-    """Return which of `some` was clicked; None for one that is not there."""
-    return {str(number): number for number in range(len(some))}.get(_key(event))

@@ -15,7 +15,7 @@ except ImportError:  # Windows
 
 PREFIX = "demo-"
 INSIDE = "clip4cir-uploads"
-"""The folder in it, by whose name a folder that somebody else called demo-... is never taken for one of these."""
+"""The folder in it, by whose name another program's folder called demo-... is never taken for one of these."""
 
 
 @contextlib.contextmanager

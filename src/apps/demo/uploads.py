@@ -96,7 +96,7 @@ class Uploads:
         try:
             with path.open("xb") as stored:
                 shutil.copyfileobj(file.file, stored)
-            cards.thumbnail(path, "")
+            cards.thumbnail(path)
         except InputError as error:
             path.unlink()
             self._faults[str(path)] = one_line(error).replace(str(path), shown(file.filename or "the upload"))

@@ -23,7 +23,7 @@ MOST = 200
 """How many rows of the list are drawn at once: thousands would make a browser slow at each key."""
 
 
-class Asked(NamedTuple):
+class RankedQuery(NamedTuple):
     """A query and what it got; ranks count from 1."""
 
     id: str
@@ -37,10 +37,10 @@ class Asked(NamedTuple):
     """{combining function: whether the target is among the first}"""
 
 
-def asked(judged: Judged) -> list[Asked]:
+def all_queries(judged: Judged) -> list[RankedQuery]:
     """Return every query of all categories, in the order of their files."""
     return [
-        Asked(
+        RankedQuery(
             query.id,
             name,
             " | ".join(query.texts),
@@ -75,10 +75,10 @@ def grouped(values: Sequence[int], starts: Sequence[int]) -> list[str]:
 
 def missed_by(keys: Sequence[Hashable], missed: Sequence[bool]) -> dict[Hashable, tuple[int, float]]:
     """Return {key: (queries with it, percent of these that are missed)}, in the order in which keys come."""
-    of = {key: [] for key in keys}
+    by_key = {key: [] for key in keys}
     for key, is_missed in zip(keys, missed, strict=True):
-        of[key].append(is_missed)
-    return {key: (len(those), 100 * sum(those) / len(those)) for key, those in of.items()}
+        by_key[key].append(is_missed)
+    return {key: (len(those), 100 * sum(those) / len(those)) for key, those in by_key.items()}
 
 
 def rank_histogram(ranks: Sequence[int], last: int) -> list[tuple[str, int]]:
@@ -95,7 +95,7 @@ def place(judged: Judged) -> str:
 
 def misses(judged: Judged) -> list[tuple[str, dict[str, tuple[int, float]]]]:
     """Count the misses by kind of query: (title, {kind: (queries, percent missed)})."""
-    queries, first = asked(judged), judged.protocol.at[0]
+    queries, first = all_queries(judged), judged.protocol.at[0]
     missed = [query.rank > first for query in queries]
     counted = {
         "words in the caption": ([len(query.caption.split()) for query in queries], WORDS),
@@ -114,7 +114,7 @@ def misses(judged: Judged) -> list[tuple[str, dict[str, tuple[int, float]]]]:
 def target_ranks(judged: Judged) -> list[tuple[str, int]]:
     """Count the queries for each group of target ranks, as `rank_histogram` does."""
     last = max(category.ranked for category in judged.categories.values())
-    return rank_histogram([query.rank for query in asked(judged)], last)
+    return rank_histogram([query.rank for query in all_queries(judged)], last)
 
 
 # ---- drawn queries ----
@@ -131,7 +131,7 @@ def wall(judged: Judged, pictures: Pictures) -> list[QueryRow]:
 
 
 def _of_the_wall(ranks, rows_of_a_kind) -> Iterator[int]:
-    # The first in the order of the file, not the best: nobody should suspect a choice.
+    # The first in the order of the file, not the best: a choice would be suspect.
     yield from [number for number, rank in enumerate(ranks) if rank == 0][:rows_of_a_kind]
     yield from [number for number, rank in enumerate(ranks) if rank > 0][:rows_of_a_kind]
 
@@ -168,12 +168,12 @@ def drawn(judged: Judged, pictures: Pictures, name: str, number: int) -> QueryRo
 
 def query_list(judged: Judged) -> dict:
     """List every query: the `header`, and as JSON takes them the `rows`, and which of their columns are what."""
-    queries = asked(judged)
+    queries = all_queries(judged)
     functions = judged.reported()
     header = ["id", "category", "caption", "reference", "target", "rank", "rank in group"]
     shortcuts = [number for number, function in enumerate(functions, start=len(header)) if function.is_shortcut]
     header += [function.label for function in functions]
-    # What all queries share, or none has, is no column.
+    # What all queries share, or none has, gets no column.
     empty = {1} if len(judged.categories) == 1 else set()
     empty |= {6} if queries[0].group_rank is None else set()
     shown = [number for number in range(len(header)) if number not in empty]
@@ -182,7 +182,7 @@ def query_list(judged: Judged) -> dict:
 
 
 def about_queries(judged: Judged, pictures: Pictures) -> dict:
-    """Collect what the page shows of single"""
+    """Collect what the page shows of single queries."""
     return {
         "categories": list(judged.categories),
         "place": place(judged),

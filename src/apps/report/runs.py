@@ -42,7 +42,7 @@ def read_run(folder: Path) -> FinishedRun:
     """Read the run in `folder`; raises InputError when there is none, or it saved no weights."""
     options = read_options(folder)
     require_values(folder, options, _kept_options())
-    # The kept options tell the stage: older runs have no other mark of it.
+    # The kept options show which stage it was: older runs have no other mark.
     stage = next((stage for stage in STAGES if stage.option in options), FINE_TUNING)
     # A folder of own triplets may have moved since; what its best weights are called has not.
     best = next(iter(stage.best(TASKS.get(options.get("dataset"), OwnTriplets))))

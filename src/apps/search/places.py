@@ -1,18 +1,20 @@
 """Places to search: a folder, its index and a Qdrant server, brought up to date where there are pictures."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from src.apps.search.index import open_index, updating
-from src.base.errors import with_reasons
-from src.base.folders import deleted, pictures_below
-from src.processes.distributed import is_first
-from src.retrieval.collection import Collection, Searchable
+import torch
+
+from src.apps.search.questions import require_references
+from src.base.device import device
+from src.base.errors import InputError
+from src.processes.distributed import is_first, processes
+from src.retrieval.gallery import Gallery
 from src.retrieval.retriever import Retriever
-from src.retrieval.searcher import collect, depends_on
+from src.retrieval.searcher import Question
 
 T = TypeVar("T")
 
@@ -22,72 +24,109 @@ class Places(NamedTuple):
 
     pictures: Path | None
     """A folder of pictures."""
-    index: Path | None
-    """The folder of an index, which is written where there are pictures."""
-    qdrant: str | None
-    """The address of a server, or a folder in its place, which is filled where there are pictures or an index."""
+    index: Path | str | None
+    """The folder of an index or the URL of a Qdrant server, which is brought up to date where there are pictures."""
     collection: str
-    """The name of the collection there."""
+    """The name of the collection on a server."""
     half: bool
     """Whether an index is written in fp16."""
     remove_missing: bool
     """Whether more than half of an index's pictures may be gone."""
 
+    @property
+    def is_server(self) -> bool:
+        return isinstance(self.index, str)
+
+
+def depends_on(retriever: Retriever) -> dict:
+    """Return what the features of pictures depend on, as plain values."""
+    return {"weights": retriever.encoder.digest("image"), "transform": retriever.preprocess.settings}
+
+
+def require_places(places: Places, questions: Mapping[str, Question]) -> None:
+    """Raise InputError for what is wrong with the places before anything is loaded or encoded."""
+    if questions and places.is_server and processes() > 1:
+        way_out = "ask its questions in a command of one process"
+        raise InputError(f"--index {places.index} under torchrun encodes and uploads; {way_out}")
+    folder = places.pictures
+    if folder is not None:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: {'is a file, not a folder' if folder.is_file() else 'no such folder'}")
+        require_references(questions, folder)
+
 
 @contextmanager
-def opened(places: Places, retriever: Retriever) -> Iterator[Searchable | None]:
-    """Give what is searched while it is open; an index and Qdrant are brought up to date where there are pictures."""
-    collection = read_collection(places, retriever)
-    if places.qdrant is None:
-        yield collection
-    elif not is_first():
-        yield None
-    else:
-        from src.apps.search.qdrant import QdrantCollection, open_client, upload  # late: few searches ask a server
+def opened(places: Places, retriever: Retriever, function: str) -> Iterator[Gallery | None]:
+    """Give what is searched while it is open; an index and a server are brought up to date where there are pictures.
 
-        with closing(open_client(places.qdrant, new=collection is not None)) as client:
-            if collection is not None:
-                collection, changes = without_deleted(
-                    collection,
-                    lambda some: upload(client, places.collection, some, depends_on(retriever), places.remove_missing),
-                )
-                print(f"{places.qdrant}: {len(collection):,} pictures: {changes}", file=sys.stderr)
-            yield QdrantCollection(client, depends_on(retriever), places.collection)
+    `function` is the name of the retriever's combining function. Only the first process is given a server's gallery.
+    """
+    if not places.is_server:
+        yield read_gallery(places, retriever)
+        return
+
+    from src.apps.search.qdrant import QdrantGallery, open_client, require_askable, upload  # late: few ask a server
+
+    any_features = torch.ones(1, retriever.backbone.dimension, device=device)
+    require_askable(retriever.combining_function, function, any_features)
+    # Before the hours that encoding may take: whether a server answers.
+    with closing(open_client(places.index)) if is_first() else nullcontext() as client:
+        gallery = None if places.pictures is None else collect_all(places.pictures, retriever)
+        if not is_first():
+            yield None
+            return
+        if gallery is not None:
+            gallery, changes = without_deleted(
+                gallery,
+                lambda part: upload(client, places.collection, part, depends_on(retriever), places.remove_missing),
+            )
+            print(f"{places.index}: {len(gallery):,} pictures: {changes}", file=sys.stderr)
+        yield QdrantGallery(client, depends_on(retriever), places.collection)
 
 
-def read_collection(places: Places, retriever: Retriever) -> Collection | None:
-    """Return the collection of a folder or an index, None for none; writes the index where there are both."""
-    if places.pictures is None and places.index is None:
-        return None
+def read_gallery(places: Places, retriever: Retriever) -> Gallery:
+    """Return the gallery of a folder or an index; writes the index where there are both."""
     if places.pictures is None:
+        from src.apps.search.index import open_index
+
         return open_index(places.index, depends_on(retriever))
     if places.index is None or not is_first():
         return collect_all(places.pictures, retriever)
+
+    from src.apps.search.index_writing import updating
+    from src.base.folders import pictures_below
+
     with updating(places.index, depends_on(retriever), places.remove_missing) as update:
         update.require_most(pictures_below(places.pictures, {}))  # before the hours that encoding may take
-        collection = collect_all(places.pictures, retriever)
-        collection, changes = without_deleted(collection, lambda some: update.write(some, places.half))
-    print(f"{places.index}: an index of {len(collection):,} pictures: {changes}", file=sys.stderr)
-    return collection
+        gallery = collect_all(places.pictures, retriever)
+        gallery, changes = without_deleted(gallery, lambda part: update.write(part, places.half))
+    print(f"{places.index}: an index of {len(gallery):,} pictures: {changes}", file=sys.stderr)
+    return gallery
 
 
-def collect_all(folder: Path, retriever: Retriever) -> Collection:
+def collect_all(folder: Path, retriever: Retriever) -> Gallery:
     """Return the pictures of a folder, and name those that cannot be read."""
-    collection, lost = collect(retriever, folder)
-    for line in lost.lines(len(collection) + len(lost.pictures)):
+    from src.retrieval.picture_folder import collect
+
+    gallery, lost = collect(retriever, folder)
+    for line in lost.lines(len(gallery) + len(lost.pictures)):
         print(f"{folder}: {line}", file=sys.stderr)
-    return collection
+    return gallery
 
 
-def without_deleted(collection: Collection, work: Callable[[Collection], T]) -> tuple[Collection, T]:
-    """Return a collection and what `work` makes of it, without the pictures whose files were deleted meanwhile."""
+def without_deleted(gallery: Gallery, work: Callable[[Gallery], T]) -> tuple[Gallery, T]:
+    """Return a gallery and what `work` makes of it, without the pictures whose files were deleted meanwhile."""
+    from src.base.errors import with_reasons
+    from src.base.folders import deleted
+
     while True:
         try:
-            return collection, work(collection)
+            return gallery, work(gallery)
         except FileNotFoundError:
-            gone = deleted({name: collection.folder / name for name in collection.names})
-            if not gone or len(gone) == len(collection):
+            gone = deleted({name: gallery.folder / name for name in gallery.names})
+            if not gone or len(gone) == len(gallery):
                 raise
-            said = f"{len(gone)} of {len(collection)} pictures were deleted meanwhile and are left out"
-            print(f"{collection.folder}: {said}: {with_reasons(gone)}", file=sys.stderr)
-            collection = collection.without(gone)
+            counted = f"{len(gone)} of {len(gallery)} pictures"
+            why = f"were deleted meanwhile and are left out: {with_reasons(gone)}"
+            print(f"{gallery.folder}: {counted} {why}", file=sys.stderr)
+            gallery = gallery.part(set(gallery.names).difference(gone))

@@ -1,13 +1,12 @@
-"""A collection on a Qdrant server, or in a folder in its place, as qdrant-client keeps one: for more than memory holds.
+"""A gallery on a Qdrant server: for more than memory holds.
 
 Each picture is a point with one vector, its normalised features under Qdrant's cosine distance, and a payload {name,
-sha256, length} with {size, modified_ns} where its file was at hand. One more point, which has no vector and is so never
-found, says what the features depend on.
+sha256, length} with {size, modified_ns} where its file was at hand. One extra point without a vector, never returned by
+a search, stores what the features depend on.
 """
 
 import json
 import os
-import sqlite3
 import sys
 import uuid
 import warnings
@@ -21,13 +20,14 @@ import torch
 from torch import Tensor
 
 from src.apps.search.changes import Changes, require_most_remain
-from src.apps.search.index import item_of, require_same
+from src.apps.search.index import require_same
+from src.apps.search.index_writing import item_of
 from src.base.bars import Bar
 from src.base.errors import InputError, escaped, first_ten, in_a_line, shown
 from src.base.reading import file_digest
-from src.retrieval.collection import Collection, LeftOut, pieces
 from src.retrieval.fusion import Fusion, gallery_side, predict
-from src.retrieval.ranking import normalised_factors
+from src.retrieval.gallery import Gallery, Reference
+from src.retrieval.ranking import normalised_factors, pieces
 from src.tasks.annotations import HALF_PAIRS
 
 if TYPE_CHECKING:
@@ -41,47 +41,34 @@ POINTS_AT_ONCE = 256
 QUESTIONS_AT_ONCE = 32
 SECONDS = 60
 """How long a server may take to answer: an exact search reads every vector."""
-UNSAID = (
-    "Failed to obtain server version",  # an error says so, when it does not answer
-    "Local mode performs exact",
-    "Payload indexes have no effect in the local",
-)
-"""How warnings of qdrant-client begin that tell nobody anything here."""
 _SPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://arxiv.org/abs/2308.11485")
 NOT_INSTALLED = "needs qdrant-client: pip install -r requirements/qdrant.txt"
 
-NOT_ASKED = "cannot be asked of Qdrant, which ranks by one similarity to features as CLIP gives them: use --index"
+NOT_ASKED = "cannot be asked of Qdrant, which ranks by one similarity to features as CLIP gives them: use an index"
 
 
-# ---- where it is ----
+# ---- the server ----
 
 
-def open_client(where: str, new: bool = False) -> "QdrantClient":
-    """Return a client of a server, by its URL, or of a local folder, which is made where it is `new`.
+def open_client(url: str) -> "QdrantClient":
+    """Return a client of the server at `url`, to be closed at the end; its key is read from QDRANT_API_KEY.
 
-    A server's key is read from QDRANT_API_KEY. Close the client at the end: a folder has one at a time. Raises
-    InputError when qdrant-client is not installed, and when there is no server or folder.
+    Raises InputError when qdrant-client is not installed, and when no server answers.
     """
     try:
-        import qdrant_client  # noqa: F401
+        from qdrant_client import QdrantClient
     except ImportError:
         raise InputError(NOT_INSTALLED) from None
-    for said in UNSAID:
-        warnings.filterwarnings("ignore", message=said)
-    return _of_server(str(where)) if "://" in str(where) else _of_folder(Path(where), new)
-
-
-def _of_server(url: str) -> "QdrantClient":
-    from qdrant_client import QdrantClient
-
     if not _is_address(url):
-        raise InputError(f"{shown(url)}: is no address of a Qdrant server, such as http://localhost:6333")
+        raise InputError(f"{shown(url)}: is not the address of a Qdrant server, such as http://localhost:6333")
+    # When a server does not answer, an error says so.
+    warnings.filterwarnings("ignore", message="Failed to obtain server version")
     with _one_line(shown(url)):
         client = QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY"), timeout=SECONDS)
         try:
             client.get_collections()  # whether one answers
-        except ValueError as error:  # of what is no JSON, or other JSON
-            raise InputError(f"{shown(url)}: what answers is no Qdrant server ({in_a_line(error)})") from None
+        except ValueError as error:  # what answers is not JSON, or other JSON
+            raise InputError(f"{shown(url)}: what answers is not a Qdrant server ({in_a_line(error)})") from None
     return client
 
 
@@ -93,19 +80,6 @@ def _is_address(url: str) -> bool:
         return False
 
 
-def _of_folder(folder: Path, new: bool) -> "QdrantClient":
-    from qdrant_client import QdrantClient
-
-    if not new and not (folder / "meta.json").is_file():
-        raise InputError(f"{folder}: holds no Qdrant collections; an upload of pictures begins them")
-    try:
-        return QdrantClient(path=str(folder))
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError, sqlite3.Error) as error:
-        if "already accessed" in str(error):
-            raise InputError(f"{folder}: another process has it open; several at a time need a Qdrant server") from None
-        raise InputError(f"{folder}: cannot be opened by Qdrant ({in_a_line(error, folder)})") from None
-
-
 @contextmanager
 def _one_line(what: str) -> Iterator[None]:
     """Turn what a server refuses, and that it does not answer, into an InputError that begins with `what`."""
@@ -115,17 +89,15 @@ def _one_line(what: str) -> Iterator[None]:
         yield
     except UnexpectedResponse as error:
         hint = "; QDRANT_API_KEY is its key" if error.status_code in (401, 403) else ""
-        said = in_a_line(error.content.decode("utf-8", "replace")) or error.reason_phrase
-        raise InputError(f"{what}: the Qdrant server refuses ({error.status_code}: {said}){hint}") from None
+        reason = in_a_line(error.content.decode("utf-8", "replace")) or error.reason_phrase
+        raise InputError(f"{what}: the Qdrant server refuses ({error.status_code}: {reason}){hint}") from None
     except ApiException as error:
         fault = in_a_line(getattr(error, "source", error))
         raise InputError(f"{what}: no Qdrant server answers ({fault})") from None
-    except sqlite3.Error as error:  # of a local folder
-        raise InputError(f"{what}: the folder cannot be read or written ({in_a_line(error)})") from None
 
 
 def _id(name: str) -> str:
-    """Return the point of a picture, the same whoever uploads it; without a name that of what features depend on."""
+    """Return the id of a picture's point, the same in every upload; without a name that of the metadata."""
     return str(uuid.uuid5(_SPACE, name))
 
 
@@ -157,7 +129,7 @@ def _read_about(payload: dict | None) -> dict | None:
 def _is_picture(payload: dict | None) -> bool:
     """Whether a point's payload is that of a picture, as `_send` writes them."""
     kinds = {"name": (str,), "sha256": (str,), "length": (int, float)}  # not isinstance, for which True is a number
-    return isinstance(payload, dict) and all(type(payload.get(key)) in some for key, some in kinds.items())
+    return isinstance(payload, dict) and all(type(payload.get(key)) in allowed for key, allowed in kinds.items())
 
 
 def _dim(vectors: object) -> int | None:
@@ -185,20 +157,20 @@ def require_askable(combining_function: Fusion, name: str, features: Tensor) -> 
 
 
 def upload(
-    client: "QdrantClient", name: str, collection: Collection, depends_on: dict, remove_missing: bool = False
+    client: "QdrantClient", name: str, gallery: Gallery, depends_on: dict, remove_missing: bool = False
 ) -> Changes:
-    """Bring the Qdrant collection `name` up to date with `collection`, which is made where there is none.
+    """Bring the Qdrant collection `name` up to date with a gallery; the collection is made where there is none.
 
-    `depends_on` are plain values that tell its features from others. Only pictures that are new or changed are sent, so
-    an upload that was interrupted is gone on with by another one. Pictures that are not in `collection` are removed.
+    `depends_on` are plain values that distinguish its features from others. Only pictures that are new or changed are
+    sent, so that another upload continues one that was interrupted. Pictures that are not in `gallery` are removed.
     Raises InputError when the features there are another CLIP's and, unless `remove_missing`, when more than half of
     the pictures there would be removed.
     """
     from qdrant_client import models
 
     what = f"Qdrant collection {name}"
-    collection = _of_utf8_names(collection, what)
-    dim = collection.unit.shape[1]
+    gallery = _of_utf8_names(gallery, what)
+    dim = gallery.features.shape[1]
     with _one_line(what):
         if not _exists(client, name):
             vector = models.VectorParams(size=dim, distance=models.Distance.COSINE)
@@ -206,33 +178,33 @@ def upload(
         meta = _described(client, name)
         _require_features(meta, depends_on, dim, what)
         there = _points_of(client, name)
-        others = there - set(map(_id, collection.names))
+        others = there - set(map(_id, gallery.names))
         if not remove_missing:
             require_most_remain(what, len(others), len(there))
         # Copies of a reference are looked for by it.
         client.create_payload_index(name, "sha256", models.PayloadSchemaType.KEYWORD)
-        about = {"format": FORMAT, "folder": str(collection.folder.absolute()), "depends_on": json.dumps(depends_on)}
+        about = {"format": FORMAT, "folder": str(gallery.folder.absolute()), "depends_on": json.dumps(depends_on)}
         _describe(client, name, about | {"is_whole": meta.get("is_whole", False)})
-        batches = Bar(pieces(len(collection), POINTS_AT_ONCE), desc=f"uploading to {name}", leave=False, delay=1)
-        sent = [of for rows in batches for of in _send(client, name, collection, rows)]
+        batches = Bar(pieces(len(gallery), POINTS_AT_ONCE), desc=f"uploading to {name}", leave=False, delay=1)
+        sent = [point for rows in batches for point in _send(client, name, gallery, rows)]
         _remove(client, name, list(others))
         # From now on it can be searched, also while it is brought up to date.
         _describe(client, name, about | {"is_whole": True})
     changed = len(there.intersection(sent))
-    return Changes(len(sent) - changed, changed, len(collection) - len(sent), len(others))
+    return Changes(len(sent) - changed, changed, len(gallery) - len(sent), len(others))
 
 
-def _of_utf8_names(collection: Collection, what: str) -> Collection:
+def _of_utf8_names(gallery: Gallery, what: str) -> Gallery:
     """Return the pictures whose names a request can carry; those of the others are printed to stderr."""
-    if HALF_PAIRS.search(str(collection.folder.absolute())):
-        raise InputError(f"{escaped(str(collection.folder))}: its path is not UTF-8, which Qdrant needs; rename it")
-    others = [name for name in collection.names if HALF_PAIRS.search(name)]
+    if HALF_PAIRS.search(str(gallery.folder.absolute())):
+        raise InputError(f"{escaped(str(gallery.folder))}: its path is not UTF-8, which Qdrant needs; rename it")
+    others = [name for name in gallery.names if HALF_PAIRS.search(name)]
     if not others:
-        return collection
+        return gallery
     print(
         f"{what}: {len(others)} pictures are left out, whose names are not UTF-8: {first_ten(others)}", file=sys.stderr
     )
-    return collection.without(set(others))
+    return gallery.part(set(gallery.names).difference(others))
 
 
 def _require_features(meta: dict, depends_on: dict, dim: int, what: str) -> None:
@@ -252,23 +224,24 @@ def _describe(client: "QdrantClient", name: str, about: dict) -> None:
     client.upsert(name, [models.PointStruct(id=_id(""), vector={}, payload=about)], wait=True)
 
 
-def _send(client: "QdrantClient", name: str, collection: Collection, rows: slice) -> list[str]:
+def _send(client: "QdrantClient", name: str, gallery: Gallery, rows: slice) -> list[str]:
     """Send those of some pictures that are new or changed; return their points."""
     from qdrant_client import models
 
-    names = collection.names[rows]
-    there = client.retrieve(name, [_id(of) for of in names], with_payload=True, with_vectors=False)
+    names = gallery.names[rows]
+    there = client.retrieve(name, list(map(_id, names)), with_payload=True, with_vectors=False)
     known = {point.payload["name"]: point.payload for point in there if _is_picture(point.payload)}
-    lengths, points = collection.lengths[rows].tolist(), []
-    for row, of, length in zip(range(rows.start, rows.stop), names, lengths, strict=True):
-        if collection.digests is None:
-            item = item_of(of, str(collection.folder / of), length, known)
+    lengths, points = gallery.lengths[rows].tolist(), []
+    for row, picture, length in zip(range(rows.start, rows.stop), names, lengths, strict=True):
+        if gallery.digests is None:
+            item = item_of(picture, str(gallery.folder / picture), length, known)
         else:
-            item = {"name": of, "sha256": collection.digests[row], "length": length}
-        # Lengths alone may differ in rounding.
-        if of not in known or any(known[of].get(key) != value for key, value in item.items() if key != "length"):
-            vector = {VECTOR: collection.unit[row].float().tolist()}
-            points.append(models.PointStruct(id=_id(of), vector=vector, payload=item))
+            item = {"name": picture, "sha256": gallery.digests[row], "length": length}
+        before = known.get(picture, {})
+        # Lengths may differ in rounding.
+        if any(before.get(key) != value for key, value in item.items() if key != "length"):
+            vector = {VECTOR: gallery.features[row].float().tolist()}
+            points.append(models.PointStruct(id=_id(picture), vector=vector, payload=item))
     if points:
         client.upsert(name, points, wait=True)
     return [point.id for point in points]
@@ -287,20 +260,20 @@ def _points_of(client: "QdrantClient", name: str) -> set[str | int]:
 def _remove(client: "QdrantClient", name: str, points: list[str | int]) -> None:
     from qdrant_client import models
 
-    for some in pieces(len(points), POINTS_AT_ONCE):
-        client.delete(name, models.PointIdsList(points=points[some]), wait=True)
+    for part in pieces(len(points), POINTS_AT_ONCE):
+        client.delete(name, models.PointIdsList(points=points[part]), wait=True)
 
 
 # ---- searching ----
 
 
-class QdrantCollection:
-    """Pictures by name in a Qdrant collection, searched where they are."""
+class QdrantGallery:
+    """A gallery in a Qdrant collection, searched on the server, with the methods of Gallery that a Searcher needs."""
 
     def __init__(self, client: "QdrantClient", depends_on: dict, name: str):
-        """Open the collection `name`, whose features are those that `depends_on` tells.
+        """Open the collection `name`.
 
-        Raises InputError when they are others, and when there is none or it is not whole.
+        Raises InputError when its features do not depend on `depends_on`, and when there is none or it is not whole.
         """
         self.client, self.name = client, name
         self._what = f"Qdrant collection {name}"
@@ -329,15 +302,15 @@ class QdrantCollection:
             raise InputError(f"{self._what}: {shown(name)} has no features; upload the pictures again")
         return torch.tensor([point.vector[VECTOR]]) * point.payload["length"]
 
-    def compared_by(self, combining_function: Fusion) -> "QdrantCollection":
-        """Return this collection; raises InputError for a function that compares pictures as something else."""
+    def compared_by(self, combining_function: Fusion) -> "QdrantGallery":
+        """Return this gallery; raises InputError for a function that compares pictures as something else."""
         if gallery_side(combining_function) is not None:
             raise InputError(f"a network's picture features {NOT_ASKED}")
         return self
 
     @torch.inference_mode()
     def answers(
-        self, predicted: Tensor, k: int, left_out: Sequence[LeftOut | None], exponents: Sequence[float] = ()
+        self, predicted: Tensor, k: int, left_out: Sequence[Reference | None], exponents: Sequence[float] = ()
     ) -> list[list[tuple[str, float]]]:
         """Return at most `k` names with their scores, best first, for predicted features [factors, queries, dim].
 
@@ -355,15 +328,15 @@ class QdrantCollection:
         parameters = models.SearchParams(exact=True)
         requests = [
             models.QueryRequest(
-                query=query, using=VECTOR, filter=self._filter(of), limit=k, params=parameters, with_payload=["name"]
+                query=query, using=VECTOR, filter=self._filter(one), limit=k, params=parameters, with_payload=["name"]
             )
-            for query, of in zip(queries.tolist(), left_out, strict=True)
+            for query, one in zip(queries.tolist(), left_out, strict=True)
         ]
         found = []
         with _one_line(self._what):
-            for some in pieces(len(requests), QUESTIONS_AT_ONCE):
-                found += self.client.query_batch_points(self.name, requests[some])
-        return [[(self._name_of(point), point.score) for point in of.points] for of in found]
+            for part in pieces(len(requests), QUESTIONS_AT_ONCE):
+                found += self.client.query_batch_points(self.name, requests[part])
+        return [[(self._name_of(point), point.score) for point in answers.points] for answers in found]
 
     def _name_of(self, point) -> str:
         name = (point.payload or {}).get("name")
@@ -371,7 +344,7 @@ class QdrantCollection:
             raise InputError(f"{self._what}: its point {point.id} has no name; upload the pictures again")
         return name
 
-    def _filter(self, picture: LeftOut | None):
+    def _filter(self, picture: Reference | None):
         """Return the filter that leaves out a picture and copies of its bytes; None where there is nothing to."""
         from qdrant_client import models
 

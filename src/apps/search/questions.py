@@ -41,5 +41,5 @@ def require_references(questions: dict[str, Question], folder: Path, known: Cont
 
 def references(questions: dict[str, Question], pictures: Path | None) -> list[Path]:
     """Return the files that the questions' references may be, from here or in the folder `pictures`."""
-    asked = [question.reference for question in questions.values() if question.reference is not None]
-    return [folder / reference for folder in (Path(), pictures) if folder is not None for reference in asked]
+    named = [question.reference for question in questions.values() if question.reference is not None]
+    return [folder / reference for folder in (Path(), pictures) if folder is not None for reference in named]

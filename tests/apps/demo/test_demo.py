@@ -10,7 +10,8 @@ import utils
 from combiner import Combiner, load_combined
 from src.base.files import PROJECT_ROOT
 from src.command.flags import CombiningOptions, RetrieverOptions
-from src.retrieval.searcher import Question, Searcher, collect
+from src.retrieval.picture_folder import collect
+from src.retrieval.searcher import Question, Searcher
 from tests.support.demo_server import answered, called, caption_of, reference, search, served, to_its_start, upload
 from tests.support.odd_pictures import RGB, black_png, saved
 

@@ -14,10 +14,12 @@ import torch
 
 from src.apps.search import index
 from src.apps.search.changes import Changes
-from src.apps.search.index import open_index, updating, write_index
+from src.apps.search.index import open_index
+from src.apps.search.index_writing import updating
 from src.base.errors import InputError
 from src.base.locks import owning
-from src.retrieval.collection import Collection
+from src.retrieval.gallery import Gallery
+from tests.support.indexes import write_index
 
 DEPENDS_ON = {"weights": "x" * 64, "transform": {"name": "targetpad"}}
 PICTURES, DIM = 40, 8
@@ -32,15 +34,17 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def collection_of(folder, numbers=range(PICTURES), seed=0):
+def gallery_of(folder, numbers=range(PICTURES), seed=0):
     """Return pictures whose features say by their seed and number which ones they are."""
     features = torch.randn((PICTURES + 1, DIM), generator=torch.Generator().manual_seed(seed))[list(numbers)]
-    return Collection.of_features(features, [f"{number:03d}.png" for number in numbers], folder)
+    gallery = Gallery(features, [f"{number:03d}.png" for number in numbers], folder=folder)
+    gallery.normalise()
+    return gallery
 
 
 @pytest.fixture
 def written(pictures, tmp_path):
-    write_index(tmp_path / "index", collection_of(pictures), DEPENDS_ON, half=False)
+    write_index(tmp_path / "index", gallery_of(pictures), DEPENDS_ON, half=False)
     return tmp_path / "index"
 
 
@@ -51,7 +55,7 @@ def files_of(folder):
 
 def assert_same(found, expected):
     assert found.names == expected.names
-    assert torch.equal(found.unit, expected.unit)
+    assert torch.equal(found.features, expected.features)
     assert torch.equal(found.lengths, expected.lengths)
     assert str(found.folder) == str(expected.folder)
 
@@ -162,16 +166,16 @@ def test_what_is_not_as_it_was_written_is_refused_and_written_anew(damage, writt
     with pytest.raises(InputError, match="writes the index anew") as refused:
         open_index(written, DEPENDS_ON)
     assert "\n" not in str(refused.value)
-    changes = write_index(written, collection_of(pictures), DEPENDS_ON, half=False)
+    changes = write_index(written, gallery_of(pictures), DEPENDS_ON, half=False)
     assert changes.added + changes.kept == PICTURES
-    assert_same(open_index(written, DEPENDS_ON), collection_of(pictures))
+    assert_same(open_index(written, DEPENDS_ON), gallery_of(pictures))
     assert len(capsys.readouterr().err.splitlines()) <= 1
 
 
 @pytest.mark.parametrize("half", [False, True])
 def test_every_mutated_byte_is_noticed(half, pictures, tmp_path):
     draws = random.Random(0)
-    write_index(tmp_path / "index", collection_of(pictures), DEPENDS_ON, half)
+    write_index(tmp_path / "index", gallery_of(pictures), DEPENDS_ON, half)
     expected = open_index(tmp_path / "index", DEPENDS_ON)
     refused = 0
     for number in range(200):
@@ -190,7 +194,7 @@ def test_every_mutated_byte_is_noticed(half, pictures, tmp_path):
 def test_meta_of_another_program_is_not_replaced(pictures, tmp_path):
     (tmp_path / "meta.json").write_text('{"collections": {}}')
     with pytest.raises(InputError, match=r"meta.json: is no index's of any version; name another folder"):
-        write_index(tmp_path, collection_of(pictures), DEPENDS_ON, half=False)
+        write_index(tmp_path, gallery_of(pictures), DEPENDS_ON, half=False)
     assert list(tmp_path.iterdir()) == [tmp_path / "meta.json"]
 
 
@@ -201,7 +205,7 @@ def test_an_index_of_format_1_is_written_anew(pictures, tmp_path, capsys):
     (tmp_path / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(InputError, match="is of another version; --pictures FOLDER --index FOLDER writes the index"):
         open_index(tmp_path, DEPENDS_ON)
-    write_index(tmp_path, collection_of(pictures), DEPENDS_ON, half=False)
+    write_index(tmp_path, gallery_of(pictures), DEPENDS_ON, half=False)
     assert "is of another version" in capsys.readouterr().err
     assert sorted(map(str, tmp_path.iterdir())) == sorted(map(str, files_of(tmp_path)))
 
@@ -210,17 +214,17 @@ def test_files_of_somebody_elses_stay(written, pictures):
     own = [written / name for name in ("features.npy", "items.jsonl", ".features.notes.2024", ".items.2024")]
     for path in own:
         path.write_text("mine")
-    write_index(written, collection_of(pictures), DEPENDS_ON, half=False)
+    write_index(written, gallery_of(pictures), DEPENDS_ON, half=False)
     assert [path.read_text() for path in own] == 4 * ["mine"]
 
 
 @pytest.mark.parametrize("value", [0, float("nan"), float("inf")])
 def test_features_that_nothing_compares_with_are_never_written(value, written, pictures):
-    broken = collection_of(pictures)
-    broken.unit[7] = value
+    broken = gallery_of(pictures)
+    broken.features[7] = value
     with pytest.raises(InputError, match=r"^007.png: features that are zero or not finite"):
         write_index(written, broken, DEPENDS_ON, half=False)
-    assert_same(open_index(written, DEPENDS_ON), collection_of(pictures))
+    assert_same(open_index(written, DEPENDS_ON), gallery_of(pictures))
     assert len(list(written.iterdir())) == 3
 
 
@@ -230,18 +234,18 @@ def test_features_that_nothing_compares_with_are_never_written(value, written, p
 def test_an_update_says_what_it_changes(written, pictures, tmp_path):
     own = shutil.copytree(pictures, tmp_path / "own")
     (own / "005.png").write_bytes(b"other")
-    changes = write_index(written, collection_of(own, range(3, PICTURES + 1)), DEPENDS_ON, half=False)
+    changes = write_index(written, gallery_of(own, range(3, PICTURES + 1)), DEPENDS_ON, half=False)
     assert changes == Changes(added=1, changed=1, kept=PICTURES - 4, removed=3)
     assert str(changes) == "1 added, 1 changed, 36 kept, 3 removed"
 
 
 def test_more_than_half_gone_is_meant_or_refused(written, pictures):
-    half, less = (collection_of(pictures, range(number)) for number in (PICTURES // 2, PICTURES // 2 - 1))
+    half, less = (gallery_of(pictures, range(number)) for number in (PICTURES // 2, PICTURES // 2 - 1))
     with pytest.raises(InputError, match=r"21 of its 40 pictures are gone or cannot be read; .*--remove-missing"):
         write_index(written, less, DEPENDS_ON, half=False)
-    assert_same(open_index(written, DEPENDS_ON), collection_of(pictures))
+    assert_same(open_index(written, DEPENDS_ON), gallery_of(pictures))
     assert write_index(written, half, DEPENDS_ON, half=False).removed == 20
-    assert write_index(written, collection_of(pictures), DEPENDS_ON, half=False).added == 20
+    assert write_index(written, gallery_of(pictures), DEPENDS_ON, half=False).added == 20
     assert write_index(written, less, DEPENDS_ON, half=False, remove_missing=True).removed == 21
 
 
@@ -267,15 +271,15 @@ def status_of(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def write_for_ever(folder, collections):
+def write_for_ever(folder, galleries):
     while True:
-        for collection in collections:
-            write_index(folder, collection, DEPENDS_ON, half=False)
+        for gallery in galleries:
+            write_index(folder, gallery, DEPENDS_ON, half=False)
 
 
 def two_of(pictures):
-    """Return two collections of as many pictures, which differ in a name and in each feature."""
-    return collection_of(pictures), collection_of(pictures, range(1, PICTURES + 1), seed=1)
+    """Return two galleries of as many pictures, which differ in a name and in each feature."""
+    return gallery_of(pictures), gallery_of(pictures, range(1, PICTURES + 1), seed=1)
 
 
 @pytest.mark.slow
@@ -291,7 +295,7 @@ def test_killed_at_any_moment_it_is_the_old_or_the_new_one(written, pictures):
         assert_same(found, two_of(pictures)[which])
         seen.append(which)
     assert len(set(seen)) == 2
-    write_index(written, collection_of(pictures), DEPENDS_ON, half=False)
+    write_index(written, gallery_of(pictures), DEPENDS_ON, half=False)
     assert len(list(written.iterdir())) == 3, "what killed writers left is still there"
 
 
@@ -328,7 +332,7 @@ def begin(folder):
 def test_a_second_writer_is_refused_before_it_encodes(written, pictures):
     with updating(written, DEPENDS_ON):
         assert status_of(forked(lambda: begin(written))) == 2
-        assert_same(open_index(written, DEPENDS_ON), collection_of(pictures))
+        assert_same(open_index(written, DEPENDS_ON), gallery_of(pictures))
     assert status_of(forked(lambda: begin(written))) == 0
 
 
@@ -368,13 +372,13 @@ def test_a_full_disk_leaves_the_old_one(limit, written, pictures):
         write_index(written, two_of(pictures)[1], DEPENDS_ON, half=False)
 
     assert status_of(forked(work)) == 2
-    assert_same(open_index(written, DEPENDS_ON), collection_of(pictures))
+    assert_same(open_index(written, DEPENDS_ON), gallery_of(pictures))
     assert len(list(written.iterdir())) == 3
 
 
 def test_files_that_were_replaced_are_looked_for_again(written, pictures, monkeypatch):
     """A reader that has read meta.json when a writer replaces everything."""
-    read, news = index._read_meta, [collection_of(pictures, seed=1)]
+    read, news = index.read_meta, [gallery_of(pictures, seed=1)]
 
     def late(*arguments):
         meta = read(*arguments)
@@ -383,11 +387,11 @@ def test_files_that_were_replaced_are_looked_for_again(written, pictures, monkey
             write_index(written, new, DEPENDS_ON, half=False)
         return meta
 
-    monkeypatch.setattr(index, "_read_meta", late)
-    assert_same(open_index(written, DEPENDS_ON), collection_of(pictures, seed=1))
+    monkeypatch.setattr(index, "read_meta", late)
+    assert_same(open_index(written, DEPENDS_ON), gallery_of(pictures, seed=1))
 
 
 def test_what_was_open_stays_what_it_was(written, pictures):
     found = open_index(written, DEPENDS_ON)
     write_index(written, two_of(pictures)[1], DEPENDS_ON, half=False)
-    assert_same(found, collection_of(pictures))
+    assert_same(found, gallery_of(pictures))

@@ -16,7 +16,7 @@ import search
 import validate
 from src.base.files import PROJECT_ROOT
 from src.base.locks import owning
-from src.retrieval.collection import Collection
+from src.retrieval.gallery import Gallery
 from src.tasks.own import OwnTriplets
 from tests.support.commands import status_of, toy_options
 from utils import load_clip
@@ -227,20 +227,21 @@ def test_broken_pictures_are_listed_and_left_out(folder, asked, capsys, tmp_path
 def test_the_first_are_those_of_a_plain_sort(dtype, queries):
     generator = torch.Generator().manual_seed(0)
     features = torch.randn((9000, 16), generator=generator)
-    features[5000] = features[17]  # ties are in the collection's order
-    collection = Collection.of_features(features.clone(), [str(row) for row in range(9000)])
-    collection.unit = collection.unit.to(dtype)
+    features[5000] = features[17]  # ties are in the gallery's order
+    gallery = Gallery(features.clone(), [str(row) for row in range(9000)])
+    gallery.normalise()
+    gallery.features = gallery.features.to(dtype)
     predicted = torch.randn((1, queries, 16), generator=generator)
     predicted[0, 0] = features[17]
     excluded = [[3, 5001]] + [[]] * (queries - 1)
-    rows, scores = collection.nearest(predicted, 7, excluded)
-    plain = torch.nn.functional.normalize(predicted[0]) @ collection.unit.float().T
+    rows, scores = gallery.nearest(predicted, 7, excluded)
+    plain = torch.nn.functional.normalize(predicted[0]) @ gallery.features.float().T
     plain[0, [3, 5001]] = -torch.inf
     best = plain.sort(dim=1, descending=True, stable=True)
     torch.testing.assert_close(scores, best.values[:, :7])
     assert rows[0, :2].tolist() == [17, 5000]
     if dtype is torch.float32:
-        torch.testing.assert_close(collection.features([17]), features[[17]], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(gallery.encoded([17]), features[[17]], rtol=1e-5, atol=1e-5)
 
 
 def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
@@ -257,11 +258,16 @@ def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
     capsys.readouterr()
     clip = ["--clip-model-name", world / "small_clip.pt", "--output-path", tmp_path, "--num-workers", "0"]
     for arguments, fault in [
-        ([], "--pictures, --index or --qdrant is needed"),
+        ([], "--pictures or --index is needed"),
         (["--index", tmp_path / "index"], "--reference, --caption or --queries is needed"),
         (["--index", tmp_path / "index", "--caption", "red", "--half"], "--half is for an --index that --pictures"),
-        (["--pictures", folder, "--caption", "red", "--collection", "mine"], "--collection is for --qdrant"),
-        (["--qdrant", tmp_path / "q", "--combining-function", "product", "--caption", "red"], "product cannot be"),
+        (["--pictures", folder, "--caption", "red", "--collection", "mine"], "--collection is for an --index that is"),
+        (["--index", tmp_path / "index", "--caption", "red", "--collection", "mine"], "--collection is for an --index"),
+        (["--index", "http://x", "--pictures", folder, "--half"], "--half is for an --index that --pictures"),
+        (["--index", "http://x", "--caption", "red", "--remove-missing"], "--remove-missing is for an --index"),
+        (["--index", "ftp://x", "--caption", "red"], "ftp://x: is not the address of a Qdrant server"),
+        (["--qdrant", "http://x", "--caption", "red"], "unknown option --qdrant"),
+        (["--index", "http://x", "--combining-function", "product", "--caption", "red"], "product cannot be"),
         (["--pictures", folder], "--reference, --caption or --queries is needed"),
         (["--index", tmp_path / "index", "--caption", "red", "--remove-missing"], "--remove-missing is for an --index"),
         (["--pictures", folder, "--caption", " "], "--caption: ' ' is empty"),

@@ -7,7 +7,8 @@ import torch
 import cirr_test_submission
 from cirr_test_submission import named_answers
 from data_utils import CIRRDataset
-from src.retrieval.answers import Gallery, answer
+from src.retrieval.answers import answer
+from src.retrieval.gallery import Gallery
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
 from tests.support.commands import status_of

@@ -1,0 +1,1 @@
+(caption) => caption === window.captionAtClick ? '' : caption
