@@ -76,7 +76,7 @@ else:
 def run_recipes(*arguments, **settings):
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable} | settings
     command = [PROJECT_ROOT / "benchmarks" / "recipes.sh", *arguments]
-    streams = {"capture_output": True, "text": True, "timeout": PATIENCE}
+    streams = {"capture_output": True, "text": True, "timeout": 2 * PATIENCE}  # for a dozen processes
     return subprocess.run(command, check=False, cwd=PROJECT_ROOT, env=env, **streams)
 
 

@@ -284,16 +284,17 @@ def two_of(pictures):
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_is_the_old_or_the_new_one(written, pictures):
-    draws, seen = random.Random(0), []
+    draws, seen, longest = random.Random(0), [], 0.05
     for _ in range(200):
         pid = forked(lambda: write_for_ever(written, two_of(pictures)))
-        time.sleep(draws.random() * 0.05)
+        time.sleep(draws.random() * longest)
         os.kill(pid, signal.SIGKILL)
         status_of(pid)
         found = open_index(written, DEPENDS_ON)
         which = int(found.names[0] != "000.png")
         assert_same(found, two_of(pictures)[which])
         seen.append(which)
+        longest *= 1 if len(set(seen)) == 2 else 1.05  # a busy machine may not get to a second index in less
     assert len(set(seen)) == 2
     write_index(written, gallery_of(pictures), DEPENDS_ON, half=False)
     assert len(list(written.iterdir())) == 3, "what killed writers left is still there"
