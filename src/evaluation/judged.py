@@ -164,10 +164,10 @@ def text_of(judged: Judged, cluster: str | None) -> Iterator[str]:
     headline = judged.task.headline
     yield text_table(["%", *headline], list(ladder(judged, headline)))
     queries = sum(len(category.queries) for category in judged.categories.values())
-    shortcuts = "\nnor ".join(f"the {shortcut.label}" for shortcut in judged.shortcuts())
+    shortcuts = " nor by ".join(shortcut.label for shortcut in judged.shortcuts())
     yield (
-        f"no shortcut: on the {judged.hard_queries():,} of {queries:,} queries whose target neither {shortcuts} "
-        f"ranks among the first {judged.protocol.at[0]}"
+        f"no shortcut: only the {judged.hard_queries():,} of {queries:,} queries whose target is not among\n"
+        f"the first {judged.protocol.at[0]} by {shortcuts}"
     )
 
 

@@ -19,7 +19,7 @@ from src.processes.signals import Stopping
 from src.retrieval.precision import autocast, autocast_dtype
 from src.tasks.task import Task
 from src.training.batches import Batch, TripletLoader
-from src.training.losses import contrastive_loss
+from src.training.losses import loss_of
 from src.training.progress import mean_train_loss, set_train_bar_description, update_train_running_results
 from src.training.stage import Stage
 from src.training.state import Keeper, TrainingState
@@ -44,6 +44,7 @@ class Training:
         scaler = torch.amp.GradScaler(device.type, enabled=halved)
         order = None if loader is None else loader.draws
         self.state = TrainingState(stage.trained, optimizer, scaler, order, plan.seed)
+        self.loss = loss_of(plan)
         self._stepped = False
 
     def train(self, keeper: Keeper, stopping: Stopping, validation: Validation, best: dict[str, str]) -> None:
@@ -206,13 +207,13 @@ class Training:
         if plan.negatives == "bank":
             # Every process has the whole bank, so nothing is exchanged.
             bank = self.stage.picture_features.compared_by(self.stage.combining_function)
-            loss = contrastive_loss(predicted, bank, plan.scale, all_targets[mine])
+            loss = self.loss(predicted, bank, labels=all_targets[mine])
         else:
             # Every process needs all targets as negatives, else a batch would be as many small ones.
             everyones = gradients.gathered(targets, plan.batch_size)
             labels = torch.arange(mine.start, mine.stop, device=predicted.device)
             pictures = all_targets if plan.mask_same_target else None
-            loss = contrastive_loss(predicted, everyones, plan.scale, labels, pictures)
+            loss = self.loss(predicted, everyones, labels=labels, pictures=pictures)
         # Weighed by the share: shares differ by one triplet where the batch does not divide.
         return loss * (len(predicted) / plan.batch_size)
 

@@ -1,10 +1,14 @@
 """The contrastive loss of both stages, and the bank of pictures that may be its negatives."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from src.command.training_flags import TrainingPlan
 from src.retrieval.fusion import Fusion, compared, gallery_side
 
 QUERIES_AT_ONCE = 4096
@@ -63,6 +67,11 @@ def contrastive_loss(
         pieces = zip(predicted.split(at_once), labels.split(at_once), strict=True)
         sums = [checkpoint(_sum, scale, piece, targets, own, pictures, use_reentrant=False) for piece, own in pieces]
         return torch.stack(sums).sum() / len(predicted)
+
+
+def loss_of(plan: TrainingPlan) -> Callable[..., Tensor]:
+    """The loss that a plan asks for, which takes what `contrastive_loss` takes but the scale."""
+    return partial(contrastive_loss, scale=plan.scale)
 
 
 def _sum(scale, predicted, targets, labels, pictures):

@@ -34,12 +34,12 @@ SUBMISSIONS = st.dictionaries(HOSTILE_TEXT, st.lists(HOSTILE_TEXT | HOSTILE, max
 FORMS = {
     "gzip": (lambda text: gzip.compress(text.encode()), "packed", "Unpack it"),
     "byte order mark": (lambda text: f"\ufeff{text}", "byte order mark", "Save it as UTF-8 without"),
-    "UTF-16": (lambda text: text[:999].encode("utf-16"), "no JSON", "'utf-8' codec can't decode"),
-    "behind": (lambda text: f"{text}{text[:9]}", "text behind the object", "Delete all behind its last brace"),
-    "torn": (lambda text: text[:-100], "no JSON", "Write it with json.dump"),
-    "Python's own": (lambda text: text.replace('"', "'"), "no JSON", "enclosed in double quotes"),
-    "empty": (lambda text: "", "no JSON", "Expecting value"),
-    "nested": (lambda text: "[" * 100_000, "no JSON", "Write it with json.dump"),
+    "UTF-16": (lambda text: text[:999].encode("utf-16"), "not JSON", "'utf-8' codec can't decode"),
+    "behind": (lambda text: f"{text}{text[:9]}", "text after the object", "Delete everything after its last brace"),
+    "torn": (lambda text: text[:-100], "not JSON", "Write it with json.dump"),
+    "Python's own": (lambda text: text.replace('"', "'"), "not JSON", "enclosed in double quotes"),
+    "empty": (lambda text: "", "not JSON", "Expecting value"),
+    "nested": (lambda text: "[" * 100_000, "not JSON", "Write it with json.dump"),
 }
 """{form: how to make it of a right file, and the kind and the mend of the finding}"""
 

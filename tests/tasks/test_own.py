@@ -250,7 +250,7 @@ def test_a_parquet_table_that_holds_its_pictures(folder, tmp_path):
     [
         ('{"a": 1}', ["--reference-column", "src"], "entry 1: has no src, only a"),
         ("[1]", [], "entry 1: no object"),
-        ("{", [], "line 1: no JSON"),
+        ("{", [], "line 1: not JSON"),
         ('{"reference": 3}', [], "entry 1: has no caption, only reference"),
         ('{"reference": 3, "caption": ""}', [], "entry 1: reference is no path of a picture and holds none"),
         ('{"reference": "no.jpg", "target": "a.jpg", "caption": "red"}', [], "no.jpg: no such picture"),

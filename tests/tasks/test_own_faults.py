@@ -55,8 +55,8 @@ def test_faulty_tables_are_named(text, fault, folder, world, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("[]", "line 1: no JSON object"),
-        ('{"reference": "a.jpg"', "line 1: no JSON ("),
+        ("[]", "line 1: not a JSON object"),
+        ('{"reference": "a.jpg"', "line 1: not JSON ("),
         ('{"reference": 3, "target": "b.PNG", "caption": "red"}', "line 1: reference is no text"),
         ('{"reference": "a.jpg", "target": ["b.PNG", 3], "caption": "red"}', "target is no text or a list of texts"),
         ('{"reference": "a.jpg", "target": "b.PNG", "caption": ["a", "b", "c"]}', "has more than two captions"),

@@ -13,6 +13,7 @@ import validate
 from combiner import Combiner
 from src.models.weights import read_content
 from src.training import loop as training
+from src.training import losses
 from tests.support.commands import COMBINER, toy_options
 from tests.support.forks import only_run
 from tests.support.pretended_card import CARD, PretendedCard
@@ -106,12 +107,12 @@ def test_answers_on_the_card_are_those_on_the_cpu(world, tmp_path, on_card, caps
 
 
 def test_labels_that_stay_on_the_cpu_are_noticed(world, tmp_path, on_card, monkeypatch):
-    loss = training.contrastive_loss
+    loss = losses.contrastive_loss
 
-    def with_labels_left_behind(predicted, targets, scale, labels, pictures=None):
-        return loss(predicted, targets, scale, labels.cpu(), pictures)
+    def with_labels_left_behind(*features, labels, **options):
+        return loss(*features, labels=labels.cpu(), **options)
 
-    monkeypatch.setattr(training, "contrastive_loss", with_labels_left_behind)
+    monkeypatch.setattr(losses, "contrastive_loss", with_labels_left_behind)
     main, arguments = TRAININGS["stage 1"]
     with pytest.raises(RuntimeError, match=OTHER_DEVICE):
         on_card(main, [*arguments, *EPOCHS, *toy_options(world, tmp_path)])

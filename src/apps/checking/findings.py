@@ -178,7 +178,7 @@ def _same_contents(splits, looks):
     yield Finding(WARNING, "same bytes", copies, len(everywhere), meaning)
     for earlier, later in combinations(splits, 2):
         twins = _twins(digests[earlier], digests[later])
-        meaning = "pictures that stand there under another name"
+        meaning = "pictures that the other split has under another name"
         yield Finding(WARNING, f"{later} in {earlier} by bytes", twins, len(digests[later]), meaning)
 
 

@@ -53,7 +53,7 @@ def write_csv(path: Path, answered: Answered) -> None:
 
 
 def draw_page(path: Path, answered: Answered, searcher: Searcher) -> None:
-    """Write a page with the pictures; those that are not at hand are named on stderr, and stand there by name."""
+    """Write a page with the pictures; those that are not at hand are named on stderr, and shown by name."""
     from src.apps.pages.kit import picture, write_page  # late: few searches want a page
 
     lost = {}

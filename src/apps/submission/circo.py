@@ -21,7 +21,7 @@ from src.apps.submission.rules import (
     with_reference,
 )
 
-FILES, NO_NUMBERS = "file names for ids", "ids that are no whole numbers"
+FILES, NO_NUMBERS = "file names for ids", "ids that are not whole numbers"
 UNLISTED = "ids that the gallery does not have"
 
 
@@ -80,7 +80,7 @@ def _is_below(bound: int, number: str) -> bool:
 CIRCOFile.rules = (
     *OF_FORM,
     Rule("keys of CIRR's files", lambda file: file.keys_of_cirr,
-        "Delete what is no query's key: CIRCO's files have no version and no metric.{case}", "content"),
+        "Delete what is not a query's key: CIRCO's files have no version and no metric.{case}", "content"),
     *OF_VALUES,
     ODD_KEYS,
     Rule("a file of val", lambda file: file.of_val,

@@ -121,18 +121,18 @@ OF_FORM = (
         "Write {file.names} alone, without indentation: {file.limit}."),
     Rule("packed", lambda file: file.is_packed, "Unpack it: the server takes plain JSON."),
     Rule("byte order mark", lambda file: file.has_mark, "Save it as UTF-8 without the mark before its first brace."),
-    Rule("no JSON", lambda file: file.error, "Write it with json.dump. What a reader says: {file.error}."),
-    Rule("no JSON object", lambda file: file.is_other_json, 'Write one object, {{"<{file.key}>": [{file.names}], …}}.'),
-    Rule("text behind the object", lambda file: file.rest,
-        "Delete all behind its last brace. Was the file written to twice?"),
-    Rule("keys that stand there twice", lambda file: file.again, "Write each key once, with one list.", "content"),
+    Rule("not JSON", lambda file: file.error, "Write it with json.dump. What a reader says: {file.error}."),
+    Rule("not a JSON object", lambda file: file.is_other_json, 'Write one object, {{"<{file.key}>": [{file.names}], …}}.'),
+    Rule("text after the object", lambda file: file.rest,
+        "Delete everything after its last brace. Was the file written to twice?"),
+    Rule("repeated keys", lambda file: file.again, "Write each key once, with one list.", "content"),
 )
 OF_VALUES = (
     Rule("NaN", _constants, "Write {file.names} alone: JSON has no NaN and no Infinity.", "values"),
-    Rule("values that are no list of {file.names}", _no_lists, _LIST_OF_NAMES, "values"),
+    Rule("values that are not a list of {file.names}", _no_lists, _LIST_OF_NAMES, "values"),
     Rule("no {file.queries}", lambda file: file.pairs is not None and not file.values, _LIST_OF_NAMES),
 )
-ODD_KEYS = Rule("keys that are no plain {file.key}", lambda file: file.odd_keys,
+ODD_KEYS = Rule("keys that are not a plain {file.key}", lambda file: file.odd_keys,
     'Write "{case.right}", where it has "{case.written}": str(int({file.variable})) makes it.', "values")
 OTHER_KEYS = (
     Rule("{file.queries} that {file.split} does not have", _unknown,
@@ -153,7 +153,7 @@ OF_LISTS = (
     Rule("lists too long", lambda file: _of_length(file, file.length + 1, math.inf),
         "Cut each ranking at {file.length} {file.names}.", "answers"),
     Rule("lists that repeat {file.a_name}", _repeating, "Give each picture once in a list.", "answers"),
-    Rule("lists that others equal", equal_lists,
+    Rule("identical lists", equal_lists,
         "Rank for each query anew: {of:,} queries have {file.different:,} different lists.", "answers"),
 )
 OLDER = Rule("older than its checkpoint", lambda file: file.newer,

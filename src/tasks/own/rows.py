@@ -109,7 +109,7 @@ def json_lines(path: Path, pairs_hook: Callable = dict) -> Iterator[tuple[str, o
             try:
                 content = json.loads(line, object_pairs_hook=pairs_hook)
             except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}, line {number}: no JSON ({in_a_line(error)})") from None
+                raise InputError(f"{path}, line {number}: not JSON ({in_a_line(error)})") from None
             yield f"line {number}", content
 
 
@@ -121,7 +121,7 @@ def _rows_of_json(path: Path) -> Iterator[Row]:
 def _cells(place: str, pairs: object) -> dict[str, list[str]]:
     """Return the cells of a line; raises InputError, which begins with `place`, for one that is no such object."""
     if not isinstance(pairs, _Pairs):
-        raise InputError(f"{place}: no JSON object, which {{...}} would be")
+        raise InputError(f"{place}: not a JSON object; expected {{...}}")
     known = [(column_of(key), value) for key, value in pairs if column_of(key) in COLUMNS]
     again = repeated([column for column, _ in known])
     if again:

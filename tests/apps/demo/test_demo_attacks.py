@@ -379,7 +379,7 @@ def test_a_click_on_what_is_not_there_ends_in_a_line(server, part, event_data, s
     "content",
     [
         "",
-        "no JSON",
+        "not JSON",
         "[]",
         "[" * 60_000,
         '{"data": []}',

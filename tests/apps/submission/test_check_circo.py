@@ -117,9 +117,9 @@ def one_more(key):
     return RIGHT | {key: [*RIGHT[key], next(int(name) for name in IDS[800:] if int(name) not in RIGHT[key])]}
 
 
-FILES, NO_NUMBERS = "file names for ids", "ids that are no whole numbers"
-UNLISTED, NO_LIST = "ids that the gallery does not have", "values that are no list of ids"
-UNKNOWN, PLAIN = "queries that test does not have", "keys that are no plain query id"
+FILES, NO_NUMBERS = "file names for ids", "ids that are not whole numbers"
+UNLISTED, NO_LIST = "ids that the gallery does not have", "values that are not a list of ids"
+UNKNOWN, PLAIN = "queries that test does not have", "keys that are not a plain query id"
 CASES = {
     "missing": Case(
         lambda key: {one: ids for one, ids in RIGHT.items() if one != key}, "queries missing", "Answer every"
@@ -127,7 +127,7 @@ CASES = {
     "extra": Case(lambda key: RIGHT | {"800": RIGHT[key]}, UNKNOWN, "Answer only the queries", "800"),
     "extra word": Case(lambda key: RIGHT | {"email": RIGHT[key]}, UNKNOWN, "Answer only the queries", "email"),
     "twice in two ways": Case(lambda key: RIGHT | {f"0{key}": RIGHT[key]}, UNKNOWN, "Answer only", "0{key}"),
-    "repeated": Case(lambda key: with_repeated_key(RIGHT, key), "keys that stand there twice", "Write each key once"),
+    "repeated": Case(lambda key: with_repeated_key(RIGHT, key), "repeated keys", "Write each key once"),
     "tensor": Case(spelled("tensor({})"), PLAIN, "str(int(query_id)) makes it", "tensor({key})"),
     "float key": Case(spelled("{}.0"), PLAIN, 'Write "{key}", where it has "{key}.0"', "{key}.0"),
     "zeros": Case(spelled("00{}"), PLAIN, 'Write "{key}", where it has "00{key}"', "00{key}"),
@@ -166,7 +166,7 @@ def test_faults_that_do_not_depend_on_each_other_are_all_told(checked):
     ids = [f"{IDS[5]}.jpg", *RIGHT["5"][:47], RIGHT["5"][0]]
     content = renamed(RIGHT, "5", "tensor({})") | {"tensor(5)": ids, "version": "1.0"}
     assert [heading.split(": ")[0] for heading in findings(checked(f"{json.dumps(content)} {{}}"))] == [
-        "fault    text behind the object",
+        "fault    text after the object",
         "fault    keys of CIRR's files",
         f"fault    {PLAIN}",
         f"fault    {FILES}",
@@ -201,7 +201,7 @@ def test_another_part_of_the_queries_is_told_as_missing(checked, count):
 
 def test_one_list_for_all_queries(checked):
     lines = checked(dict.fromkeys(KEYS, RIGHT["0"]))
-    told = findings(lines)["fault    lists that others equal: 800 of 800"]
+    told = findings(lines)["fault    identical lists: 800 of 800"]
     assert told.endswith("Rank for each query anew: 800 queries have 1 different lists.")
 
 
@@ -222,7 +222,7 @@ def test_a_file_of_cirr_is_told_whose_it_is(checked, tmp_path):
 
 
 FORMS = FORMS | {
-    "a list": (lambda text: f"[{text}]", "no JSON object", 'Write one object, {"<query id>": [ids], …}.'),
+    "a list": (lambda text: f"[{text}]", "not a JSON object", 'Write one object, {"<query id>": [ids], …}.'),
     "too large": (lambda text: text + " " * 5_000_000, "too large", "Write ids alone, without indentation: a right"),
     "far too large": (lambda text: text + " " * 50_000_000, "too large", "a right file has 0.3 MB"),
     "no queries": (lambda text: "{}", "no queries", "Write a list of ids"),

@@ -110,12 +110,12 @@ def without_the_key(pair, key, content):
     return {one: names for one, names in content.items() if one != key}
 
 
-PLAIN, PATHS, NUMBERS = "keys that are no plain pair id", "names with a folder or a suffix", "numbers for names"
-REFERENCE, NO_LIST = "lists with the query's reference", "values that are no list of names"
+PLAIN, PATHS, NUMBERS = "keys that are not a plain pair id", "names with a folder or a suffix", "numbers for names"
+REFERENCE, NO_LIST = "lists with the query's reference", "values that are not a list of names"
 CASES = {
     "missing": Case(without_the_key, "pairs missing", "Answer every query of cap.rc2.test1.json"),
     "extra": Case(lambda _, key, a: a | {"99": a[key]}, "pairs that test1 does not have", "only", "99"),
-    "repeated": Case(lambda _, key, a: with_repeated_key(a, key), "keys that stand there twice", "Write each key once"),
+    "repeated": Case(lambda _, key, a: with_repeated_key(a, key), "repeated keys", "Write each key once"),
     "tensor": Case(spelled("tensor({})"), PLAIN, 'Write "{key}", where it has', "tensor({key})"),
     "float": Case(spelled("{}.0"), PLAIN, "str(int(pair_id)) makes it", "{key}.0", file="subset"),
     "suffix": Case(with_name(lambda p, k, name: f"{name}.png"), PATHS, "Write test1-"),
@@ -176,7 +176,7 @@ def test_faults_that_do_not_depend_on_each_other_are_all_told(check, pair):
     content = renamed(pair.recall | {key: names, "version": "1.0"}, key, "tensor({})")
     _, lines = check(f"{json.dumps(content)} {{}}")
     assert [heading.split(": ")[0].split(None, 1)[1] for heading in findings(lines)] == [
-        "text behind the object",
+        "text after the object",
         "wrong version",
         PLAIN,
         PATHS,
@@ -226,7 +226,7 @@ def test_one_list_for_all_queries(check, pair):
     ranked = pair.recall[next(iter(pair.entries))]
     status, lines = check(pair.recall | dict.fromkeys(pair.entries, ranked))
     count = len(pair.entries)
-    told = findings(lines)[f"fault    lists that others equal: {count:,} of {count:,}"]
+    told = findings(lines)[f"fault    identical lists: {count:,} of {count:,}"]
     assert told.endswith(f"Rank for each query anew: {count:,} queries have 1 different lists.")
     assert "captions" not in "".join(findings(lines))
 
@@ -264,7 +264,7 @@ def test_a_gallery_that_is_not_whole(check, pair, part):
 
 
 FORMS = FORMS | {
-    "a list": (lambda text: f"[{text}]", "no JSON object", "Write one object"),
+    "a list": (lambda text: f"[{text}]", "not a JSON object", "Write one object"),
     "too large": (lambda text: text + " " * 5_000_000, "too large", "the server takes 5 MB"),
     "far too large": (lambda text: text + " " * 50_000_000, "too large", "the server takes 5 MB"),
     "no pairs": (lambda text: '{"version": "rc2", "metric": "recall"}', "no pairs", "Write a list of names"),
