@@ -14,7 +14,6 @@ import check_data
 import demo
 import search
 import validate
-from src.apps.search import places
 from src.base.errors import InputError, StorageError
 from src.base.folders import pictures_below
 from src.base.reading import file_digest, open_regular, read_json, read_text
@@ -22,7 +21,7 @@ from src.pictures.kinds import look_at
 from src.pictures.opening import opened, require_present
 from src.pictures.skipping import Skipping
 from src.pictures.trying import unusable
-from src.retrieval import searcher
+from src.retrieval import picture_folder
 from tests.support.commands import status_of, toy_options
 from tests.support.odd_pictures import RGB, TURNED, saved
 from tests.support.processes import assert_one_line, python
@@ -253,7 +252,7 @@ def test_search_names_a_folder_that_it_leaves_out(folder, options, monkeypatch, 
 
 
 def test_a_picture_deleted_before_it_is_used_is_left_out(folder, options, monkeypatch, capsys):
-    listed = searcher.pictures_below
+    listed = picture_folder.pictures_below
     gone = min((folder / "dress").iterdir())
 
     def deleting(*arguments):
@@ -261,7 +260,7 @@ def test_a_picture_deleted_before_it_is_used_is_left_out(folder, options, monkey
         gone.unlink()
         return found
 
-    monkeypatch.setattr(searcher, "pictures_below", deleting)
+    monkeypatch.setattr(picture_folder, "pictures_below", deleting)
     assert status_of(search.main, ["--pictures", folder, "--caption", "red", *options]) == 0
     name = gone.relative_to(folder)
     said = capsys.readouterr()
@@ -270,7 +269,7 @@ def test_a_picture_deleted_before_it_is_used_is_left_out(folder, options, monkey
 
 
 def test_a_picture_deleted_after_it_was_encoded_is_left_out(folder, options, monkeypatch, tmp_path, capsys):
-    collected = places.collect
+    collected = picture_folder.collect
     gone = min((folder / "dress").iterdir())
 
     def deleting(*arguments):
@@ -278,7 +277,7 @@ def test_a_picture_deleted_after_it_was_encoded_is_left_out(folder, options, mon
         gone.unlink()
         return found
 
-    monkeypatch.setattr(places, "collect", deleting)
+    monkeypatch.setattr(picture_folder, "collect", deleting)
     asked = ["--pictures", folder, "--caption", "red", "--index", tmp_path / "index", *options]
     assert status_of(search.main, asked) == 0
     said = capsys.readouterr().err

@@ -303,7 +303,7 @@ def _save(content):
 @pytest.mark.parametrize(
     ("write", "said"),
     [
-        (_save({"epoch": np.int64(3), "CLIP": {}}), "scalar, which is code; save it again with tensors"),
+        (_save({"epoch": np.int64(3), "CLIP": {}}), "scalar, which is code; save it again with only tensors"),
         (_save({"args": Namespace(a=1)}), "it needs argparse.Namespace, which is code"),
         (_save(torch.nn.Linear(1, 1)), "it needs torch.nn.modules.linear.Linear, which is code"),
         (_save({"vision_model.embeddings.class_embedding": torch.ones(2)}), "a model of Hugging Face"),
