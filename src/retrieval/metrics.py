@@ -77,11 +77,6 @@ def percent(scores: Tensor) -> float:
     return scores[~scores.isnan()].mean().item() * 100
 
 
-def recall_at(ranks: Tensor, k: int) -> float:
-    """Return the percentage of ranks (from 0) below `k`."""
-    return percent((ranks < k).float())
-
-
 def chance(triplets: Sequence[Triplet], pictures: int, protocol: Protocol) -> dict[str, float]:
     """Return the metrics in percent that ranking a gallery of `pictures` at random is worth."""
     # A reference that leaves the ranking is one picture less to guess among.

@@ -5,7 +5,6 @@ import torch
 
 from src.base.errors import InputError
 from src.retrieval.gallery import Gallery
-from src.retrieval.metrics import recall_at
 from src.retrieval.ranking import best_candidates, best_rows, rank_targets, rank_targets_among
 
 # Four pictures at 0, 30, 60 and 90 degrees and a query at 10: it sees them in their order.
@@ -45,11 +44,6 @@ def test_ranks_among_candidates():
     assert rank_targets_among(QUERY, GALLERY, rows(3), rows(1, 3)[None]).tolist() == [1]
     assert rank_targets_among(QUERY, GALLERY, rows(1), rows(1, 3)[None]).tolist() == [0]
     assert best_candidates(QUERY, GALLERY, 2, rows(3, 1, 2)[None]).tolist() == [[1, 2]]
-
-
-def test_recall():
-    assert recall_at(rows(0, 3, 4, 9), 4) == 50.0
-    assert recall_at(rows(0, 3, 4, 9), 10) == 100.0
 
 
 def test_features_that_are_not_finite_are_refused():
