@@ -3,8 +3,8 @@
     python clip_fine_tune.py --dataset CIRR --num-epochs 100 --batch-size 128 --save-training --save-best
 
 Its own options: --encoder (which of CLIP's encoders learns), --learning-rate, --clip-bs (how much of a batch CLIP has
-in memory at a time; the batch stays one), and --image-cache. --clip-model-path goes on from tuned weights.
-With --encoder text the pictures' features never change, so they are extracted once.
+in memory at a time; the loss still sees the whole batch), and --image-cache. --clip-model-path goes on from tuned
+weights. With --encoder text the pictures' features never change, so they are extracted once.
 """
 
 from argparse import Namespace
@@ -78,15 +78,15 @@ class FineTuning(Stage):
     ):
         """`learning` names the encoders that learn.
 
-        `picture_features` [pictures, dim] of all that the triplets name stand in for images whose encoder is frozen; a
-        Bank of them is what --negatives bank needs.
+        `picture_features` [pictures, dim] of all that the triplets name replace the images where the picture encoder is
+        frozen; a Bank of them is what --negatives bank needs.
         `clip_bs` is how many pictures or captions CLIP encodes at a time, None for all of a batch.
         """
         super().__init__()
         # logit_scale never learns, so it gets no gradient that DistributedDataParallel would wait for.
         backbone.let_learn(learning)
         self.backbone, self.clip_model = backbone, backbone.model
-        # A plain dict: as submodules they would list CLIP's weights again.
+        # A plain dict: as submodules they would register CLIP's weights twice.
         self.encoders = {name: OneEncoder(backbone, name) for name in ENCODERS}
         self.picture_features = picture_features
         self.pieces = Pieces(clip_bs)

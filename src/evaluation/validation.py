@@ -15,7 +15,7 @@ from src.tasks.triplets import Query, Split
 
 
 def recalls(queries: Sequence[Query], gallery: Gallery, predicted: Tensor, protocol: Protocol) -> dict[str, float]:
-    """Return {metric: percent} of the features `predicted` [factors, queries, dim] for queries."""
+    """Return {metric: percent} for queries with the predicted features [factors, queries, dim]."""
     answers = answer([query.triplet for query in queries], gallery, predicted, protocol)
     return in_percent(with_graded(answers, predicted, protocol), protocol)
 

@@ -22,7 +22,7 @@ from src.tasks.triplets import Query, Triplet
 
 
 class Graded(NamedTuple):
-    """All pictures that count as answers, one row for each of each query: targets, or what annotators graded."""
+    """All pictures that count as answers, one row per (query, picture) pair: targets, or what annotators graded."""
 
     queries: Tensor
     """The query [graded] that each belongs to."""
@@ -56,7 +56,7 @@ class Answers(NamedTuple):
     group_best: Tensor | None
     """The other members of each group [queries, members - 1], best first, where the first rows were asked for.
 
-    A smaller group than others ends in -1.
+    Shorter groups are padded with -1.
     """
     similarities: Tensor | None
     """What the first rows score [queries, best], where they were asked for."""
@@ -115,7 +115,7 @@ def answer(
     `best` is how many of the first rows to give; there are fewer in a smaller gallery. Raises InputError for a name
     that is not in the gallery, and for a target that is its own reference or no member of its group.
     """
-    # Predicted features come from the whole gallery's references, so only ranking sees the narrow one.
+    # References may lie outside the narrowed gallery, so it is narrowed only for ranking.
     gallery = gallery.ranked_by(protocol, triplets)
     excluded = _excluded_rows(triplets, gallery, protocol)
     targets = _target_rows(triplets, gallery, protocol)
@@ -141,7 +141,7 @@ def answer(
 
 
 def with_graded(answers: Answers, predicted: Tensor, protocol: Protocol) -> Answers:
-    """Return answers of `answer`, where `protocol` counts more than first targets with the ranks of all that counts.
+    """Add the ranks of all counted pictures to `answers`, if `protocol` counts more than first targets.
 
     Raises InputError for a triplet without what it counts.
     """
@@ -153,7 +153,7 @@ def with_graded(answers: Answers, predicted: Tensor, protocol: Protocol) -> Answ
     ranks, group_ranks = answers.ranks[queries], torch.full_like(queries, UNRANKED)
     if answers.group_ranks is not None:
         group_ranks[is_known] = answers.group_ranks[queries[is_known]].long()
-    # Of first targets the rank is known. Each other picture is as if it were its query's target.
+    # First targets are already ranked; each other picture is ranked as if it were its query's target.
     others = (~is_known).nonzero().flatten()
     if len(others):
         rows, features, predicted = targets[others], gallery.features, predicted[:, queries[others]]
@@ -217,14 +217,14 @@ def _target_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protoc
 
 
 def _other_members(triplets: Sequence[Triplet], gallery: Gallery) -> Tensor:
-    """Return the rows [queries, members - 1] of each group but for the query's own reference, filled up with -1."""
+    """Return the rows [queries, members - 1] of each group but for the query's own reference, padded with -1."""
     others = []
     for triplet in triplets:
         if triplet.reference not in triplet.group:
             raise InputError(f"{triplet.reference}: not a member of its own group of {len(triplet.group)}")
         # In every group's own order; ties rank by row, whatever that order.
         others.append([member for member in triplet.group if member != triplet.reference])
-    # One tensor for all: a card would be sent thousands one by one.
+    # One tensor for all: thousands of small transfers to a card are slow.
     longest = max(map(len, others), default=0)
     padded = [gallery.row_numbers(members) + [-1] * (longest - len(members)) for members in others]
     return torch.tensor(padded, device=gallery.features.device)

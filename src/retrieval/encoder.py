@@ -84,7 +84,7 @@ def _encoded_batches(
 class Encoder:
     """A CLIP's two encoders. Features of a frozen one are computed once, and kept in a folder for later commands.
 
-    Processes of one job share the work out, and all have all of its features; the first one keeps the folder.
+    The processes of a job split the work, and each ends up with every feature; the first one owns the folder.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Encoder:
         return self._kept("image", pictures.preprocess.settings, keys, in_parts)
 
     def missing(self, pictures: Pictures) -> list[str]:
-        """Return the names of pictures whose features are not kept yet, of pictures with equal files one."""
+        """Return the names of pictures whose features are not kept yet, one name per distinct file."""
         keys = [file_key(pictures.paths[name]) for name in pictures.names]
         store = self._store("image", pictures.preprocess.settings) if distributed.is_first() else None
         return distributed.broadcast(None if store is None else [pictures.names[at] for at in store.missing(keys)])
@@ -134,7 +134,7 @@ class Encoder:
 
     @torch.inference_mode()
     def _in_parts(self, pictures: Pictures, missing: list[int]) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield (numbers, features) of `missing` pictures, some seconds' work at a time: all that a kill costs.
+        """Yield (numbers, features) of `missing` pictures, some seconds' work at a time, so that a kill loses no more.
 
         With one process an interruption costs nothing: what was encoded is yielded before it goes on.
         """
@@ -154,11 +154,11 @@ class Encoder:
             yield numbers, features[: len(numbers)]
             done += len(features) // everyone
             fitting = round(at_once * SECONDS_AT_ONCE / (time.monotonic() - started + 1e-3))
-            # All must take as many, or they would wait for each other.
+            # All must take as many, or they would deadlock.
             at_once = distributed.broadcast(max(1, min(2 * at_once, fitting)))
 
     def _kept(self, encoder, settings, keys, encode_in_parts):
-        # One process asks the disk; the answer must be the same for all, or they would wait for each other.
+        # One process asks the disk; the answer must be the same for all, or they would deadlock.
         store = self._store(encoder, settings) if distributed.is_first() else None
         missing = distributed.broadcast(None if store is None else store.missing(keys))
         for positions, rows in encode_in_parts(missing) if missing else ():
@@ -186,6 +186,6 @@ class Encoder:
 
 
 def _current_precision():
-    enabled = torch.is_autocast_enabled(device.type)
     # The features of each precision are kept apart.
+    enabled = torch.is_autocast_enabled(device.type)
     return str(torch.get_autocast_dtype(device.type) if enabled else torch.float32).removeprefix("torch.")

@@ -28,10 +28,10 @@ class Protocol(NamedTuple):
     any_target: bool = False
     """Whether the rank of a query is that of its best-ranked target, and not of the first one."""
     soft: bool = False
-    """Whether a query scores the best grade among its first answers, and not whether its target is there."""
+    """Score a query by the best grade among its first k answers instead of hit or miss."""
 
     def chosen(self, presets: Sequence["Protocol"], **choices: str | None) -> "Protocol":
-        """Return this protocol with `choices` (gallery, reference, captions) changed, under the name this then has."""
+        """Return this protocol with `choices` (gallery, reference, captions) changed, renamed to match."""
         changed = self._replace(**{name: value for name, value in choices.items() if value is not None})
         same = next((preset for preset in presets if preset._replace(name=changed.name) == changed), None)
         spelled = "-".join([*(["soft"] if self.soft else []), changed.gallery, changed.reference, changed.captions])

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Triplet(NamedTuple):
-    """One query of a data set, and its answer where the annotations give it."""
+    """One annotated entry of a data set: a query, and its answer where the annotations give it."""
 
     reference: str
     """Name of the picture that the caption starts from."""
@@ -25,7 +25,7 @@ class Triplet(NamedTuple):
     aspects: tuple[str, ...] = ()
     """The kinds of change that the caption asks for (CIRCO)."""
     place: str = ""
-    """Where it stands in its file, where that is not its number."""
+    """Its position in the file, if not its index."""
 
 
 class Query(NamedTuple):
@@ -49,7 +49,7 @@ class Split(NamedTuple):
     """{name: file} of the whole gallery, in the order of the image split."""
 
     def needed(self, triplet: Triplet) -> set[str]:
-        """Return the names without whose pictures `triplet` is lost. Training needs no group, judging does."""
+        """Return the names of the pictures without which `triplet` cannot be used."""
         # Training never looks at a group, so a member's missing picture costs it nothing.
         return {triplet.reference, *triplet.targets, *(() if self.name == "train" else triplet.group)}
 

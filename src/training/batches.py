@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     targets: torch.Tensor
     """Rows [share] of the targets, likewise."""
     captions: list[tuple[str, ...]]
-    """The captions of all triplets of the batch, not only of the share, since all of them draw."""
+    """The captions of the whole batch, not only of the share, since every process draws texts for all of it."""
     pixels: torch.Tensor | None = None
     """Bytes [pictures, dim, dim, 3] of the share's pictures: a quarter of what they are when they are normalised."""
     all_targets: torch.Tensor | None = None
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
 
 class TripletRows(Dataset):
-    """Training triplets as rows of their pictures. Its items are Batches, each for a list of numbers."""
+    """Training triplets as rows of their pictures. An item is the Batch of a list of triplets' numbers."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ def encode_triplets(
 
 
 class TripletImages(TripletRows):
-    """The same with the pictures opened, each once even when many triplets of the batch share it."""
+    """TripletRows that also loads the pixels of each picture of a batch, once even when many triplets share it."""
 
     def __getitem__(self, numbers: list[int]) -> Batch:
         batch, needed = self.planned(numbers)
@@ -113,8 +113,8 @@ class TripletImages(TripletRows):
 class TripletLoader:
     """Shuffled full batches of triplets, in an order that depends only on `seed`.
 
-    Each of `num_workers` processes opens a part of each batch, and two parts of each may wait: two batches, however
-    many workers there are. So the first batch of an epoch comes as early as all of them can open it.
+    Each of `num_workers` processes opens a part of every batch and prefetches two parts. So about two batches are in
+    flight however many workers there are, and the first batch of an epoch is ready as soon as possible.
     """
 
     def __init__(self, triplets: TripletRows, batch_size: int, num_workers: int, seed: int):
@@ -130,6 +130,7 @@ class TripletLoader:
         if not isinstance(self.triplets, TripletImages):
             yield from map(self.triplets.__getitem__, self.batches)
             return
+        # The whole epoch at once, so that workers go on from batch to batch.
         planned = [(batch, self._parts(needed)) for batch, needed in map(self.triplets.planned, self.batches)]
         parts = [part for _, of_batch in planned for part in of_batch]
         loaded = iter(Loader(Each(self.triplets.pictures.pixels, parts), self.num_workers, batch_size=None))
@@ -142,7 +143,7 @@ class TripletLoader:
 
 
 def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
-    """Return parts of a batch as a whole; for a card in memory that it can read while it computes."""
+    """Concatenate the parts of a batch; for a card in pinned memory, so that the copy can overlap computation."""
     pinned = device.type == "cuda"
     if len(parts) == 1 and not pinned:
         return parts[0]

@@ -37,7 +37,7 @@ class Training:
         plan: TrainingPlan,
     ):
         self.stage, self.loader, self.task, self.plan = stage, loader, task, plan
-        # Only calls through it are synchronised, so a step never calls the stage itself.
+        # Call the stage only through this; otherwise gradients are not synchronised between processes.
         self.module = gradients.synchronised(stage, plan.batch_size, some_wait=stage.frozen_epochs > 0)
         halved = autocast_dtype(plan.precision, training=True) is torch.float16
         # fp16 gradients vanish without it; bf16 has the range of fp32.
@@ -79,11 +79,13 @@ class Training:
                 keeper.run.end()
 
     def _run_epochs(self, keeper, validation, best, save):
-        self._judge_if_due(keeper, validation, best, save)  # of a run that ended before it could
+        self._judge_if_due(
+            keeper, validation, best, save
+        )  # left over from a run that was stopped before its validation
         for epoch in range(self.state.next_epoch, self.plan.num_epochs):
             keeper.run.log_training(epoch, self.train_epoch(epoch, keeper.run.log_step))
             self.state.next_epoch = epoch + 1
-            # From the first epoch on, as published.
+            # True where no validation is due; epoch 0 has one, as published.
             self.state.judged = epoch % self.plan.validation_frequency != 0
             # Before the validation, so that no fault in it can cost an epoch of training.
             save()
@@ -126,7 +128,7 @@ class Training:
         return mean_train_loss(results)
 
     def _losses(self, batches: Iterable[Batch]) -> Iterator[Tensor]:
-        """Take a step with each of `batches`; yield their losses on the CPU, each when the next step is under way.
+        """Take a step with each of `batches`; yield their losses on the CPU, each one step late.
 
         So a card computes while captions are tokenised. Reading the loss is all that a step waits for.
         """
@@ -141,10 +143,10 @@ class Training:
         yield last.cpu()
 
     def _texts(self, captions: list[tuple[str, ...]]) -> list[str]:
-        """Draw a text for each triplet of a whole batch, so that no process draws another than its share's."""
+        """Draw a text for each triplet of the whole batch, so that it does not depend on the number of processes."""
         texts = []
         for variants in map(self.task.training_texts, captions):
-            # A single variant draws nothing: runs of data sets with one caption must not depend on the draws.
+            # With one caption the random state stays untouched.
             texts.append(variants[int(len(variants) * self.state.draws.random())] if len(variants) > 1 else variants[0])
         return texts
 
@@ -186,8 +188,8 @@ class Training:
         return loss.detach()
 
     def _smaller_pieces(self, fault):
-        """Let the stage take half as much at once, and return how much; raises InputError where that is no way out."""
-        # Later, or with other processes in the middle of the same step, a change in one process is no way out.
+        """Let the stage take half as much at once, and return how much; raises InputError where that cannot help."""
+        # After the first step, or with several processes, one process cannot change its size by itself.
         can_change = not self._stepped and distributed.processes() == 1
         size = self.stage.pieces.halve(self.plan.batch_size) if can_change else None
         if size is None:
@@ -202,14 +204,14 @@ class Training:
         print(f"--batch-size {self.plan.batch_size}: the memory is full; {pieces}", file=sys.stderr, flush=True)
 
     def _loss(self, predicted, targets, all_targets):
-        """Return this process's part of the batch's loss, which is their sum: own queries, everyone's targets."""
+        """Return this process's term of the batch's loss, which is their sum: own queries against all targets."""
         plan, mine = self.plan, distributed.share(self.plan.batch_size)
         if plan.negatives == "bank":
             # Every process has the whole bank, so nothing is exchanged.
             bank = self.stage.picture_features.compared_by(self.stage.combining_function)
             loss = self.loss(predicted, bank, labels=all_targets[mine])
         else:
-            # Every process needs all targets as negatives, else a batch would be as many small ones.
+            # Otherwise each process would only have the targets of its own share as negatives.
             everyones = gradients.gathered(targets, plan.batch_size)
             labels = torch.arange(mine.start, mine.stop, device=predicted.device)
             pictures = all_targets if plan.mask_same_target else None
