@@ -12,7 +12,6 @@ from src.models.backbone import ENCODERS, Backbone
 from src.models.registry import load_clip, model_label
 from src.models.weights import weights_digest
 from src.processes.distributed import command, is_first
-from src.retrieval.answers import predict_queries
 from src.retrieval.encoder import (
     Encoder,
     caption_tokens,
@@ -48,7 +47,6 @@ __all__ = [
     "load_clip",
     "load_retriever",
     "model_label",
-    "predict_queries",
     "require_writable",
     "save_model",
     "say_device",

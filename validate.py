@@ -34,7 +34,6 @@ from utils import (
     command,
     extract_caption_features,
     is_first,
-    predict_queries,
     require_writable,
     say_device,
     settings,
@@ -95,8 +94,7 @@ def _recalls(task, triplets, gallery, clip_model, combining_function, caption_fe
     if caption_features is None:
         # Only where the caller has no features yet.
         caption_features = extract_caption_features([text for query in queries for text in query.texts], clip_model)
-    predicted = predict_queries(gallery, queries, caption_features, combining_function)
-    return tuple(recalls(queries, gallery.compared_by(combining_function), predicted, protocol).values())
+    return tuple(recalls(queries, gallery, caption_features, combining_function, protocol).values())
 
 
 # ---- the command ----

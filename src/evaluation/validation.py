@@ -14,9 +14,12 @@ from src.tasks.task import Task
 from src.tasks.triplets import Query, Split
 
 
-def recalls(queries: Sequence[Query], gallery: Gallery, predicted: Tensor, protocol: Protocol) -> dict[str, float]:
-    """Return {metric: percent} for queries with the predicted features [factors, queries, dim]."""
-    answers = answer([query.triplet for query in queries], gallery, predicted, protocol)
+def recalls(
+    queries: Sequence[Query], gallery: Gallery, caption_features: Tensor, function: Fusion, protocol: Protocol
+) -> dict[str, float]:
+    """Return {metric: percent}; `caption_features` [texts, dim] are those of the queries' texts, in their order."""
+    predicted = predict_queries(gallery, queries, caption_features, function)
+    answers = answer([query.triplet for query in queries], gallery.compared_by(function), predicted, protocol)
     return in_percent(with_graded(answers, predicted, protocol), protocol)
 
 
@@ -50,9 +53,8 @@ class Validation:
         return f"{self.task.name} {name}, {self.protocol.described(counts)}"
 
     def _recalls(self, category, function) -> dict[str, float]:
-        predicted = self.predicted(category, self.protocol, function)
-        gallery = self.gallery(category).compared_by(function)
-        return recalls(self.queries(category, self.protocol), gallery, predicted, self.protocol)
+        queries, gallery = self.queries(category, self.protocol), self.gallery(category)
+        return recalls(queries, gallery, self._caption_features(category, self.protocol), function, self.protocol)
 
     def predicted(self, category: str, protocol: Protocol, function: Fusion) -> Tensor:
         """Predict features [factors, queries, dim] with a combining function."""
