@@ -38,8 +38,8 @@ def generate_cirr_test_submissions(
     file_name: str,
     clip_model,
     preprocess,
-    data_path: Path = PROJECT_ROOT,
-    output_path: Path = PROJECT_ROOT,
+    data_path: Path | str = PROJECT_ROOT,
+    output_path: Path | str = PROJECT_ROOT,
     retriever: Retriever | None = None,
     split: Split | None = None,
 ) -> list[Path]:
@@ -52,7 +52,7 @@ def generate_cirr_test_submissions(
         retriever = retriever_of(clip_model, preprocess)
     retriever = retriever.combining_by(combining_function)
     task = TASKS["CIRR"]
-    split = retriever.usable(split or read_test_split(task, data_path, retriever.skipping.enabled))
+    split = retriever.usable(split or read_test_split(task, Path(data_path), retriever.skipping.enabled))
     answers = answered(task, task.protocol(), retriever, split)
 
     ids = [triplet.id for triplet in split.triplets]
@@ -64,7 +64,7 @@ def generate_cirr_test_submissions(
     return written
 
 
-def submission_files(output_path: Path, name: str) -> list[Path]:
+def submission_files(output_path: Path | str, name: str) -> list[Path]:
     """Return the paths of a submission's two files: the server takes one for each ranking."""
     return [Path(output_path) / "submission" / "CIRR" / f"{metric}_submission_{name}.json" for metric in LENGTHS]
 

@@ -14,7 +14,7 @@ from src.command.flags import CombiningOptions, RetrieverOptions
 from src.models.backbone import Backbone
 from src.models.facts import NETWORK, holds_its_clip, read_facts
 from src.models.weights import load_weights, read_weights
-from src.retrieval.retriever import Retriever, load_retriever
+from src.retrieval.retriever import Retriever, as_trained, load_retriever
 from utils import device, element_wise_sum
 
 
@@ -117,7 +117,7 @@ def line_of(function: Callable[[Tensor, Tensor], Tensor]) -> CombiningFunction:
     raise InputError(f"{name}: has no name in tables; a line of COMBINING_FUNCTIONS in combiner.py gives it one")
 
 
-def network_in(path: Path) -> CombiningFunction:
+def network_in(path: Path | str) -> CombiningFunction:
     """Return the line of the network whose weights a checkpoint holds; the published code's checkpoints do not name it.
 
     Raises InputError for a network that is not there.
@@ -145,14 +145,14 @@ def network_facts(network: nn.Module) -> dict[str, str]:
     return {} if name == PUBLISHED_NETWORK else {NETWORK: name}
 
 
-def default_name(combiner_path: Path | None) -> str:
+def default_name(combiner_path: Path | str | None) -> str:
     """Return what combines where nothing else is asked for: the network of a checkpoint of stage 2, else the sum."""
     return "sum" if combiner_path is None else network_in(combiner_path).name
 
 
 def load_combining_function(
     name: str | None,
-    combiner_path: Path | None,
+    combiner_path: Path | str | None,
     backbone: Backbone,
     projection_dim: int | None = None,
     hidden_dim: int | None = None,
@@ -176,15 +176,20 @@ def load_combining_function(
     return line.function
 
 
-def load_combined(options: RetrieverOptions, combining: CombiningOptions) -> Retriever:
-    """Load a retriever with its combining function; raises InputError when something cannot be loaded."""
-    retriever = load_retriever(with_clip_of_pair(options, combining.combiner_path))
+def load_combined(options: RetrieverOptions, combining: CombiningOptions | None = None) -> Retriever:
+    """Load a retriever with its combining function, the sum unless `combining` says another.
+
+    Raises InputError when something cannot be loaded.
+    """
+    combining = combining or CombiningOptions()
+    options = as_trained(with_clip_of_pair(options, combining.combiner_path), combining.combiner_path)
+    retriever = load_retriever(options)
     dimensions = combining.projection_dim, combining.hidden_dim
     function = load_combining_function(combining.name, combining.combiner_path, retriever.backbone, *dimensions)
     return retriever.combining_by(function)
 
 
-def with_clip_of_pair(options: RetrieverOptions, combiner_path: Path | None) -> RetrieverOptions:
+def with_clip_of_pair(options: RetrieverOptions, combiner_path: Path | str | None) -> RetrieverOptions:
     """Return options with the CLIP that a Combiner's checkpoint may hold beside it, where no other is asked for."""
     # Whatever combines: this CLIP's features mean something else without its weights.
     is_needed = options.clip_model_path is None and holds_its_clip(combiner_path)
@@ -192,7 +197,7 @@ def with_clip_of_pair(options: RetrieverOptions, combiner_path: Path | None) -> 
 
 
 def load_network(
-    path: Path | None,
+    path: Path | str | None,
     backbone: Backbone,
     name: str | None = None,
     projection_dim: int | None = None,

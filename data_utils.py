@@ -1,6 +1,7 @@
 """The front desk of data: the published pads, transforms and datasets, and what scripts need of pictures and tasks."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from torch.utils.data import Dataset
 
@@ -75,8 +76,15 @@ class FashionIQDataset(_PublishedDataset):
     Raises InputError for an unknown split, category or mode, for faulty annotations and for missing pictures.
     """
 
-    def __init__(self, split: str, dress_types: Sequence[str], mode: str, preprocess: Callable, data_path=base_path):
-        splits = [TASKS["FashionIQ"].read(data_path, dress_type, split) for dress_type in dress_types]
+    def __init__(
+        self,
+        split: str,
+        dress_types: Sequence[str],
+        mode: str,
+        preprocess: Callable,
+        data_path: Path | str = base_path,
+    ):
+        splits = [TASKS["FashionIQ"].read(Path(data_path), dress_type, split) for dress_type in dress_types]
         super().__init__(splits, mode, preprocess, opens=split != "val")
         self.split, self.dress_types = split, list(dress_types)
 
@@ -97,9 +105,9 @@ class CIRRDataset(_PublishedDataset):
     Raises InputError for an unknown split or mode, for faulty annotations and for missing pictures.
     """
 
-    def __init__(self, split: str, mode: str, preprocess: Callable, data_path=base_path):
+    def __init__(self, split: str, mode: str, preprocess: Callable, data_path: Path | str = base_path):
         task = TASKS["CIRR"]
-        super().__init__(list(task.read_all(data_path, split).values()), mode, preprocess, opens=split == "train")
+        super().__init__(list(task.read_all(Path(data_path), split).values()), mode, preprocess, opens=split == "train")
         self.split = split
 
     def _item(self, triplet):

@@ -67,7 +67,7 @@ def generate_randomized_fiq_caption(flattened_captions: Sequence[str], draws=ran
 
 
 def save_model(
-    name: str, cur_epoch: int, model_to_save: nn.Module, training_path: Path, facts: dict | None = None
+    name: str, cur_epoch: int, model_to_save: nn.Module, training_path: Path | str, facts: dict | None = None
 ) -> None:
     """Write `checkpoint_content` to saved_models/<name>.pt of the run folder `training_path`."""
     from src.models.checkpoints import checkpoint_content, checkpoint_path, write_checkpoint  # late: for training only

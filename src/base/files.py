@@ -72,8 +72,9 @@ def require_space(folder: Path, size: int, needs: str) -> None:
         raise InputError(f"{needs}, its disk has {free / 1e9:.2f} GB free")
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path | str) -> None:
     """Raise InputError unless files can be written to `folder`, now rather than after hours of work."""
+    folder = Path(folder)
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not existing.is_dir():
         raise InputError(f"{existing}: is a file, a folder is needed to write to")

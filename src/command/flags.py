@@ -18,10 +18,12 @@ from src.base.parser import (
     usable_cores,
 )
 from src.command.combining import PUBLISHED_NETWORK
-from src.pictures.padding import TRANSFORMS
+from src.pictures.padding import TRANSFORMS, USUAL_RATIO, USUAL_TRANSFORM
 
 PRECISIONS = {"auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """{name of --precision: name of torch's type}; "auto" depends on the device."""
+FEATURES = PROJECT_ROOT / "features"
+"""Where features are kept unless something else is said: as a command's, whose --output-path is the project's root."""
 
 
 def add_output_path(parser: Parser) -> None:
@@ -69,13 +71,14 @@ class CometOptions(NamedTuple):
 class RetrieverOptions(NamedTuple):
     """What a command's options say of the CLIP that answers, and of how its features are made and kept."""
 
-    clip_model_name: str
-    clip_model_path: Path | None = None
-    transform: str = "targetpad"
-    target_ratio: float = 1.25
-    feature_cache: Path | None = None
-    """The folder that keeps features; None for none."""
-    image_cache: Path | None = None
+    clip_model_name: str | Path
+    clip_model_path: Path | str | None = None
+    transform: str | None = None
+    """None is the checkpoints', and where they say nothing the published one; so is None of target_ratio."""
+    target_ratio: float | None = None
+    feature_cache: Path | str | None = FEATURES
+    """The folder that keeps features; None keeps them in memory only."""
+    image_cache: Path | str | None = None
     num_workers: int = 0
     skip_missing: bool = False
 
@@ -92,7 +95,7 @@ class CombiningOptions(NamedTuple):
     """What a command's options say of the function that combines both features; None where they say nothing."""
 
     name: str | None = None
-    combiner_path: Path | None = None
+    combiner_path: Path | str | None = None
     projection_dim: int | None = None
     hidden_dim: int | None = None
 
@@ -107,10 +110,10 @@ def add_clip_options(parser: Parser) -> None:
     group.add_argument("--clip-model-name", type=name_or_file, default="RN50x4", help=help_text)
     help_text = "checkpoint of stage 1 to load over --clip-model-name"
     group.add_argument("--clip-model-path", type=existing_file, help=help_text)
-    group.add_argument("--transform", choices=tuple(TRANSFORMS), default="targetpad", help="how pictures become square")
-    group.add_argument(
-        "--target-ratio", type=one_or_more, default=1.25, help="targetpad pads pictures whose sides have a larger ratio"
-    )
+    help_text = "how pictures become square"
+    group.add_argument("--transform", choices=tuple(TRANSFORMS), default=USUAL_TRANSFORM, help=help_text)
+    help_text = "targetpad pads pictures whose sides have a larger ratio"
+    group.add_argument("--target-ratio", type=one_or_more, default=USUAL_RATIO, help=help_text)
 
 
 def add_combiner_options(parser: Parser, functions: dict[str, bool], trained: bool = True) -> None:

@@ -31,6 +31,9 @@ class Backbone(ABC):
     def __init__(self, model: nn.Module):
         self.model = model
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.resolution} pixels, {self.dimension} dimensions)"
+
     @property
     def key(self) -> str:
         """The name under which checkpoints keep its weights: its model's class, as published."""
@@ -86,7 +89,7 @@ class Backbone(ABC):
         weights = self.model.state_dict() if encoder is None else self.weights_of(encoder)
         return weights_digest(weights, self.network)
 
-    def load_over(self, path: Path) -> None:
+    def load_over(self, path: Path | str) -> None:
         """Load the weights of a stage-1 checkpoint over its own; raises InputError when they do not fit."""
         require_network(path, self.network)
         load_weights(self.model, read_weights(path, self.key), path)

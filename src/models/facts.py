@@ -26,7 +26,7 @@ def training_facts(options: Mapping) -> dict:
     return {name: plain(options[name]) for name in (*TOLD, "dataset", "seed")}
 
 
-def read_facts(path: Path) -> dict:
+def read_facts(path: Path | str) -> dict:
     """Read the facts of the checkpoint at `path`, {} where it has none.
 
     Raises InputError when it cannot be read, or its facts are none that a training writes.
@@ -45,7 +45,7 @@ def read_facts(path: Path) -> dict:
     return facts
 
 
-def require_network(path: Path, network: str) -> None:
+def require_network(path: Path | str, network: str) -> None:
     """Raise InputError when a checkpoint is of another network than `network`, a Backbone's.
 
     Its weights might fit all the same, and mean something else.
@@ -58,12 +58,12 @@ def require_network(path: Path, network: str) -> None:
         raise InputError(f"{path}: was trained with {name}, which is another network ({theirs}, not {ours})")
 
 
-def holds_its_clip(combiner_path: Path | None) -> bool:
+def holds_its_clip(combiner_path: Path | str | None) -> bool:
     """Whether a Combiner's checkpoint also holds the CLIP that learned along with it."""
     return combiner_path is not None and LEARNED_ALONG in read_facts(combiner_path)
 
 
-def told_by_checkpoints(paths: Iterable[Path | None], options: Mapping, given: Collection[str]) -> dict:
+def told_by_checkpoints(paths: Iterable[Path | str | None], options: Mapping, given: Collection[str]) -> dict:
     """Return the options that checkpoints know, of those that were not `given`; published checkpoints know none.
 
     Raises InputError for a given option that contradicts. Of --clip-model-name only the shape matters, which loading

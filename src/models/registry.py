@@ -43,18 +43,19 @@ def backbone_of(clip_model: nn.Module | Backbone) -> Backbone:
     return clip_model if isinstance(clip_model, Backbone) else OpenAIClip(clip_model)
 
 
-def load_clip(clip_model_name: str, clip_model_path: Path | None = None) -> Backbone:
+def load_clip(clip_model_name: str | Path, clip_model_path: Path | str | None = None) -> Backbone:
     """Load a CLIP on the device, in fp32 and eval mode, with the weights of a stage-1 checkpoint over its own.
 
     `clip_model_name` is a name that its library downloads, or a file: a plain state dict, OpenAI's TorchScript archive,
     a stage-1 checkpoint, or Hugging Face's, which its folder names too. Raises InputError when either cannot be loaded.
     """
+    name = str(clip_model_name)
     # A file needs no turn: all processes may read it at once.
-    if Path(clip_model_name).exists():
-        backbone = load_backbone(clip_model_name)
+    if Path(name).exists():
+        backbone = load_backbone(name)
     else:
         with distributed.in_turn():  # the first process downloads it
-            backbone = load_backbone(clip_model_name)
+            backbone = load_backbone(name)
     if clip_model_path is not None:
         backbone.load_over(clip_model_path)
     return backbone.to(device)

@@ -97,10 +97,25 @@ def _made_of(file, preprocess):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # its doubts change no pixel
         with PIL.Image.open(file, formats=readable_formats()) as image:
-            # Some formats announce no columns, which a resize would divide by.
-            if 0 in image.size:
-                raise ValueError("it is {} x {} pixels".format(*image.size))
-            return preprocess(image)
+            return _prepared(image, preprocess)
+
+
+def _prepared(image: PIL.Image.Image, preprocess: Callable):
+    # Some formats announce no columns, which a resize would divide by.
+    if 0 in image.size:
+        raise ValueError("it is {} x {} pixels".format(*image.size))
+    return preprocess(image)
+
+
+def prepared(image: PIL.Image.Image, preprocess: Callable):
+    """Return what `preprocess` makes of a picture of PIL; raises UnusablePicture when it cannot be decoded."""
+    try:
+        return _prepared(image, preprocess)
+    except Exception as error:  # as in `opened`
+        if is_out_of_memory(error):
+            raise
+        reason = in_a_line(error)
+    raise UnusablePicture(f"a {type(image).__name__}: cannot be read as a picture ({reason})", reason)
 
 
 def _foreign_to(file, error: Exception) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+USUAL_TRANSFORM = "targetpad"
+"""--transform as published."""
 USUAL_RATIO = 1.25
 """--target-ratio as published."""
 MOST_PIXELS = 2**31

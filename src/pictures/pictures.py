@@ -1,6 +1,6 @@
 """Pictures by name, opened through a transform or read from an image cache."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Pictures(Dataset):
     """Pictures by name, opened through a transform, or read from an image cache where there is one."""
 
-    def __init__(self, paths: dict[str, Path], preprocess: Callable, cache: "ImageCache | None" = None):
+    def __init__(self, paths: Mapping[str, Path | str], preprocess: Callable, cache: "ImageCache | None" = None):
         """Take picture files {name: file}."""
         self.paths, self.names = paths, list(paths)
         self.preprocess, self.cache = preprocess, cache

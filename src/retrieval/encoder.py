@@ -91,7 +91,7 @@ class Encoder:
         self,
         backbone: Backbone,
         frozen: Sequence[str] = (),
-        cache_folder: Path | None = None,
+        cache_folder: Path | str | None = None,
         num_workers: int = 0,
         batch_size: int = 32,
     ):
@@ -102,6 +102,11 @@ class Encoder:
         self.num_workers = num_workers
         self.batch_size = batch_size
         self._stores, self._digests = {}, {}
+
+    def __repr__(self) -> str:
+        frozen = " and ".join(self.frozen) or "neither"
+        where = "memory" if self.cache_folder is None else self.cache_folder
+        return f"{type(self).__name__}({self.backbone!r}, frozen: {frozen}, features in {where})"
 
     def pictures(self, pictures: Pictures) -> Tensor:
         """Return features [pictures, dim], fp32 and not normalised."""
@@ -166,6 +171,11 @@ class Encoder:
                 store.add([keys[position] for position in positions], [rows.cpu().numpy()])
         rows = distributed.broadcast(None if store is None else torch.from_numpy(store.read(keys)))
         return rows.to(device)
+
+    @torch.inference_mode()
+    def images(self, images: Tensor) -> Tensor:
+        """Return features [images, dim], fp32 and not normalised, of images [images, 3, dim, dim]; none is kept."""
+        return self.backbone.encode_images(to_device(images)).float()
 
     def _store(self, encoder, settings):
         precision = _current_precision()

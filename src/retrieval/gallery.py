@@ -37,7 +37,7 @@ class Gallery:
         features: Tensor,
         names: Sequence[str],
         lengths: Tensor | None = None,
-        folder: Path | None = None,
+        folder: Path | str | None = None,
         digests: Sequence[str] | None = None,
     ):
         """Take features [pictures, dim] as the encoder gave them or, with their `lengths` [pictures], normalised.
@@ -47,10 +47,14 @@ class Gallery:
         if len(features) != len(names):
             raise ValueError(f"{len(features)} features for {len(names)} names")
         self.features, self.names, self.lengths = features, list(names), lengths
-        self.folder, self.digests = folder, digests
+        self.folder, self.digests = None if folder is None else Path(folder), digests
         self._row = {name: row for row, name in enumerate(self.names)}
         if len(self._row) != len(self.names):
             raise InputError(f"the gallery holds {len(self.names) - len(self._row)} names more than once")
+
+    def __repr__(self) -> str:
+        where = "" if self.folder is None else f" of {self.folder}"
+        return f"{type(self).__name__}({len(self)} pictures{where}, {self.features.shape[1]} dimensions)"
 
     def __len__(self) -> int:
         return len(self.names)

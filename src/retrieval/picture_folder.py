@@ -38,8 +38,8 @@ class Lost(NamedTuple):
 def collect(retriever: Retriever, folder: Path | str) -> tuple[Gallery, Lost]:
     """Return every picture below a folder as a gallery, and what had to be left out.
 
-    Features come from the feature cache, where they are kept. Raises InputError when there is no picture, and
-    StorageError when a disk or share fails.
+    Features that the retriever's feature cache keeps are not computed again. Raises InputError when there is no
+    picture, and StorageError when a disk or share fails.
     """
     folder = Path(folder)
     require_folder(folder)

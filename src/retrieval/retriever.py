@@ -1,7 +1,7 @@
 """A CLIP, its image transform and a combining function."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from src.command.flags import RetrieverOptions
 from src.models.backbone import ENCODERS, Backbone
+from src.models.facts import told_by_checkpoints
 from src.models.registry import load_clip
+from src.pictures.padding import USUAL_RATIO, USUAL_TRANSFORM
 from src.pictures.pictures import Pictures
 from src.pictures.skipping import Skipping
 from src.pictures.transforms import make_transform
@@ -42,6 +44,10 @@ class Retriever:
         self.skipping, self.image_cache = skipping, image_cache
         self.combining_function = combining_function
 
+    def __repr__(self) -> str:
+        function = getattr(self.combining_function, "__qualname__", type(self.combining_function).__name__)
+        return f"{type(self).__name__}({self.backbone!r}, {function})"
+
     @property
     def backbone(self) -> Backbone:
         return self.encoder.backbone
@@ -56,7 +62,7 @@ class Retriever:
         """Return the split without what --skip-missing leaves out."""
         return self.skipping.usable(split, self.preprocess)
 
-    def pictures(self, paths: dict[str, Path]) -> Pictures:
+    def pictures(self, paths: Mapping[str, Path | str]) -> Pictures:
         """Return the picture files {name: file}, to be opened with this transform."""
         return Pictures(paths, self.preprocess, self.image_cache)
 
@@ -71,6 +77,17 @@ class Retriever:
         return Gallery(self.encoder.pictures(pictures), pictures.names)
 
 
+def as_trained(options: RetrieverOptions, combiner_path: Path | str | None = None) -> RetrieverOptions:
+    """Fill in the transform that the options do not name: the one that checkpoints were trained with, else the usual.
+
+    Raises InputError for a named one that contradicts a checkpoint.
+    """
+    named = {name: value for name, value in options._asdict().items() if value is not None}
+    known = {"transform": USUAL_TRANSFORM, "target_ratio": USUAL_RATIO}
+    known |= told_by_checkpoints((options.clip_model_path, combiner_path), named, named)
+    return options._replace(**{name: value for name, value in known.items() if name not in named})
+
+
 def load_retriever(
     options: RetrieverOptions,
     frozen: Sequence[str] = ENCODERS,
@@ -82,6 +99,7 @@ def load_retriever(
     `frozen` and `batch_size` are Encoder's; `skipping` is another retriever's, which has tried the same pictures. The
     sum combines. Raises InputError when something cannot be loaded.
     """
+    options = as_trained(options)
     backbone = load_clip(options.clip_model_name, options.clip_model_path)
     encoder = Encoder(backbone, frozen, options.feature_cache, options.num_workers, batch_size)
     preprocess = make_transform(options.transform, options.target_ratio, backbone.resolution, backbone.normalisation)
@@ -89,6 +107,6 @@ def load_retriever(
     if options.image_cache is not None:
         from src.pictures.cache import ImageCache  # late: most commands decode as they go
 
-        image_cache = ImageCache(options.image_cache, preprocess)
+        image_cache = ImageCache(Path(options.image_cache), preprocess)
     skipping = skipping or Skipping(options.skip_missing, options.num_workers)
     return Retriever(encoder, preprocess, skipping, image_cache)

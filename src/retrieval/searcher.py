@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import PIL.Image
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from src.base.device import device
 from src.base.errors import InputError
+from src.pictures.opening import prepared
 from src.retrieval.fusion import gallery_side, predict
 from src.retrieval.gallery import Gallery, Reference
 from src.retrieval.retriever import Retriever
@@ -21,8 +23,11 @@ WITHOUT = 0.5
 class Question(NamedTuple):
     """What is looked for: like a picture, as a caption says, or both."""
 
-    reference: str | Path | None = None
-    """A name in the gallery, or the path of any picture."""
+    reference: str | Path | PIL.Image.Image | None = None
+    """A name in the gallery, the path of any picture, or a picture of PIL, which the retriever's transform prepares.
+
+    One of PIL has no file, so nothing leaves the answers for it: the picture that it was made from may be the first.
+    """
     caption: str = ""
     without: str = ""
     """A text that answers should not be like."""
@@ -59,8 +64,13 @@ class Searcher:
 
     def __init__(self, retriever: Retriever, gallery: Gallery):
         """Take a gallery in memory or of an index, or one on a server, which has the same methods."""
+        if gallery.folder is None:
+            raise InputError("a gallery without a folder: answers are files; collect(retriever, folder) makes one")
         self.retriever, self.gallery = retriever, gallery
         self._compared = gallery.compared_by(retriever.combining_function)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.retriever!r}, {self.gallery!r})"
 
     def ask(self, question: Question, k: int = 10, min_score: float | None = None) -> list[Found]:
         """Return at most `k` answers, best first, none below `min_score`."""
@@ -72,13 +82,16 @@ class Searcher:
         """Return the answers of each question; raises InputError for one that asks for nothing or cannot be read."""
         for question in questions:
             _require_sense(question)
-        references = [None if question.reference is None else self.find(question.reference) for question in questions]
+        references = [
+            self.find(question.reference) if isinstance(question.reference, (str, Path)) else question.reference
+            for question in questions
+        ]
         images = self._image_features(references)
         texts = self._text_features([question.caption for question in questions])
         withouts = self._text_features([question.without for question in questions])
         queries = [self._query(*parts) for parts in zip(questions, images, texts, withouts, strict=True)]
         left_out = [
-            None if question.include_reference else reference
+            reference if isinstance(reference, Reference) and not question.include_reference else None
             for question, reference in zip(questions, references, strict=True)
         ]
         answers = [[]] * len(questions)
@@ -137,12 +150,10 @@ class Searcher:
             raise InputError(f"--caption-weight {weight}: not for a product of {len(predicted)} similarities")
         return _Query(predicted, is_combined=True)
 
-    def _image_features(self, references: Sequence[Reference | None]) -> list[Tensor | None]:
-        features = {None: None}
+    def _image_features(self, references: Sequence[Reference | PIL.Image.Image | None]) -> list[Tensor | None]:
+        features: dict[Reference, Tensor] = {}
         outside = []
-        for reference in dict.fromkeys(references):
-            if reference is None:
-                continue
+        for reference in dict.fromkeys(one for one in references if isinstance(one, Reference)):
             if reference.name is None:
                 outside.append(reference)
             else:
@@ -150,7 +161,12 @@ class Searcher:
         if outside:
             pictures = self.retriever.pictures({str(reference.path): reference.path for reference in outside})
             features |= zip(outside, self.retriever.encoder.pictures(pictures).split(1), strict=True)
-        return [features[reference] for reference in references]
+        return [features[one] if isinstance(one, Reference) else self._image_feature(one) for one in references]
+
+    def _image_feature(self, image: PIL.Image.Image | None) -> Tensor | None:
+        if image is None:
+            return None
+        return self.retriever.encoder.images(prepared(image, self.retriever.preprocess)[None])
 
     def _text_features(self, texts: Sequence[str]) -> list[Tensor | None]:
         distinct = list(dict.fromkeys(filter(None, texts)))
@@ -180,5 +196,8 @@ def _alike(kinds: Sequence) -> list[list[int]]:
 def _require_sense(question: Question) -> None:
     if question.reference is None and not question.caption.strip():
         raise InputError("a question needs a picture, a caption, or both")
+    if not isinstance(question.reference, (str, Path, PIL.Image.Image, type(None))):
+        kind = type(question.reference).__name__
+        raise InputError(f"reference: a {kind}, expected a name, a path or a picture of PIL")
     if not 0 <= question.caption_weight <= 1:
         raise InputError(f"caption weight {question.caption_weight}: is not from 0 to 1")

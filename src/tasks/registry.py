@@ -11,10 +11,10 @@ TASKS: dict[str, Task] = {task.name: task for task in (CIRR(), FashionIQ(), CIRC
 """{name of --dataset: Task}"""
 
 
-def find_task(dataset: str) -> Task:
+def find_task(dataset: Path | str) -> Task:
     """Find the task that --dataset names; raises InputError for a folder without triplets."""
-    if dataset in TASKS:
-        return TASKS[dataset]
+    if str(dataset) in TASKS:
+        return TASKS[str(dataset)]
     from src.tasks.own import OwnTriplets  # late: most runs are on a data set with a name
 
     return OwnTriplets.in_folder(Path(dataset))

@@ -1,6 +1,7 @@
 """What checkpoints tell of themselves, and that no file of weights is more than data."""
 
 import pickle
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import clip_fine_tune
 import combiner_train
 import search
 import validate
+from combiner import CombiningOptions, RetrieverOptions, load_combined
 from src.base.errors import InputError
 from src.models.checkpoints import write_checkpoint
 from src.models.facts import read_facts
@@ -21,7 +23,7 @@ from src.training.resuming import KEYS, read_state
 from src.training.state import STATE_FILE
 from tests.support.commands import COMBINER, status_of, toy_options, toy_paths
 from tests.support.touch import Touch
-from utils import load_clip
+from utils import load_clip, load_retriever
 
 SHORT = ["--num-epochs", "1", "--batch-size", "16", "--save-training"]
 
@@ -98,6 +100,19 @@ def test_search_takes_what_checkpoints_tell(trained, world, tmp_path):
     for name, options in (("told", []), ("said", everything)):
         search.main([str(part) for part in (*paths, *options, "--json", tmp_path / name)])
     assert (tmp_path / "told").read_text() == (tmp_path / "said").read_text()
+
+
+def test_python_takes_what_checkpoints_tell(trained, world):
+    small, (tuned, combiner) = str(world / "small_clip.pt"), trained
+    both = CombiningOptions(combiner_path=str(combiner))
+    for retriever in (
+        load_retriever(RetrieverOptions(small, str(tuned), feature_cache=None)),
+        load_combined(RetrieverOptions(small, tuned, feature_cache=None), both),
+    ):
+        assert retriever.preprocess.settings["transform"] == "squarepad"
+    line = f"--transform targetpad: {tuned} was trained with --transform squarepad"
+    with pytest.raises(InputError, match=re.escape(line)):
+        load_combined(RetrieverOptions(small, tuned, "targetpad", feature_cache=None), both)
 
 
 def test_stage_1_goes_on_from_a_checkpoint_and_takes_what_it_tells(trained, world, tmp_path):

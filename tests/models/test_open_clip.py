@@ -141,7 +141,7 @@ def test_padding_counts_where_nothing_is_trimmed(loaded, device):
 
 
 def test_mean_and_std_are_the_models_own(named, loaded):
-    settings = load_retriever(RetrieverOptions(named["siglip"])).preprocess.settings
+    settings = load_retriever(RetrieverOptions(named["siglip"], feature_cache=None)).preprocess.settings
     assert HALF.items() <= settings.items()
     assert loaded["not_causal"].normalisation == OPENAI_NORMALISATION
 

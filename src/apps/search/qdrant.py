@@ -286,6 +286,9 @@ class QdrantGallery:
             raise InputError(f"{self._what}: its upload was interrupted; upload the pictures again, which goes on")
         self.folder, self.dim = Path(meta["folder"]), meta["dim"]
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name}, {self.dim} dimensions)"
+
     def __len__(self) -> int:
         with _one_line(self._what):
             return self.client.count(self.name, exact=True).count - 1

@@ -149,7 +149,7 @@ def test_functions_one_after_the_other_and_side_by_side_and_a_reload(page, world
     both = answered(page, 0), answered(page, 1)
 
     for found, function in zip(both, ("sum", "product"), strict=True):
-        options = RetrieverOptions(str(world / "small_clip.pt"))
+        options = RetrieverOptions(str(world / "small_clip.pt"), feature_cache=None)
         retriever = load_combined(options, CombiningOptions(function))
         searcher = Searcher(retriever, collect(retriever, folder / "pictures")[0])
         right = searcher.ask(Question(name, "in blue"), 8)

@@ -29,7 +29,7 @@ qdrant_client = pytest.importorskip("qdrant_client")
 
 @pytest.fixture(scope="module")
 def retriever(world):
-    return load_retriever(RetrieverOptions(str(world / "small_clip.pt"), num_workers=0))
+    return load_retriever(RetrieverOptions(str(world / "small_clip.pt"), feature_cache=None))
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_an_index_is_uploaded_without_its_pictures(retriever, pictures, client, 
 
 def test_another_clip_is_refused(both, client, tmp_path):
     write_small_clip(tmp_path / "other.pt", seed=1)
-    other = load_retriever(RetrieverOptions(str(tmp_path / "other.pt"), num_workers=0))
+    other = load_retriever(RetrieverOptions(str(tmp_path / "other.pt"), feature_cache=None))
     with pytest.raises(InputError, match="pictures of another CLIP or transform") as refused:
         QdrantGallery(client, depends_on(other), "pictures")
     assert "\n" not in str(refused.value)

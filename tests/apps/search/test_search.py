@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import os
 import re
@@ -14,9 +15,14 @@ from PIL import Image
 
 import search
 import validate
+from combiner import load_combined
+from src.base.errors import InputError
 from src.base.files import PROJECT_ROOT
 from src.base.locks import owning
+from src.command.flags import FEATURES, RetrieverOptions
 from src.retrieval.gallery import Gallery
+from src.retrieval.picture_folder import collect
+from src.retrieval.searcher import Question, Searcher
 from src.tasks.own import OwnTriplets
 from tests.support.commands import status_of, toy_options
 from utils import load_clip
@@ -194,6 +200,34 @@ def test_the_reference_and_its_copies_are_left_out(folder, asked):
     assert names(outside["answers"]) == names(without["answers"])
 
 
+def test_a_reference_may_be_a_picture_of_pil(folder, world):
+    retriever = load_combined(RetrieverOptions(world / "small_clip.pt", feature_cache=None))
+    gallery, _ = collect(retriever, folder)
+    searcher, name = Searcher(retriever, gallery), gallery.names[0]
+    with Image.open(folder / name) as picture:
+        by_picture, of_both = searcher.ask_all([Question(picture), Question(picture, "in red")], len(gallery))
+        (by_file,) = searcher.ask_all([Question(name, include_reference=True)], len(gallery))
+        with_caption = searcher.ask(Question(name, "in red", include_reference=True), len(gallery))
+    # It has no file, so the picture that it was opened from is an answer.
+    assert by_picture[0].name == name
+    for found, expected in ((by_picture, by_file), (of_both, with_caption)):
+        assert len(found) == len(gallery)
+        scores = {answer.name: answer.score for answer in expected}
+        assert [answer.score for answer in found] == pytest.approx([scores[answer.name] for answer in found], abs=1e-5)
+    with Image.open(folder / name) as closed:
+        torn = (folder / name).read_bytes()[:200]
+    for reference, fault in (
+        (closed, "cannot be read as a picture"),
+        (Image.open(io.BytesIO(torn)), "cannot be read as a picture"),
+        (Image.new("RGB", (0, 5)), "it is 0 x 5 pixels"),
+        (np.zeros((3, 4, 4)), "reference: a ndarray, expected a name, a path or a picture of PIL"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            searcher.ask(Question(reference))
+    with pytest.raises(InputError, match="a gallery without a folder"):
+        Searcher(retriever, Gallery(gallery.features, gallery.names))
+
+
 def test_weights_move_from_the_picture_to_the_caption(folder, asked):
     reference = ["--reference", sorted(folder.glob("*/*.png"))[0]]
     (picture,) = asked(*reference, folder=folder)
@@ -297,8 +331,12 @@ def test_the_readmes_lines_of_python(folder, shared, tmp_path, monkeypatch, caps
     min((tmp_path / "photos").glob("dress/*.png")).rename("photos/dress.jpg")
     for name in ("tuned_clip.pt", "combiner.pt"):
         (tmp_path / name).symlink_to(shared / "golden" / name)
+    # Features go to the project's folder, which a test leaves as it was.
+    defaults = [tmp_path / "kept" if value == FEATURES else value for value in RetrieverOptions.__new__.__defaults__]
+    monkeypatch.setattr(RetrieverOptions.__new__, "__defaults__", tuple(defaults))
     exec(lines.replace("RN50x4", str(shared / "golden" / "tiny_clip.pt")), {})
     scores, paths = zip(*(line.split(" ", 1) for line in capsys.readouterr().out.splitlines()), strict=True)
     assert sorted(scores, reverse=True) == list(scores)
     assert len(paths) == 5
     assert all(path.startswith("photos/") for path in paths)
+    assert list((tmp_path / "kept").rglob("*.npy"))
