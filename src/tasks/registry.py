@@ -5,15 +5,23 @@ from pathlib import Path
 from src.tasks.circo import CIRCO
 from src.tasks.cirr import CIRR
 from src.tasks.fashioniq import FashionIQ
-from src.tasks.task import Task
+from src.tasks.task import Task, require_whole
 
-TASKS: dict[str, Task] = {task.name: task for task in (CIRR(), FashionIQ(), CIRCO())}
+TASKS: dict[str, Task] = {getattr(task, "name", type(task).__name__): task for task in (CIRR(), FashionIQ(), CIRCO())}
 """{name of --dataset: Task}"""
+
+
+def whole_tasks() -> list[Task]:
+    """Return all data sets with a name; raises InputError for one that lacks what commands need of it."""
+    for task in TASKS.values():
+        require_whole(task)
+    return list(TASKS.values())
 
 
 def find_task(dataset: str) -> Task:
     """Find the task that --dataset names; raises InputError for a folder without triplets."""
     if dataset in TASKS:
+        require_whole(TASKS[dataset])
         return TASKS[dataset]
     from src.tasks.own import OwnTriplets  # late: most runs are on a data set with a name
 
@@ -22,4 +30,4 @@ def find_task(dataset: str) -> Task:
 
 def folders() -> str:
     """Return the data sets' folders as help texts name them."""
-    return " and ".join(f"{task.folder}/" for task in TASKS.values())
+    return " and ".join(f"{task.folder}/" for task in whole_tasks())

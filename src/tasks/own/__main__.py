@@ -20,7 +20,7 @@ from src.base.parser import Parser, any_case, existing_file, file_path
 from src.tasks.own import OwnTriplets
 from src.tasks.own.rows import COLUMNS
 from src.tasks.own.tables import LASCO, NAMES, read_table
-from src.tasks.registry import TASKS
+from src.tasks.registry import TASKS, find_task
 from src.tasks.task import Task
 from src.tasks.triplets import Triplet
 
@@ -138,7 +138,7 @@ def main(argv=None):
     if there:
         raise InputError(f"{there[0]}: is there already; remove it, or make another folder")
     if args.dataset:
-        written = convert_dataset(TASKS[args.dataset], args.data_path, args.to, args.copy)
+        written = convert_dataset(find_task(args.dataset), args.data_path, args.to, args.copy)
     else:
         written = [convert_table(args)]
     # Read as a command will read it, so that a fault is found here and not in a training.
