@@ -1,7 +1,7 @@
 """Own triplets: a folder with pictures and a table for each split, which --dataset takes in place of a name.
 
-The folder holds triplets.train, triplets.val and perhaps triplets.test, each a .csv, .tsv or .jsonl; and, for a gallery
-that is not every picture below it, gallery.<split>.txt or gallery.<split>.<category>.txt with a path a line.
+The folder holds triplets.train, triplets.val and perhaps triplets.test, each a .csv, .tsv, .xlsx or .jsonl; and, for a
+gallery that is not every picture below it, gallery.<split>.txt or gallery.<split>.<category>.txt with a path a line.
 """
 
 import functools
@@ -84,7 +84,9 @@ class OwnTriplets(Task):
         _require_known_names(path)
         split = next((split for split in ("val", "train", "test") if task.categories_in(path, split)), None)
         if split is None:
-            raise InputError(f"{path}: holds no triplets.val.csv, .tsv or .jsonl, as a folder of own triplets does")
+            raise InputError(
+                f"{path}: holds no triplets.val.csv, .tsv, .xlsx or .jsonl, as a folder of own triplets does"
+            )
         rows = task._table(path, split)
         categories = dict.fromkeys(row.text("category") or ONLY_CATEGORY for row in rows)
         has_groups = any("group" in row.cells for row in rows)
@@ -179,7 +181,7 @@ def read_extra(paths: Sequence[Path]) -> dict[str, Split]:
 
 
 def _read_extra(path: Path) -> Split:
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: a table of triplets is a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     rows = _checked_rows(path, path.parent, "train")
 
@@ -212,7 +214,7 @@ def _require_known_names(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         is_table = path.name.lower().startswith(("triplets", "gallery")) and path.suffix.lower() in tables
         if is_table and path.is_file() and not KNOWN_NAMES.fullmatch(path.name):
-            names = "triplets.train, triplets.val or triplets.test with .csv, .tsv or .jsonl, or gallery.val.txt"
+            names = "triplets.train, triplets.val or triplets.test with .csv, .tsv, .xlsx or .jsonl, or gallery.val.txt"
             raise InputError(f"{path}: unknown file name; expected {names}")
 
 
@@ -224,9 +226,17 @@ def _mention(root: Path, *lines: str) -> None:
 
 def _checked_rows(path: Path, root: Path, split: str) -> list[Row]:
     """Read a table whose paths start at `root`; raises InputError for the first kind of fault of its rows."""
-    disk = Disk(root)
-    rows = [_below(row, disk) for row in read_rows(path)]
-    check(path, rows, split, root)
+    return checked(path, read_rows(path), split, root)
+
+
+def checked(path: Path, rows: list[Row], split: str, *roots: Path) -> list[Row]:
+    """Return rows with the names of pictures as they are called below the first of the folders `roots`.
+
+    Raises InputError for the first kind of fault. A picture may lie in any of the folders.
+    """
+    disk = Disk(roots[0])
+    rows = [_below(row, disk) for row in rows]
+    _check(path, rows, split, roots)
     if disk.other_forms:
         mention_other_forms(path, tuple(disk.other_forms))
     return rows
@@ -263,10 +273,10 @@ def _names(triplet: Triplet) -> Collection[str]:
     return dict.fromkeys(name for names_of in ROLES.values() for name in names_of(triplet))
 
 
-def check(path: Path, rows: list[Row], split: str, root: Path) -> None:
+def _check(path: Path, rows: list[Row], split: str, roots: Sequence[Path]) -> None:
     """Raise InputError for the first kind of fault that the rows of a split have, with their numbers.
 
-    `root` is where paths start.
+    Paths start at one of the folders `roots`.
     """
     needed = ("reference", "caption") if split == "test" else ("reference", "target", "caption")
 
@@ -296,7 +306,7 @@ def check(path: Path, rows: list[Row], split: str, root: Path) -> None:
             lambda triplet: (
                 triplet.group
                 and not set(triplet.targets) <= set(triplet.group)
-                and all_there(root, (*triplet.targets, *triplet.group))
+                and all_there(roots, (*triplet.targets, *triplet.group))
             ),
         ),
     ):

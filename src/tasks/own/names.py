@@ -65,6 +65,6 @@ def plain(path: str) -> str:
     return str(PurePosixPath(path.replace("\\", "/")))
 
 
-def all_there(root: Path, names: Iterable[str]) -> bool:
-    """Whether the folder has a file of each name."""
-    return all((root / plain(name)).is_file() for name in names)
+def all_there(roots: Iterable[Path], names: Iterable[str]) -> bool:
+    """Whether there is a file of each name in one of the folders."""
+    return all(any((root / plain(name)).is_file() for root in roots) for name in names)
