@@ -8,8 +8,9 @@ from torch.utils.data import Dataset
 from src.base.errors import require_one_of
 from src.base.files import PROJECT_ROOT
 from src.pictures.data import read_data
-from src.pictures.opening import opened, require_present
+from src.pictures.opening import opened
 from src.pictures.pictures import Pictures
+from src.pictures.presence import require_present
 from src.pictures.transforms import SquarePad, TargetPad, make_transform, squarepad_transform, targetpad_transform
 from src.tasks.protocol import Protocol
 from src.tasks.registry import TASKS, find_task
@@ -50,7 +51,7 @@ class _PublishedDataset(Dataset):
         self.paths = {name: path for split in splits for name, path in split.pictures.items()}
         self.image_names = list(self.paths)
         if mode == "classic" or opens:
-            require_present(self.paths.values())
+            require_present(splits)
 
     def __len__(self):
         return len(self.triplets if self.mode == "relative" else self.image_names)

@@ -46,7 +46,7 @@ from src.apps.demo.local_only import call_nobody, own_environment
 from src.apps.demo.upload_folder import upload_folder
 from src.apps.demo.walk import Query
 from src.base.errors import InputError, in_a_line, one_line_errors
-from src.base.folders import pictures_below
+from src.base.folders import PassedOver, pictures_below
 from src.command.flags import CombiningOptions
 from src.models.backbone import Backbone
 from src.processes.signals import Stopping
@@ -110,8 +110,10 @@ def main(argv=None):
         raise InputError(f"-k {args.k}: the page shows at most {MOST_ANSWERS} answers")
     if not args.pictures.is_dir():
         raise InputError(f"--pictures {args.pictures}: no such folder")
-    if not pictures_below(args.pictures, {}):
-        raise InputError(f"--pictures {args.pictures}: holds no pictures, at no depth")
+    passed = PassedOver.nothing()
+    if not pictures_below(args.pictures, {}, passed):
+        lines = ["holds no pictures, at no depth", *passed.lines()]
+        raise InputError(f"--pictures {args.pictures}: {'; '.join(lines)}")
     port = free_port(args.host, args.port)
     with contextlib.ExitStack() as stack:
         # However it ends, no upload stays behind.

@@ -49,8 +49,12 @@ class Parser(argparse.ArgumentParser):
             super().print_help(file)
 
     def error(self, message):
+        self.refuse(f"{message} ({self.prog} --help lists the options)")
+
+    def refuse(self, line: str) -> None:
+        """End with an error that is not the options'."""
         if _from_torchrun("RANK", 0) == 0:
-            print(f"error: {message} ({self.prog} --help lists the options)", file=sys.stderr, flush=True)
+            print(f"error: {line}", file=sys.stderr, flush=True)
         else:
             time.sleep(5)  # the first process says it for all; torchrun ends this one as soon as that one has ended
         raise SystemExit(2)

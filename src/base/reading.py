@@ -74,16 +74,19 @@ def _open_regular(path, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def read_text(path: Path) -> str:
-    """Read a text in UTF-8, without the mark that may begin it; raises InputError when that cannot be done."""
+def read_text(path: Path, remedy: str = "save it as UTF-8") -> str:
+    """Read a text in UTF-8, without the mark that may begin it.
+
+    Raises InputError when that cannot be done, which ends with the `remedy`.
+    """
     content = _content(path)
-    if content[:4] == b"PK\x03\x04":
-        raise InputError(f"{path}: is an Excel workbook or another archive; save it as CSV in UTF-8")
+    if content[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
+        raise InputError(f"{path}: is an Excel workbook or another archive; {remedy}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = 1 + error.object[: error.start].count(b"\n")
-        raise InputError(f"{path}, line {line}: not UTF-8; save it as UTF-8") from None
+        raise InputError(f"{path}, line {line}: not UTF-8; {remedy}") from None
 
 
 def read_json(path: Path, kind: type) -> list | dict:

@@ -4,7 +4,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from src.base.errors import require_one_of
+from src.base.errors import InputError, require_one_of
 from src.base.files import PROJECT_ROOT
 from src.base.parser import Parser, any_case, count_or_zero, file_path, part_of_a_file_name
 from src.command.flags import (
@@ -16,7 +16,7 @@ from src.command.flags import (
     add_precision,
 )
 from src.tasks.protocol import OWN, Protocol
-from src.tasks.registry import TASKS, folders
+from src.tasks.registry import TASKS, folders, whole_tasks
 from src.tasks.task import Task
 
 
@@ -44,6 +44,7 @@ def add_dataset_option(
     parser: Parser, default: str | None = None, otherwise: str = "", split: str = "val", required: bool = False
 ) -> None:
     """Add --dataset for data sets that have a `split`; `otherwise` says what an empty default means."""
+    _require_whole_tasks(parser)
     names = [task.name for task in TASKS.values() if split in task.splits]
     help_text = dataset_choices(names) + (f" (default: {otherwise})" if otherwise else "")
     parser.add_argument("--dataset", type=dataset_name(names), default=default, required=required, help=help_text)
@@ -51,6 +52,7 @@ def add_dataset_option(
 
 def add_common_options(parser: Parser) -> None:
     """Add what training and judging take: features, where data is and results go, the machine, and Comet."""
+    _require_whole_tasks(parser)
     add_feature_cache_options(parser)
     group = parser.add_argument_group("data, output and machine")
     group.add_argument("--data-path", type=file_path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
@@ -73,6 +75,14 @@ def add_common_options(parser: Parser) -> None:
         action="store_true",
         help="log to an archive in the run folder, or in comet/ of the output path",
     )
+
+
+def _require_whole_tasks(parser: Parser) -> None:
+    """End with a line where a data set lacks what commands need of it: options may be parsed before any main."""
+    try:
+        whole_tasks()
+    except InputError as error:
+        parser.refuse(str(error))
 
 
 def add_skip_missing_option(parser: Parser) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from src.pictures.opening import require_present
+from src.pictures.presence import require_present
 from src.tasks.task import Task
 from src.tasks.triplets import Split
 
@@ -17,6 +17,5 @@ def read_data(
     """
     data = {name: task.read_all(Path(data_path), name) for name in names}
     if not skip_missing:
-        splits = [split for categories in data.values() for split in categories.values()]
-        require_present(path for split in splits for path in split.pictures.values())
+        require_present(split for categories in data.values() for split in categories.values())
     return data

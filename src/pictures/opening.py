@@ -2,27 +2,26 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import PIL.Image
 
-from src.base.bars import Bar
 from src.base.errors import (
     InputError,
     StorageError,
     escaped,
-    first_ten,
     in_a_line,
     is_out_of_memory,
     require_storage,
 )
 from src.base.reading import open_regular
 
-MISSING = "no such picture"
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF", "ICO")
 """Formats that are read, as Pillow calls them. Its decoder of JPEG also reads MPO; others run programs, or are rare."""
+UNMARKED = {".tga": "TGA"}
+"""{suffix: format} of formats that begin with no mark: a file of anything might be one, so it has to be called so."""
 NO_PICTURES = {
     b"version https://": "a pointer of Git LFS, which `git lfs pull` replaces by the file",
     b"<!doctype": "a web page",
@@ -37,7 +36,6 @@ NO_PICTURES = {
     b"gimp xcf": "a GIMP file",
     b"\xd7\xcd\xc6\x9a": "a Windows metafile",
     b"\x01\0\0\0": "a Windows metafile",
-    b"\0\0\x01\0": "an icon",
     b"icns": "an icon",
     b"dds ": "a DDS texture",
     b"qoif": "a QOI picture",
@@ -75,7 +73,7 @@ def opened(path: Path, preprocess: Callable):
     try:
         with open_regular(path) as file:
             try:
-                made = _made_of(file, preprocess)
+                made = _made_of(file, UNMARKED.get(Path(path).suffix.lower()), preprocess)
                 # Decoders may take a failed read for the end of the file.
                 require_storage(file.raw.fault or OSError(), path)
                 return made
@@ -93,10 +91,11 @@ def opened(path: Path, preprocess: Callable):
     raise UnusablePicture(f"{escaped(str(path))}: cannot be read as a picture ({reason})", reason)
 
 
-def _made_of(file, preprocess):
+def _made_of(file, unmarked: str | None, preprocess):
+    formats = [*readable_formats(), unmarked] if unmarked else readable_formats()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # its doubts change no pixel
-        with PIL.Image.open(file, formats=readable_formats()) as image:
+        with PIL.Image.open(file, formats=formats) as image:
             return _prepared(image, preprocess)
 
 
@@ -137,59 +136,3 @@ def what_else(head: bytes) -> str | None:
     if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS and "HEIF" not in readable_formats():
         return "a HEIF picture, which pillow-heif reads (pip install pillow-heif)"
     return next((what for mark, what in NO_PICTURES.items() if head.lower().startswith(mark)), None)
-
-
-def require_present(paths: Iterable[Path]) -> None:
-    """Look at each of `paths` and at its first bytes, with a bar; opens none.
-
-    Raises InputError when some are missing, empty or of something else: how many, and the first ten.
-    """
-    paths = list(dict.fromkeys(paths))
-    faults = {}
-    for path in Bar(paths, desc="looking at picture files", leave=False, delay=1):
-        fault = _fault_at_first_sight(path)
-        if fault:
-            faults.setdefault(fault, []).append(path)
-    if faults:
-        raise InputError(_description(faults, len(paths)))
-
-
-def _fault_at_first_sight(path: Path) -> str | None:
-    try:
-        with open_regular(path) as file:
-            return what_else(file.read(16))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return MISSING
-    except OSError as error:
-        require_storage(error, path)
-        return f"cannot be opened ({error.strerror})"
-
-
-def _description(faults: dict[str, list[Path]], total: int) -> str:
-    """Return a line about {fault: paths} among `total` pictures: the first path, their numbers, and ten names."""
-    fault, (first, *_) = next(iter(faults.items()))
-    paths = [path for faulty in faults.values() for path in faulty]
-    missing = faults.get(MISSING, [])
-    if len(missing) == len(paths):
-        counted = f"{len(missing)} of {total} are missing"
-    else:
-        kinds = ", ".join(f"{len(faulty)}: {kind}" for kind, faulty in faults.items())
-        counted = f"{len(paths)} of {total} pictures cannot be used ({kinds})"
-    names = first_ten([path.name for path in paths])
-    hint = _elsewhere(missing[0]) if len(missing) > total / 2 else ""
-    remedy = "check_data.py lists all, --skip-missing leaves them out"
-    return f"{escaped(str(first))}: {fault}; {counted}: {names}{hint} ({remedy})"
-
-
-def _elsewhere(path: Path) -> str:
-    """Return where a missing file seems to be instead: under another suffix, or a folder away."""
-    suffixes = [path.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg", ".webp", ".JPG", ".PNG", ".JPEG")]
-    above = path.parent.parent
-    folders = [above, *_folders(path.parent), *_folders(above), *_folders(above.parent)]
-    moved = [folder / name for folder in folders for name in (path.name, Path(path.parent.name) / path.name)]
-    found = next((place for place in (*suffixes, *moved) if place.is_file()), None)
-    return f"; there is {found} instead" if found else ""
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [inside for inside in sorted(folder.iterdir()) if inside.is_dir()] if folder.is_dir() else []

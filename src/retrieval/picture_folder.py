@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.base.errors import InputError, StorageError, with_reasons
-from src.base.folders import deleted, pictures_below
+from src.base.folders import PassedOver, deleted, pictures_below
 from src.pictures.trying import unusable
 from src.processes import distributed
 from src.retrieval.gallery import Gallery
@@ -24,15 +24,18 @@ class Lost(NamedTuple):
     """{name: why it cannot be read}."""
     folders: dict[str, str]
     """{path from the folder: why it may not be looked into}."""
+    passed: PassedOver
+    """What is no picture."""
 
     def lines(self, total: object = "the") -> list[str]:
         """Return a line for what is left out of each kind; `total` is how many pictures there are with those."""
         kinds = {f"{total} pictures cannot be read": self.pictures, "the folders may not be looked into": self.folders}
-        return [
+        lines = [
             f"{len(lost)} of {what} and {'are' if len(lost) > 1 else 'is'} left out: {with_reasons(lost)}"
             for what, lost in kinds.items()
             if lost
         ]
+        return lines + self.passed.lines()
 
 
 def collect(retriever: Retriever, folder: Path | str) -> tuple[Gallery, Lost]:
@@ -43,8 +46,9 @@ def collect(retriever: Retriever, folder: Path | str) -> tuple[Gallery, Lost]:
     """
     folder = Path(folder)
     require_folder(folder)
-    lost = Lost({}, {})
-    paths = distributed.broadcast(pictures_below(folder, lost.folders) if distributed.is_first() else None)
+    lost = Lost({}, {}, PassedOver.nothing())
+    found = pictures_below(folder, lost.folders, lost.passed) if distributed.is_first() else None
+    paths = distributed.broadcast(found)
     if not paths:
         raise InputError("; ".join([f"{folder}: holds no pictures, at no depth", *lost.lines()]))
     # One process that meets a broken picture would leave the others waiting, so together they look beforehand.

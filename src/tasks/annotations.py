@@ -12,7 +12,7 @@ HALF_PAIRS = re.compile("[\ud800-\udfff]")
 """Halves of surrogate pairs. JSON can escape a single one, but no file name, tokenizer or terminal takes it."""
 NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Characters that control a terminal or break a line, and halves of surrogate pairs."""
-KNOWN_NAMES = re.compile(r"triplets\.(train|val|test)\.(csv|tsv|jsonl)|gallery\.(train|val|test)(\..+)?\.txt")
+KNOWN_NAMES = re.compile(r"triplets\.(train|val|test)\.(csv|tsv|xlsx|jsonl)|gallery\.(train|val|test)(\..+)?\.txt")
 """Names of the files that are read of a folder of own triplets, beside its pictures."""
 
 

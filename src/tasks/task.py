@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean as mean_of_numbers
+from typing import get_origin, get_type_hints
 
 from src.base.errors import InputError, repeated, require_one_of
 from src.tasks.protocol import Protocol
@@ -132,3 +133,21 @@ class Task:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; --data-path names the folder that holds {self.folder}/")
         return folder
+
+
+def require_whole(task: Task) -> None:
+    """Raise InputError for a data set that lacks a member which every command counts on, with all that it lacks."""
+    kinds = {name: get_origin(hint) or hint for name, hint in get_type_hints(Task).items()}
+    who = f"{type(task).__module__}.{type(task).__qualname__}"
+    where = "src/tasks/task.py says what every data set has"
+    lacking = [name for name in kinds if not hasattr(task, name)]
+    # CIRCO's triplets are to judge on only.
+    needed = ("read", "training_texts") if "train" in getattr(task, "splits", ()) else ("read",)
+    lacking += [f"{name}()" for name in needed if getattr(type(task), name) is getattr(Task, name)]
+    if lacking:
+        raise InputError(f"{who}: lacks {', '.join(lacking)}; {where}")
+    for name, kind in kinds.items():
+        # ("train") is a text, whose letters would be taken for names.
+        if not isinstance(getattr(task, name), kind):
+            found = type(getattr(task, name)).__name__
+            raise InputError(f"{who}: {name} is a {found}, expected a {kind.__name__}; {where}")

@@ -47,6 +47,8 @@ class Split(NamedTuple):
     triplets: list[Triplet]
     pictures: dict[str, Path]
     """{name: file} of the whole gallery, in the order of the image split."""
+    is_listed: bool = True
+    """Whether a file lists the gallery. Else it is all that lies in a folder."""
 
     def needed(self, triplet: Triplet) -> set[str]:
         """Return the names of the pictures without which `triplet` cannot be used."""

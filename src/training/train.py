@@ -17,7 +17,7 @@ from src.evaluation.validation import Validation
 from src.models.facts import training_facts
 from src.models.registry import model_label
 from src.pictures.data import read_data
-from src.pictures.opening import require_present
+from src.pictures.presence import require_present
 from src.processes import distributed
 from src.processes.signals import Stopping
 from src.retrieval.precision import resolved
@@ -56,7 +56,7 @@ def read_training_data(options: RunOptions) -> TrainingData:
 
         extra = read_extra(options.extra_triplets)
     if not options.skip_missing:
-        require_present(path for split in extra.values() for path in split.pictures.values())
+        require_present(extra.values())
     train = data["train"] | extra
     require_full_batch(options.plan.batch_size, sum(len(split.triplets) for split in train.values()))
     require_writable(options.output_path)

@@ -18,10 +18,12 @@ from src.base.errors import InputError, StorageError
 from src.base.folders import pictures_below
 from src.base.reading import file_digest, open_regular, read_json, read_text
 from src.pictures.kinds import look_at
-from src.pictures.opening import opened, require_present
+from src.pictures.opening import opened
+from src.pictures.presence import require_present
 from src.pictures.skipping import Skipping
 from src.pictures.trying import unusable
 from src.retrieval import picture_folder
+from src.tasks.triplets import Split
 from tests.support.commands import status_of, toy_options
 from tests.support.odd_pictures import RGB, TURNED, saved
 from tests.support.processes import assert_one_line, python
@@ -31,6 +33,11 @@ FAILING = Path("/proc/self/mem")
 """A regular file that is opened, and whose first byte cannot be read: EIO."""
 on_linux = pytest.mark.skipif(not FAILING.exists(), reason="needs Linux' /proc")
 as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to be somebody else")
+
+
+def a_split(path):
+    """Make a split of one picture."""
+    return Split("val", path.parent / "triplets.val.csv", [], {path.name: path})
 
 
 def nothing(image):
@@ -72,7 +79,7 @@ def test_only_regular_files_are_opened(kind, tmp_path):
         opened(path, nothing)
     assert look_at(path).kinds == (("missing",) if kind == "folder" else ("unreadable",))
     with pytest.raises(InputError, match="no such picture" if kind == "folder" else "cannot be opened"):
-        require_present([path])
+        require_present([a_split(path)])
 
 
 @pytest.mark.parametrize(
@@ -139,7 +146,7 @@ def test_a_failing_disk_is_no_broken_picture(folder, world, broken_world, tmp_pa
         lambda: opened(picture, nothing),
         lambda: unusable([picture], nothing, 0),
         lambda: look_at(picture),
-        lambda: require_present([picture]),
+        lambda: require_present([a_split(picture)]),
         lambda: Skipping(True).usable(whole, nothing),
         lambda: Skipping(True, num_workers=1).usable(whole, nothing),
     ):
@@ -248,6 +255,37 @@ def test_search_names_a_folder_that_it_leaves_out(folder, options, monkeypatch, 
     assert "dress/" not in said.out
 
 
+LEFT_OUT = ("@eaDir/x.png/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/._x.png", "$RECYCLE.BIN/a.jpg", ".Trash-1000/files/b.png")
+
+
+def test_what_is_no_picture_is_counted(folder, options, monkeypatch, capsys):
+    for name in (*LEFT_OUT, "sub/#recycle/c.png", "raw/d.CR2", "raw/e.cr2", "f.mov", ".g.jpg", "prices.csv", "h.tga"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(saved(RGB, "TGA" if name == "h.tga" else "PNG"))
+    (folder / "other").symlink_to(folder / "dress")
+    assert status_of(search.main, ["--pictures", folder, "--caption", "red", "-k", "50", *options]) == 0
+    said = capsys.readouterr()
+    assert f"{folder}: not looked at, for their suffixes: 4 files (.cr2 2, .mov 1, hidden .jpg 1)" in said.err
+    (line,) = (line for line in said.err.splitlines() if "left out" in line)
+    assert line.startswith(f"{folder}: left out: 6 folders of thumbnails, bins and the like: ")
+    assert {"@eaDir/", "__MACOSX/", "$RECYCLE.BIN/", ".Trash-1000/", "sub/#recycle/", "other/ (a link)"} == set(
+        line.split(": ")[-1].split(", ")
+    )
+    assert "h.tga" in said.out
+    assert len(said.out.splitlines()) == 1 + len(pictures_below(folder)) == 1 + 17 + 1
+
+
+@pytest.mark.parametrize("command", [search, demo])
+def test_a_folder_of_other_files_says_what_they_are(command, options, tmp_path, capsys):
+    for name in ("a.NEF", "b.nef", "c"):
+        (tmp_path / "raw" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "raw" / name).write_bytes(b"x")
+    caption = ["--caption", "red"] if command is search else []
+    assert status_of(command.main, ["--pictures", tmp_path / "raw", *caption, *options]) == 2
+    said = "holds no pictures, at no depth; not looked at, for their suffixes: 3 files (.nef 2, without suffix 1)"
+    assert said in capsys.readouterr().err
+
+
 # ---- pictures that are deleted ----
 
 
@@ -303,7 +341,7 @@ def test_a_page_is_written_without_a_picture_that_is_gone(folder, options, tmp_p
 
 # ---- formats ----
 
-FORMATS = "JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF"
+FORMATS = "JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "ICO", "TGA"
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -312,8 +350,11 @@ def test_formats_that_are_read(form, tmp_path):
     if form not in PIL.Image.SAVE:
         pytest.skip(f"this Pillow has no {form}")
     more = {"save_all": True, "append_images": [RGB]} if form == "MPO" else {}
-    (tmp_path / "x.png").write_bytes(saved(RGB, form, **more))
-    assert opened(tmp_path / "x.png", lambda image: image.convert("RGB")).size == RGB.size
+    # Whatever it is called, but for what has no mark of its format.
+    name = "x.TGA" if form == "TGA" else "x.png"
+    more |= {"sizes": [RGB.size]} if form == "ICO" else {}
+    (tmp_path / name).write_bytes(saved(RGB, form, **more))
+    assert opened(tmp_path / name, lambda image: image.convert("RGB")).size == RGB.size
 
 
 def test_postscript_never_reaches_ghostscript(tmp_path):
@@ -330,6 +371,23 @@ def test_postscript_never_reaches_ghostscript(tmp_path):
     done = python("-c", script, tmp_path / "x.png", check=False, env=env)
     assert "it is a PostScript file" in done.stdout
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "form"),
+    [(".jfif", "JPEG"), (".jpe", "JPEG"), (".pnm", "PPM"), (".APNG", "PNG"), (".tga", "TGA"), (".ico", "ICO")],
+)
+def test_rarer_suffixes_are_pictures(suffix, form, tmp_path):
+    (tmp_path / f"x{suffix}").write_bytes(saved(RGB, form))
+    ((name, path),) = pictures_below(tmp_path).items()
+    assert name == f"x{suffix}"
+    require_present([a_split(path)])
+    assert look_at(path).kinds == ()
+
+
+def test_what_is_called_tga_is_read_as_what_it_is(tmp_path):
+    (tmp_path / "x.tga").write_bytes(saved(RGB, "PNG"))
+    assert opened(tmp_path / "x.tga", lambda image: image.format) == "PNG"
 
 
 HEIF = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)

@@ -173,6 +173,7 @@ def test_a_conversion_keeps_what_is_there(place, capsys):
     assert "gallery.val.txt: is there already" in capsys.readouterr().err
     (place / "to" / "gallery.val.txt").unlink()
     (place / "to" / "unnamed").write_bytes(b"another picture")
+    (place / "own" / "picture.png").write_bytes(b"a picture")
     (place / "pairs.csv").write_text("reference,target,caption\nunnamed,picture.png,red\n")
     table = ["--table", "pairs.csv", "--pictures", "own", "--to", "to"]
     assert status_of(conversion.main, table) == 2

@@ -82,7 +82,7 @@ def test_pictures_that_are_none_at_first_sight(content, said, split, broken_worl
     assert status_of(clip_fine_tune.main, flags) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {picture}: {said}")
-    assert "check_data.py lists all" in line
+    assert "check_data.py --output FILE.json lists all" in line
 
 
 def test_a_data_set_laid_out_a_little_differently(broken_world, capsys):

@@ -119,6 +119,7 @@ TAKEN = {
     "animated PNG": Odd(png(RGB, **TWO_MORE), ("animated",)),
     "animated WebP": Odd(partial(saved, RGB, "WEBP", lossless=True, **TWO_MORE), ("animated",)),
     "TIFF of three pages": Odd(partial(saved, RGB, "TIFF", **TWO_MORE), ("animated",)),
+    "icon": Odd(partial(saved, RGBA, "ICO")),
     "1 x 1": Odd(png(RGB.crop((0, 0, 1, 1)))),
     "1 x 1, palette": Odd(png(PALETTE.crop((0, 0, 1, 1))), ("palette",)),
     "1 x 1000": Odd(png(RGB.resize((1, 1000)))),
@@ -148,7 +149,7 @@ REFUSED = {
     "PDF": Odd(partial(saved, RGB, "PDF"), ("unreadable",), f"{UNKNOWN}: it is a PDF file"),
     "PSD": Odd(lambda: b"8BPS" + bytes(40), ("unreadable",), f"{UNKNOWN}: it is a Photoshop file"),
     "metafile": Odd(lambda: b"\xd7\xcd\xc6\x9a" + bytes(80), ("unreadable",), f"{UNKNOWN}: it is a Windows metafile"),
-    "TGA": Odd(partial(saved, RGB, "TGA"), ("unreadable",), UNKNOWN),
+    "TGA by another name": Odd(partial(saved, RGB, "TGA"), ("unreadable",), UNKNOWN),
 }
 """What no command takes."""
 

@@ -79,7 +79,7 @@ def test_names_of_two_folders_stay_apart(world, tmp_path):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["more.json"], "more.json: a table of triplets is a .csv, .tsv or .jsonl"),
+        (["more.json"], "more.json: a table of triplets is a .csv, .tsv, .xlsx or .jsonl"),
         (["gone.csv"], "a.png"),
         (["outside.csv"], "outside.csv: 1 of 1 rows with a reference outside the folder: row 2 (../a.png)"),
         (["gone.csv", "gone.csv"], "gone.csv: is named twice as extra triplets"),

@@ -35,6 +35,8 @@ def folder(tmp_path):
         ("triplets.val.csv", 'reference,target,caption\na.jpg,in/d e.jpg,"red, and ""new"""\n'),
         ("triplets.val.csv", '\ufeffCaption;Target;REFERENCE;note\r\n"red, and ""new""";in/d e.jpg;a.jpg;x\r\n;;;\r\n'),
         ("triplets.val.csv", 'target , caption,reference\n./in/d e.jpg,"red, and ""new"""," a.jpg"\n\n'),
+        ("triplets.val.csv", 'sep=;\r\nreference;target;caption\r\na.jpg;in/d e.jpg;"red, and ""new"""\r\n'),
+        ("triplets.val.csv", '\ufeffSEP=\t\nreference\ttarget\tcaption\na.jpg\tin/d e.jpg\t"red, and ""new"""\n'),
         ("triplets.val.tsv", 'target\tcaption\treference\nin\\d e.jpg\t"red, and ""new"""\ta.jpg\n'),
         ("triplets.val.jsonl", '{"caption": "red, and \\"new\\"", "target": ["in/d e.jpg"], "reference": "a.jpg"}\n\n'),
         ("triplets.val.jsonl", '{"Caption": ["red, and \\"new\\""], "target": "in/d e.jpg", "reference": "a.jpg"}'),
@@ -248,18 +250,34 @@ def test_a_parquet_table_that_holds_its_pictures(folder, tmp_path):
 @pytest.mark.parametrize(
     ("line", "arguments", "fault"),
     [
-        ('{"a": 1}', ["--reference-column", "src"], "entry 1: has no src, only a"),
-        ("[1]", [], "entry 1: no object"),
+        ('{"a": 1}', ["--reference-column", "src"], "line 1: has no src, only a"),
+        ("[1]", [], "line 1: no object"),
         ("{", [], "line 1: not JSON"),
-        ('{"reference": 3}', [], "entry 1: has no caption, only reference"),
-        ('{"reference": 3, "caption": ""}', [], "entry 1: reference is no path of a picture and holds none"),
+        ('{"reference": 3}', [], "line 1: has no caption, only reference"),
+        ('{"reference": 3, "caption": ""}', [], "line 1: reference is no path of a picture and holds none"),
         ('{"reference": "no.jpg", "target": "a.jpg", "caption": "red"}', [], "no.jpg: no such picture"),
-        ('{"reference": "a.jpg", "target": "a.jpg", "caption": {}}', [], "entry 1: caption is no text"),
+        ('{"reference": "a.jpg", "target": "a.jpg", "caption": {}}', [], "line 1: caption is no text"),
         (
             '{"reference": "a.jpg", "target": "a.jpg", "caption": "x"}',
             [],
-            "rows whose target is their reference: line 1",
+            "t.jsonl: 1 of 1 rows whose target is their reference: line 1",
         ),
+        (
+            '{"reference": "A.jpg", "target": "b.PNG", "caption": "x"}',
+            [],
+            "t.jsonl are missing: A.jpg (line 1: there is a.jpg, in other case) (--pictures says",
+        ),
+        (
+            '{"reference": "../x.jpg", "target": "b.PNG", "caption": "x"}',
+            [],
+            "t.jsonl: 1 of 1 rows with a reference outside the folder: line 1 (../x.jpg)",
+        ),
+        (
+            '{"reference": "a.jpg", "target": "b.PNG", "caption": ["x", "y", "z"]}',
+            [],
+            "line 1: has more than two captions",
+        ),
+        ('{"reference": " ", "caption": null}', [], "t.jsonl: holds no triplets"),
     ],
 )
 def test_faults_of_tables(line, arguments, fault, folder, tmp_path, capsys):
@@ -268,3 +286,55 @@ def test_faults_of_tables(line, arguments, fault, folder, tmp_path, capsys):
     assert status_of(conversion.main, ["--table", tmp_path / "t.jsonl", "--split", "val", *arguments, *to]) == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert fault in said
+    assert [path.name for path in tmp_path.iterdir() if path != folder] == ["t.jsonl"]
+
+
+ENTRIES = [{"reference": "a.jpg ", "target": ["in\\d e.jpg", " b.PNG"], "caption": " red "}, {"reference": "i.jpg"}]
+ENTRIES[1] |= {"target": "a.jpg", "caption": ["red", "long"], "id": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.JSONL", "\n".join(map(json.dumps, ENTRIES))),
+        ("t.json", json.dumps(ENTRIES)),
+        ("t.json", "\n".join(map(json.dumps, [*ENTRIES, {"reference": "", "caption": " ", "target": []}]))),
+        (
+            "t.CSV",
+            "sep=;\r\nreference;target;caption;caption2;;\r\n"
+            "a.jpg ;in\\d e.jpg| b.PNG; red ;;;\r\ni.jpg;a.jpg;red;long;;\r\n;;;;;\r\n ;;;;;\r\n",
+        ),
+    ],
+)
+def test_a_table_in_any_spelling_becomes_the_same_folder(name, text, folder, tmp_path):
+    (tmp_path / name).write_text(text, newline="")
+    to = ["--to", tmp_path / "own", "--pictures", folder, "--split", "val"]
+    assert status_of(conversion.main, ["--table", tmp_path / name, *to]) == 0
+    first, second = read(tmp_path / "own").triplets
+    assert first[:3] == ("a.jpg", ("red",), ("in/d e.jpg", "b.PNG"))
+    assert second[:3] == ("i.jpg", ("red", "long"), ("a.jpg",))
+
+
+def test_a_refusal_leaves_what_was_there(folder, tmp_path, capsys):
+    """Also of pictures that the table itself holds, and in a folder where something lies already."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    picture = {"bytes": (folder / "a.jpg").read_bytes(), "path": "a/../../b.exe"}
+    good, bad = ({"reference": picture, "target": name, "caption": "red"} for name in ("i.jpg", "lost.jpg"))
+    for name, rows in (("good", [good]), ("bad", [good, bad])):
+        parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
+    to = tmp_path / "own"
+    pictures = ["--pictures", folder, "--split", "val", "--to", to]
+    assert status_of(conversion.main, ["--table", tmp_path / "bad.parquet", *pictures]) == 2
+    assert "lost.jpg (entry 2)" in capsys.readouterr().err
+    assert not to.exists()
+    to.mkdir()
+    (to / "mine.jpg").write_bytes(b"x")
+    (to / "in").symlink_to(tmp_path)
+    assert status_of(conversion.main, ["--table", tmp_path / "bad.parquet", *pictures]) == 2
+    (tmp_path / "out.jsonl").write_text('{"reference": "a.jpg", "target": "in/c.webp", "caption": "red"}')
+    assert status_of(conversion.main, ["--table", tmp_path / "out.jsonl", *pictures]) == 2
+    assert "own/in/c.webp: lies outside" in capsys.readouterr().err
+    assert sorted(path.name for path in to.iterdir()) == ["in", "mine.jpg"]
+    assert status_of(conversion.main, ["--table", tmp_path / "good.parquet", *pictures]) == 0
+    assert [path.suffix for path in (to / "pictures").iterdir()] == [".png"]

@@ -1,7 +1,9 @@
 """Own triplets that cannot be used: each fault is named, with its line, and no row is lost."""
 
 import csv
+import importlib.util
 import json
+import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -29,6 +31,7 @@ def folder(tmp_path):
         ("picture,target,caption\na.jpg,b.PNG,red\n", "has no column reference, only picture, target, caption"),
         ("reference,reference,target,caption\n1,2,3,4\n", "has two columns reference"),
         (HEADER + "a.jpg,b.PNG\n", "row 2: has 2 cells, the header has 3"),
+        ("sep=;\n" + (HEADER + "a.jpg,b.PNG,\n").replace(",", ";"), "1 of 1 rows without caption: row 2"),
         (HEADER + "a.jpg,b.PNG,red\n\na.jpg,b.PNG,\n", "1 of 2 rows without caption: row 4"),
         (HEADER + "a.jpg,,red\n", "1 of 1 rows without target: row 2"),
         (HEADER + "../a.jpg,b.PNG,red\n", "1 of 1 rows with a reference outside the folder: row 2 (../a.jpg)"),
@@ -89,7 +92,7 @@ def test_faulty_galleries_are_named(listing, fault, folder, capsys):
 
 def test_what_is_no_folder_of_own_triplets(tmp_path, capsys):
     for name, fault in [
-        (tmp_path, "holds no triplets.val.csv, .tsv or .jsonl, as a folder of own triplets does"),
+        (tmp_path, "holds no triplets.val.csv, .tsv, .xlsx or .jsonl, as a folder of own triplets does"),
         ("nowhere", "'nowhere' is none of CIRR, FashionIQ, CIRCO, and "),
     ]:
         assert status_of(validate.main, ["--dataset", name]) == 2
@@ -108,7 +111,63 @@ def test_two_tables_of_a_split(folder, capsys):
 def test_a_text_in_another_encoding(folder, capsys):
     (folder / "triplets.val.csv").write_bytes((HEADER + "a.jpg,b.PNG,grün\n").encode("latin-1"))
     assert status_of(validate.main, ["--dataset", folder]) == 2
-    assert "triplets.val.csv, line 2: not UTF-8; save it as UTF-8" in capsys.readouterr().err
+    assert "triplets.val.csv, line 2: not UTF-8; save it as CSV UTF-8" in capsys.readouterr().err
+
+
+def workbook(path, *sheets):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for rows in sheets:
+        sheet = book.create_sheet()
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+
+
+SHEET = [["reference", "target", "caption", "id", None], [" a.jpg", "b.PNG|i.jpg", "red", 7.0], [], [None, "", " "]]
+
+
+def test_a_workbook_is_read(folder):
+    workbook(folder / "triplets.val.xlsx", SHEET, [])
+    (triplet,) = OwnTriplets.in_folder(folder).read_all(folder, "val")["all"].triplets
+    assert triplet[:5] == ("a.jpg", ("red",), ("b.PNG", "i.jpg"), (), "7")
+    assert triplet.place == "row 2"
+
+
+@pytest.mark.parametrize(
+    ("sheets", "fault"),
+    [
+        ([SHEET, SHEET], "has 2 sheets (Sheet, Sheet1), where one is expected; keep one"),
+        ([[*SHEET, ["a.jpg", "i.jpg", "#N/A", 8]]], "row 5: column C holds the error #N/A"),
+        ([[*SHEET, ["a.jpg", "i.jpg", None, 8]]], "1 of 2 rows without caption: row 5"),
+        ([[*SHEET, ["a.jpg", "i.jpg", "red", 8, "x"]]], "row 5: has 5 cells, the header has 4"),
+        ([[]], "holds no triplets"),
+    ],
+)
+def test_faulty_workbooks_are_named(sheets, fault, folder, capsys):
+    workbook(folder / "triplets.val.xlsx", *sheets)
+    assert status_of(validate.main, ["--dataset", folder]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{folder}/triplets.val.xlsx" in line
+    assert fault in line
+
+
+def test_a_damaged_workbook_and_one_that_nothing_reads(folder, monkeypatch, capsys):
+    (folder / "triplets.val.xlsx").write_bytes(b"PK\x03\x04 and no more")
+    if importlib.util.find_spec("openpyxl"):
+        assert status_of(validate.main, ["--dataset", folder]) == 2
+        said = capsys.readouterr().err
+        assert "triplets.val.xlsx: cannot be read as a workbook (" in said
+        assert said.endswith("; save it as CSV UTF-8\n")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    assert status_of(validate.main, ["--dataset", folder]) == 2
+    said = "triplets.val.xlsx: needs openpyxl to be read (pip install openpyxl); or save it as CSV UTF-8"
+    assert said in capsys.readouterr().err
+    (folder / "triplets.val.xlsx").rename(folder / "triplets.val.csv")
+    assert status_of(validate.main, ["--dataset", folder]) == 2
+    said = "triplets.val.csv: is an Excel workbook or another archive; save it as CSV UTF-8"
+    assert said in capsys.readouterr().err
 
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -9,6 +9,7 @@ from src.base.errors import InputError
 from src.evaluation.trec import _categories
 from src.tasks.own import OwnTriplets, read_extra
 from src.tasks.own import __main__ as conversion
+from src.tasks.own.additions import Additions
 from src.tasks.own.tables import read_table
 from src.tasks.triplets import Triplet
 from tests.support.commands import status_of
@@ -59,14 +60,14 @@ def test_two_questions_of_one_name(name, content, fault, tmp_path, capsys):
 def test_two_columns_of_a_table_to_convert(name, content, columns, fault, tmp_path):
     write(with_pictures(tmp_path), name, content)
     with pytest.raises(InputError) as refused:
-        read_table(tmp_path / name, columns, tmp_path)
+        read_table(tmp_path / name, columns, Additions(tmp_path))
     assert fault.replace("'", "") in str(refused.value)
 
 
 def test_columns_that_nobody_reads_may_be_alike(tmp_path):
     write(with_pictures(tmp_path), "t.csv", f"reference,target,caption,,,note,note\n{ROW},,,1,2\n")
-    (row,) = read_table(tmp_path / "t.csv", {}, tmp_path)
-    assert row == {"reference": ["a.jpg"], "target": ["b.PNG"], "caption": "red"}
+    (row,) = read_table(tmp_path / "t.csv", {}, Additions(tmp_path))
+    assert row == ("row 2", {"reference": ["a.jpg"], "target": ["b.PNG"], "caption": ["red"]})
 
 
 def test_two_parquet_columns_of_one_name(tmp_path):
@@ -76,7 +77,7 @@ def test_two_parquet_columns_of_one_name(tmp_path):
     table = pyarrow.Table.from_arrays(list(map(pyarrow.array, columns)), ["reference", "target", "caption", "Caption"])
     parquet.write_table(table, tmp_path / "t.parquet")
     with pytest.raises(InputError, match="has two columns caption"):
-        read_table(tmp_path / "t.parquet", {}, tmp_path)
+        read_table(tmp_path / "t.parquet", {}, Additions(tmp_path))
 
 
 def test_ids_that_repeat_in_a_table_to_convert(tmp_path, capsys):
@@ -84,7 +85,7 @@ def test_ids_that_repeat_in_a_table_to_convert(tmp_path, capsys):
     write(tmp_path, "t.csv", f"reference,target,caption,id\n{ROW},7\n{ROW},7\n")
     table = ["--table", tmp_path / "t.csv", "--pictures", folder, "--to", tmp_path / "own"]
     assert status_of(conversion.main, table) == 2
-    assert "rows with the id of another: line 2 (7)" in capsys.readouterr().err
+    assert "t.csv: 1 of 2 rows with the id of another: row 3 (7)" in capsys.readouterr().err
 
 
 def test_one_table_of_extra_triplets_under_two_names(tmp_path):

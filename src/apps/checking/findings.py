@@ -6,10 +6,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-import PIL.Image
-
-from src.base.errors import NAMED, repeated, shown
+from src.base.errors import repeated
+from src.base.folders import is_picture
 from src.pictures.kinds import FAULTS, ODDITIES, Look
+from src.pictures.presence import Gaps
 from src.tasks.captions import cleaned_caption
 from src.tasks.triplets import Split, Triplet
 
@@ -36,10 +36,10 @@ class Finding(NamedTuple):
     meaning: str
 
     def plain(self) -> dict:
-        """Return it as plain values; of the names only the first ten."""
-        count, first = len(self.names), self.names[:NAMED]
+        """Return it as plain values."""
         weight = {"level": self.level, "changes_results": self.level == FAULT}
-        return {"kind": self.kind, "count": count, "of": self.of, **weight, "meaning": self.meaning, "names": first}
+        found = {"meaning": self.meaning, "names": self.names}
+        return {"kind": self.kind, "count": len(self.names), "of": self.of, **weight, **found}
 
 
 Splits = dict[str, dict[str, Split]]
@@ -67,7 +67,7 @@ def annotation_findings(splits: Splits) -> list[Finding]:
 
 def picture_findings(splits: Splits, looks: dict[Path, Look], folder: Path) -> list[Finding]:
     """Return what was found of the pictures as they are on disk; `folder` is the data set's."""
-    findings = [*_faults(looks, folder), *_same_contents(splits, looks)]
+    findings = [*_faults(splits, looks, folder), *_same_contents(splits, looks)]
     for kind in ODDITIES:
         level, meaning = TRANSFORMED[kind]
         odd = [_below(folder, path) for path, look in looks.items() if kind in look.kinds]
@@ -90,9 +90,19 @@ def is_blank(caption: str) -> bool:
 
 def _shared_names(splits):
     for earlier, later in combinations(splits, 2):
-        known, names = pictures_of(splits[earlier]), pictures_of(splits[later])
+        known, names = _chosen(splits[earlier]), _chosen(splits[later])
         shared = [name for name in names if name in known]
-        yield Finding(WARNING, f"{later} in {earlier} by name", shared, len(names), "pictures that both splits list")
+        how = "list" if all(split.is_listed for split in splits[later].values()) else "name in their rows"
+        yield Finding(WARNING, f"{later} in {earlier} by name", shared, len(names), f"pictures that both splits {how}")
+
+
+def _chosen(categories: dict[str, Split]) -> dict[str, Path]:
+    """Return {name: path} of the pictures that somebody chose for a split: not all that lies in a folder."""
+    chosen = {}
+    for split in categories.values():
+        named = (name for triplet in split.triplets for name in split.needed(triplet))
+        chosen |= split.pictures if split.is_listed else {name: split.pictures[name] for name in dict.fromkeys(named)}
+    return chosen
 
 
 def _targets_of_other_categories(splits):
@@ -156,17 +166,21 @@ def _triplets(splits: Splits):
                 yield split, number, triplet
 
 
-def _faults(looks, folder):
+def _faults(splits, looks, folder):
+    missing = [path for path, look in looks.items() if "missing" in look.kinds]
+    gaps = Gaps((split for categories in splits.values() for split in categories.values()), missing)
     for kind in FAULTS:
-        found = [(_below(folder, path), look.fault) for path, look in looks.items() if kind in look.kinds]
+        faulty = {path: look.fault for path, look in looks.items() if kind in look.kinds}
+        found = [(_below(folder, path), fault or gaps.about(path)) for path, fault in faulty.items()]
         names = [f"{name}: {fault}" if fault else name for name, fault in found]
         yield Finding(FAULT, kind, names, len(looks), REFUSED)
 
 
 def _same_contents(splits, looks):
     """Find pictures whose bytes an earlier one has: in all splits, then between each two of them."""
-    digests = {split: _digests(categories, looks) for split, categories in splits.items()}
-    everywhere = dict(chain.from_iterable(of_split.items() for of_split in digests.values()))
+    everywhere = {}
+    for categories in splits.values():
+        everywhere |= _digests(pictures_of(categories), looks)
     first = {}
     copies = [
         # The first name of some bytes is the original, all later ones are its copies.
@@ -176,15 +190,16 @@ def _same_contents(splits, looks):
     ]
     meaning = "as a picture of another name: they score equal"
     yield Finding(WARNING, "same bytes", copies, len(everywhere), meaning)
+    digests = {split: _digests(_chosen(categories), looks) for split, categories in splits.items()}
     for earlier, later in combinations(splits, 2):
         twins = _twins(digests[earlier], digests[later])
         meaning = "pictures that the other split has under another name"
         yield Finding(WARNING, f"{later} in {earlier} by bytes", twins, len(digests[later]), meaning)
 
 
-def _digests(categories, looks):
-    """Return {name: digest} of the pictures that have bytes."""
-    named = ((name, looks[path].digest) for name, path in pictures_of(categories).items())
+def _digests(pictures, looks):
+    """Return {name: digest} of the pictures {name: path} that have bytes."""
+    named = ((name, looks[path].digest) for name, path in pictures.items())
     return {name: digest for name, digest in named if digest}
 
 
@@ -199,13 +214,12 @@ def _twins(earlier, later):
 
 def _unlisted(listed):
     """Find picture files, by their suffix, in the folders of those that are `listed`."""
-    # By suffix: opening every file of a folder to learn what it is would take as long as the check itself.
-    suffixes = PIL.Image.registered_extensions()
+    # By name: opening every file of a folder to learn what it is would take as long as the check itself.
     for folder in sorted({path.parent for path in listed}):
         if folder.is_dir():
             files = (path for path in sorted(folder.iterdir()) if path not in listed)
-            yield from (path for path in files if path.suffix.lower() in suffixes and path.is_file())
+            yield from (path for path in files if is_picture(path.name) and path.is_file())
 
 
 def _below(folder, path):
-    return shown(str(path.relative_to(folder)))
+    return str(path.relative_to(folder))

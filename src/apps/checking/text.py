@@ -14,6 +14,7 @@ from src.apps.checking.findings import (
     pictures_of,
 )
 from src.base.errors import NAMED, escaped
+from src.base.folders import PassedOver, pictures_below
 from src.pictures.kinds import look_at_all
 from src.tasks.task import Task
 
@@ -28,14 +29,18 @@ class Checked(NamedTuple):
     sizes: dict
     """{split: {"pictures": number, "triplets": number}}."""
     absent: list
-    """Splits without annotations, as in the names of their files."""
+    """Splits without annotations, with their categories where each has a file."""
+    passed: PassedOver
+    """What lies in the folder and is no picture."""
     findings: list
     """Of every kind, worst first, also those that nothing was found of."""
 
     def plain(self) -> dict:
         """Return it as plain values."""
         found = [finding.plain() for finding in self.findings]
-        return {**self._asdict(), "folder": str(self.folder), "findings": found}
+        passed = {"not_looked_at": dict(self.passed.files), "left_out": self.passed.folders}
+        sizes = {"sizes": self.sizes, "absent": self.absent}
+        return {"dataset": self.dataset, "folder": str(self.folder), **sizes, **passed, "findings": found}
 
 
 def check(task: Task, splits: Splits, data_path: Path, num_workers: int) -> Checked:
@@ -46,9 +51,17 @@ def check(task: Task, splits: Splits, data_path: Path, num_workers: int) -> Chec
     findings = picture_findings(splits, look_at_all(paths, num_workers), folder) + annotation_findings(splits)
     # Worst first. Sorting is stable, so findings of one level stay together by subject.
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
-    files = [(category, split) for split in task.splits for category in task.categories]
-    absent = [f"{category}.{split}" for category, split in files if category not in splits.get(split, ())]
-    return Checked(task.name, folder, {split: _sizes(splits[split]) for split in splits}, absent, findings)
+    absent = [name for split in task.splits for name in _absent(task, data_path, split, splits.get(split, {}))]
+    passed = PassedOver.nothing()
+    pictures_below(folder, {}, passed)
+    return Checked(task.name, folder, {split: _sizes(splits[split]) for split in splits}, absent, passed, findings)
+
+
+def _absent(task, data_path, split, there):
+    """Return what of a split has no annotations: the split, or those of its categories that have a file each."""
+    if len({task.files(data_path, category, split)[0] for category in task.categories}) == 1:
+        return [] if there else [split]
+    return [f"{category}.{split}" for category in task.categories if category not in there]
 
 
 def _sizes(categories):
@@ -63,6 +76,7 @@ def text_of(checked: Checked) -> Iterator[str]:
         yield f"  {split:<8} {size['pictures']:>7,} pictures {size['triplets']:>7,} triplets"
     if checked.absent:
         yield _wrapped(f"  no annotations of {', '.join(checked.absent)}", "    ")
+    yield from (_wrapped(f"  {escaped(line)}", "    ") for line in checked.passed.lines())
     yield ""
     # Columns are as wide as the longest kind, also of those that were not found, so that reports line up.
     widest = max(len(finding.kind) for finding in checked.findings)

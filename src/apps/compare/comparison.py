@@ -14,7 +14,7 @@ from src.base.tables import cells_of
 from src.evaluation.intervals import Values
 from src.evaluation.per_query import COLUMNS, SOLVED_BY
 from src.tasks.own import OwnTriplets
-from src.tasks.registry import TASKS
+from src.tasks.registry import TASKS, find_task
 from src.tasks.task import Task
 
 Key = tuple[str, str, str]
@@ -38,7 +38,7 @@ class PerQuery(NamedTuple):
         """Its data set. Own triplets get the measures that the file has."""
         name = next(iter(self.data.values())).rsplit(".", 2)[0]
         if name in TASKS:
-            return TASKS[name]
+            return find_task(name)
         has = {metric.rpartition("_at")[0] for metric in self.metrics}
         categories = tuple(dict.fromkeys(category for _, category, _ in self.rows))
         return OwnTriplets(name, categories, has_groups="group_recall" in has, has_several="map" in has)

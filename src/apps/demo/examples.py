@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from src.base.errors import InputError
 from src.tasks.own import OwnTriplets
-from src.tasks.registry import TASKS
+from src.tasks.registry import whole_tasks
 from src.tasks.task import Task
 
 SEVERAL = 6
@@ -40,7 +40,7 @@ def examples_of(folder: Path, has: Callable[[str], bool]) -> list[Example]:
 def _task_of(folder: Path) -> tuple[Task | None, Path]:
     """Return the data set that a folder is, or is a part of, and its data path."""
     for place in (folder, *folder.parents):
-        for task in TASKS.values():
+        for task in whole_tasks():
             if place.name == task.folder and task.categories_in(place.parent, "val"):
                 return task, place.parent
     if any(folder.glob("triplets.val.*")):

@@ -3,7 +3,9 @@
 from collections.abc import Container
 from pathlib import Path
 
-from src.base.errors import InputError, first_ten, shown
+from src.base.alike import Alike
+from src.base.errors import NAMED, InputError, first_ten, shown
+from src.base.folders import pictures_below
 from src.retrieval.searcher import Question
 
 
@@ -29,14 +31,20 @@ def read_questions(path: Path, rules: Question) -> dict[str, Question]:
 
 def require_references(questions: dict[str, Question], folder: Path, known: Container[str] = ()) -> None:
     """Raise InputError for references that are neither files, in `folder` or from here, nor `known` names."""
-    wrong = [
-        f"{name}: {question.reference}" if name else f"--reference {question.reference}"
+    wrong = {
+        name: str(question.reference)
         for name, question in questions.items()
         if question.reference is not None and question.reference not in known
         if not any(path.is_file() for path in (Path(question.reference), folder / question.reference))
-    ]
+    }
     if wrong:
-        raise InputError(f"{first_ten(wrong)}: neither a file nor a picture of {folder}")
+        pictures = Alike(pictures_below(folder, {}) if folder.is_dir() else ())
+        described = []
+        for name, reference in list(wrong.items())[:NAMED]:
+            instead = pictures.instead(reference)
+            named = f"{name}: {reference}" if name else f"--reference {reference}"
+            described.append(f"{named} ({instead})" if instead else named)
+        raise InputError(f"{first_ten([*described, *list(wrong)[NAMED:]])}: neither a file nor a picture of {folder}")
 
 
 def references(questions: dict[str, Question], pictures: Path | None) -> list[Path]:

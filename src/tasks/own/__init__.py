@@ -1,19 +1,23 @@
 """Own triplets: a folder with pictures and a table for each split, which --dataset takes in place of a name.
 
-The folder holds triplets.train, triplets.val and perhaps triplets.test, each a .csv, .tsv or .jsonl; and, for a gallery
-that is not every picture below it, gallery.<split>.txt or gallery.<split>.<category>.txt with a path a line.
+The folder holds triplets.train, triplets.val and perhaps triplets.test, each a .csv, .tsv, .xlsx or .jsonl; and, for a
+gallery that is not every picture below it, gallery.<split>.txt or gallery.<split>.<category>.txt with a path a line.
 """
 
+import functools
 import re
+import sys
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from src.base.errors import InputError, first_ten, repeated, require_one_of
-from src.base.folders import pictures_below
+from src.base.alike import Alike
+from src.base.errors import NAMED, InputError, first_ten, repeated, require_one_of
+from src.base.folders import PassedOver, pictures_below
 from src.base.reading import read_text
 from src.tasks.annotations import KNOWN_NAMES, is_name, refuse, require_any, stays_inside
 from src.tasks.captions import drawn_texts
 from src.tasks.fashioniq import FashionIQ
+from src.tasks.own.names import Disk, all_there, mention_other_forms, plain
 from src.tasks.own.rows import SUFFIXES, Row, read_rows
 from src.tasks.protocol import OWN, Protocol
 from src.tasks.task import Task
@@ -67,6 +71,7 @@ class OwnTriplets(Task):
         headline = "recall_at1", "recall_at10", "map_at10", "group_recall_at1"
         self.headline = tuple(f"{prefix}{metric}" for metric in headline if metric in metrics)
         self._rows = {}
+        self._pictures = {}
 
     @classmethod
     def in_folder(cls, path: Path) -> "OwnTriplets":
@@ -79,7 +84,9 @@ class OwnTriplets(Task):
         _require_known_names(path)
         split = next((split for split in ("val", "train", "test") if task.categories_in(path, split)), None)
         if split is None:
-            raise InputError(f"{path}: holds no triplets.val.csv, .tsv or .jsonl, as a folder of own triplets does")
+            raise InputError(
+                f"{path}: holds no triplets.val.csv, .tsv, .xlsx or .jsonl, as a folder of own triplets does"
+            )
         rows = task._table(path, split)
         categories = dict.fromkeys(row.text("category") or ONLY_CATEGORY for row in rows)
         has_groups = any("group" in row.cells for row in rows)
@@ -107,10 +114,11 @@ class OwnTriplets(Task):
 
     def read_all(self, data_path: Path, split: str) -> dict[str, Split]:
         # Another split may have other categories.
-        return {
-            category: self.read(data_path, category, split)
-            for category in self._by_category(self.root(data_path), split)
-        }
+        root = self.root(data_path)
+        splits = {category: self.read(data_path, category, split) for category in self._by_category(root, split)}
+        if root in self._pictures:
+            _mention(root, *self._pictures[root][1].lines())
+        return splits
 
     def read(self, data_path: Path, category: str, split: str) -> Split:
         require_one_of(split, self.splits, "split of own triplets")
@@ -122,20 +130,13 @@ class OwnTriplets(Task):
         named = {name: root / name for triplet in triplets for name in _names(triplet)}
         if listing.is_file():
             pictures = _read_listing(listing, root)
-            for role, names_of in ROLES.items():
-                unlisted = [
-                    f"{triplet.place} ({name})"
-                    for triplet in triplets
-                    for name in names_of(triplet)
-                    if name not in pictures
-                ]
-                refuse(path, unlisted, len(triplets), f"rows with a {role} that {listing.name} does not list")
+            _require_listed(path, listing, pictures, triplets)
         else:
             # Training has no gallery. A named picture that is not there is found where pictures are looked at.
-            pictures = named if split == "train" else pictures_below(root) | named
+            pictures = named if split == "train" else self._all_below(root) | named
         if split == "train":
             triplets = _with_one_target(triplets)
-        return Split(split, path, triplets, pictures)
+        return Split(split, path, triplets, pictures, listing.is_file())
 
     def training_texts(self, captions: Sequence[str]) -> tuple[str, ...]:
         return drawn_texts(captions)
@@ -150,10 +151,15 @@ class OwnTriplets(Task):
         """Return the rows of a split's table, which is read and checked once."""
         path = self._path(root, split)
         if path not in self._rows:
-            rows = [_below(row, root) for row in read_rows(path)]
-            _check(path, rows, split)
-            self._rows[path] = rows
+            self._rows[path] = _checked_rows(path, root, split)
         return self._rows[path]
+
+    def _all_below(self, root: Path) -> dict[str, Path]:
+        """Return every picture below the folder, which is looked through once."""
+        if root not in self._pictures:
+            passed = PassedOver.nothing()
+            self._pictures[root] = pictures_below(root, passed=passed), passed
+        return self._pictures[root][0]
 
     def _path(self, root: Path, split: str) -> Path:
         paths = [root / f"triplets.{split}{suffix}" for suffix in SUFFIXES]
@@ -175,10 +181,9 @@ def read_extra(paths: Sequence[Path]) -> dict[str, Split]:
 
 
 def _read_extra(path: Path) -> Split:
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: a table of triplets is a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
-    rows = [_below(row, path.parent) for row in read_rows(path)]
-    _check(path, rows, "train")
+    rows = _checked_rows(path, path.parent, "train")
 
     def whole(name):
         return str(path.parent / name)
@@ -209,26 +214,70 @@ def _require_known_names(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         is_table = path.name.lower().startswith(("triplets", "gallery")) and path.suffix.lower() in tables
         if is_table and path.is_file() and not KNOWN_NAMES.fullmatch(path.name):
-            names = "triplets.train, triplets.val or triplets.test with .csv, .tsv or .jsonl, or gallery.val.txt"
+            names = "triplets.train, triplets.val or triplets.test with .csv, .tsv, .xlsx or .jsonl, or gallery.val.txt"
             raise InputError(f"{path}: unknown file name; expected {names}")
 
 
-def _below(row: Row, root: Path) -> Row:
-    """Return a row whose absolute paths below the folder start at the folder."""
-    start = f"{root}/"
+@functools.cache
+def _mention(root: Path, *lines: str) -> None:
+    for line in lines:
+        print(f"{root}: {line}", file=sys.stderr)
+
+
+def _checked_rows(path: Path, root: Path, split: str) -> list[Row]:
+    """Read a table whose paths start at `root`; raises InputError for the first kind of fault of its rows."""
+    return checked(path, read_rows(path), split, root)
+
+
+def checked(path: Path, rows: list[Row], split: str, *roots: Path) -> list[Row]:
+    """Return rows with the names of pictures as they are called below the first of the folders `roots`.
+
+    Raises InputError for the first kind of fault. A picture may lie in any of the folders.
+    """
+    disk = Disk(roots[0])
+    rows = [_below(row, disk) for row in rows]
+    _check(path, rows, split, roots)
+    if disk.other_forms:
+        mention_other_forms(path, tuple(disk.other_forms))
+    return rows
+
+
+def _below(row: Row, disk: Disk) -> Row:
+    """Return a row whose absolute paths below the folder start at the folder, and are spelled as on the disk."""
+    start = f"{disk.root}/"
     cells = {
-        column: [name.removeprefix(start) for name in values] if column in PICTURE_COLUMNS else values
+        column: [disk.spelled(name.removeprefix(start)) for name in values] if column in PICTURE_COLUMNS else values
         for column, values in row.cells.items()
     }
     return row._replace(cells=cells)
+
+
+def _require_listed(path: Path, listing: Path, pictures: dict[str, Path], triplets: list[Triplet]) -> None:
+    """Raise InputError for rows that name what the listing lacks, with what it has instead."""
+    for role, names_of in ROLES.items():
+        unlisted = [(triplet, name) for triplet in triplets for name in names_of(triplet) if name not in pictures]
+        listed = Alike(pictures if unlisted else ())
+        culprits = [
+            f"{triplet.place} ({'; '.join(map(str, filter(None, (name, listed.instead(name)))))})"
+            for triplet, name in unlisted[:NAMED]
+        ]
+        refuse(
+            path,
+            [*culprits, *unlisted[NAMED:]],
+            len(triplets),
+            f"rows with a {role} that {listing.name} does not list",
+        )
 
 
 def _names(triplet: Triplet) -> Collection[str]:
     return dict.fromkeys(name for names_of in ROLES.values() for name in names_of(triplet))
 
 
-def _check(path: Path, rows: list[Row], split: str) -> None:
-    """Raise InputError for the first kind of fault that the rows of a split have, with their numbers."""
+def _check(path: Path, rows: list[Row], split: str, roots: Sequence[Path]) -> None:
+    """Raise InputError for the first kind of fault that the rows of a split have, with their numbers.
+
+    Paths start at one of the folders `roots`.
+    """
     needed = ("reference", "caption") if split == "test" else ("reference", "target", "caption")
 
     def require_none(faulty, fault):
@@ -253,7 +302,12 @@ def _check(path: Path, rows: list[Row], split: str) -> None:
         ("rows with a target twice", lambda triplet: len(set(triplet.targets)) < len(triplet.targets)),
         (
             "rows with a target outside their group",
-            lambda triplet: triplet.group and not set(triplet.targets) <= set(triplet.group),
+            # A name that is misspelled is the fault, and found where pictures are looked at.
+            lambda triplet: (
+                triplet.group
+                and not set(triplet.targets) <= set(triplet.group)
+                and all_there(roots, (*triplet.targets, *triplet.group))
+            ),
         ),
     ):
         refuse(path, [place for place, triplet in triplets.items() if is_faulty(triplet)], len(rows), fault)
@@ -261,22 +315,17 @@ def _check(path: Path, rows: list[Row], split: str) -> None:
 
 def _triplet(row: Row) -> Triplet:
     """Return the triplet of a row. Without an id it is called by its row's number."""
-    reference = _plain(row.text("reference"))
-    group = [_plain(name) for name in row.cells.get("group", ())]
+    reference = plain(row.text("reference"))
+    group = [plain(name) for name in row.cells.get("group", ())]
     return Triplet(
         reference=reference,
         captions=tuple(row.text(column) for column in ("caption", "caption2") if column in row.cells),
-        targets=tuple(_plain(name) for name in row.cells.get("target", ())),
+        targets=tuple(plain(name) for name in row.cells.get("target", ())),
         # A list of the others means the reference too.
         group=tuple(dict.fromkeys([*group, reference] if group else ())),
         id=row.text("id") or row.place.rpartition(" ")[2],
         place=row.place,
     )
-
-
-def _plain(path: str) -> str:
-    """Return a relative path as the pictures below a folder are called, whatever system wrote it."""
-    return str(PurePosixPath(path.replace("\\", "/")))
 
 
 def _read_listing(listing: Path, root: Path) -> dict[str, Path]:
@@ -285,7 +334,10 @@ def _read_listing(listing: Path, root: Path) -> dict[str, Path]:
     require_any(listing, named, "pictures")
     outside = [f"line {number}" for number, name in named.items() if not stays_inside(name)]
     refuse(listing, outside, len(named), "paths outside the folder")
-    names = [_plain(name) for name in named.values()]
+    disk = Disk(root)
+    names = [plain(disk.spelled(name)) for name in named.values()]
+    if disk.other_forms:
+        mention_other_forms(listing, tuple(disk.other_forms))
     again = repeated(names)
     if again:
         raise InputError(f"{listing}: {len(again)} of {len(names)} pictures listed again: {first_ten(again)}")

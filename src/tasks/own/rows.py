@@ -1,4 +1,4 @@
-"""Tables of own triplets: CSV, TSV and JSONL, read row by row. No row is silently skipped."""
+"""Tables of own triplets: CSV, TSV, XLSX and JSONL, read row by row. No row is silently skipped."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from src.base.reading import read_text
 from src.base.tables import cells_of
 from src.tasks.annotations import is_list_of_text, is_text
 
-SUFFIXES = (".csv", ".tsv", ".jsonl")
+SUFFIXES = (".csv", ".tsv", ".xlsx", ".jsonl")
 COLUMNS = ("reference", "target", "caption", "caption2", "id", "category", "group")
 LISTS = ("target", "group")
 """Columns that may hold several names: a list in JSONL, names with | between them in a table."""
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 def read_rows(path: Path) -> list[Row]:
     """Read a table; raises InputError with the first faulty row's number."""
-    rows = list(_rows_of_json(path) if path.suffix == ".jsonl" else _table(path))
+    rows = list(_rows_of_json(path) if path.suffix.lower() == ".jsonl" else _table(path))
     if not rows:
         raise InputError(f"{path}: holds no triplets")
     return rows

@@ -1,14 +1,17 @@
 """Tables of other programs, which have other titles and may hold pictures in their cells."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from src.base.errors import InputError, in_a_line, repeated, shown
 from src.base.files import replacing
-from src.base.reading import read_json, without_repetition
+from src.base.folders import PICTURE_SUFFIXES
+from src.base.reading import read_json, read_text, without_repetition
 from src.tasks.annotations import is_text
-from src.tasks.own.rows import COLUMNS, LISTS, column_of, json_lines, read_cells
+from src.tasks.own.additions import Additions
+from src.tasks.own.names import plain
+from src.tasks.own.rows import COLUMNS, LISTS, Row, column_of, json_lines, read_cells
 
 LASCO = {"id": "qid", "reference": "query-image", "caption": "query-text", "target": "target-image"}
 """{column: what LaSCo calls it}; its pictures are lists of an id and a path."""
@@ -16,13 +19,13 @@ NAMES = ("reference", *LISTS)
 """Columns that name pictures."""
 
 
-def read_table(path: Path, titles: dict[str, str], folder: Path) -> list[dict]:
-    """Return a table's rows as {column: value}, of COLUMNS only, with names of pictures as lists.
+def read_table(path: Path, titles: dict[str, str], added: Additions) -> list[Row]:
+    """Return a table's rows that are not empty, with what COLUMNS they fill.
 
     `titles` {column: title} has the columns that the table calls something else. Pictures inside the table, as in
-    Hugging Face's, are written to `folder`. Raises InputError with the number of the first faulty row.
+    Hugging Face's, are among what is `added`. Raises InputError with the place of the first faulty row.
     """
-    read = {".parquet": _parquet, ".jsonl": _json_lines, ".json": _json}.get(path.suffix, _delimited)
+    read = {".parquet": _parquet, ".jsonl": _json_lines, ".json": _json}.get(path.suffix.lower(), _delimited)
     used = {column_of(titles.get(column, column)) for column in COLUMNS}
 
     def require_once(header):
@@ -31,8 +34,8 @@ def read_table(path: Path, titles: dict[str, str], folder: Path) -> list[dict]:
             raise InputError(f"{path}: has two columns {shown(again[0])}")
 
     rows = []
-    for number, cells in enumerate(read(path, require_once), start=1):
-        place = f"{path}, entry {number}"
+    for where, cells in read(path, require_once):
+        place = f"{path}, {where}"
         if not isinstance(cells, dict):
             raise InputError(f"{place}: no object")
         require_once(cells)
@@ -40,55 +43,73 @@ def read_table(path: Path, titles: dict[str, str], folder: Path) -> list[dict]:
         for title in (titles.get(column, column) for column in ("reference", "caption", *titles)):
             if column_of(title) not in by_title:
                 raise InputError(f"{place}: has no {shown(title)}, only {', '.join(map(shown, map(str, cells)))}")
-        named = {column: by_title.get(column_of(titles.get(column, column))) for column in COLUMNS}
-        row = {}
-        for column, value in named.items():
-            if value not in (None, "", []):
-                row[column] = _names(place, column, value, folder) if column in NAMES else _text(place, column, value)
-        if len(row.get("reference", [""])) != 1:
-            raise InputError(f"{place}: reference is more than one picture")
-        rows.append(row)
+        if all(_is_empty(value) for value in cells.values()):  # spreadsheets write empty rows
+            continue
+        rows.append(Row(where, _filled(place, by_title, titles, added)))
+    if not rows:
+        raise InputError(f"{path}: holds no triplets")
     return rows
 
 
-def _text(place: str, column: str, value: object) -> str | list[str]:
-    if column == "caption" and isinstance(value, list) and all(map(is_text, value)):
-        return value
+def _is_empty(value: object) -> bool:
+    return value is None or value == [] or (isinstance(value, str) and not value.strip())
+
+
+def _filled(place: str, by_title: dict, titles: dict[str, str], added: Additions) -> dict[str, list[str]]:
+    """Return the cells of COLUMNS that hold something, as read_rows does."""
+    cells = {}
+    for column in COLUMNS:
+        value = by_title.get(column_of(titles.get(column, column)))
+        if not _is_empty(value):
+            cells[column] = _names(place, column, value, added) if column in NAMES else _texts(place, column, value)
+    if len(cells.get("reference", [""])) != 1:
+        raise InputError(f"{place}: reference is more than one picture")
+    captions = cells.get("caption", [])
+    if len(captions) > 2 or (len(captions) == 2 and "caption2" in cells):
+        raise InputError(f"{place}: has more than two captions")
+    if len(captions) == 2:
+        cells |= {"caption": captions[:1], "caption2": captions[1:]}
+    return {column: values for column, values in cells.items() if values}
+
+
+def _texts(place: str, column: str, value: object) -> list[str]:
     if column in ("id", "category") and type(value) is int:
-        return str(value)
-    if not is_text(value):
+        return [str(value)]
+    several = value if column == "caption" and isinstance(value, list) else [value]
+    if not all(map(is_text, several)):
         raise InputError(f"{place}: {column} is no text")
-    return value
+    return [text.strip() for text in several if text.strip()]
 
 
-def _names(place: str, column: str, value: object, folder: Path) -> list[str]:
+def _names(place: str, column: str, value: object, added: Additions) -> list[str]:
     """Return the names of the pictures that a cell gives, by path or by their bytes."""
     # An id beside the path, as in LaSCo, is not a picture.
     several = [part for part in value if not isinstance(part, int)] if isinstance(value, list) else [value]
     names = []
     for part in several:
         if isinstance(part, dict) and isinstance(part.get("bytes"), bytes):
-            names.append(_written(part, folder))
+            names.append(_written(part, added))
         elif isinstance(part, dict) and is_text(part.get("path")):
             names.append(part["path"])
         elif is_text(part):
             names += part.split("|") if column in LISTS else [part]
         else:
             raise InputError(f"{place}: {column} is no path of a picture and holds none")
-    return names
+    return [plain(name.strip()) for name in names if name.strip()]
 
 
-def _written(picture: dict, folder: Path) -> str:
-    """Write a picture's bytes below `folder`, equal ones once; return its name there."""
-    suffix = Path(picture.get("path") or "").suffix.lower() or ".png"
+def _written(picture: dict, added: Additions) -> str:
+    """Write a picture's bytes to the folder, equal ones once; return its name there."""
+    suffix = Path(str(picture.get("path") or "")).suffix.lower()
+    suffix = suffix if suffix in PICTURE_SUFFIXES else ".png"
     name = f"pictures/{hashlib.sha256(picture['bytes']).hexdigest()[:24]}{suffix}"
-    if not (folder / name).is_file():
-        with replacing(folder / name) as unfinished:
+    if not (added.folder / name).is_file():
+        with replacing(added.place(name)) as unfinished:
             unfinished.write_bytes(picture["bytes"])
     return name
 
 
-def _parquet(path: Path, require_once: Callable) -> Iterator[dict]:
+def _parquet(path: Path, require_once: Callable) -> Iterator[tuple[str, dict]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
@@ -97,23 +118,28 @@ def _parquet(path: Path, require_once: Callable) -> Iterator[dict]:
         # Some rows at a time: a table with pictures is larger than memory.
         file = parquet.ParquetFile(path)
         require_once(file.schema_arrow.names)  # a dict would keep the last of two in silence
-        for batch in file.iter_batches(batch_size=64):
-            yield from batch.to_pylist()
+        rows = (row for batch in file.iter_batches(batch_size=64) for row in batch.to_pylist())
+        yield from _numbered(rows)
     except (ArrowException, OSError) as error:
         raise InputError(f"{path}: cannot be read as parquet ({in_a_line(error)})") from None
 
 
-def _json_lines(path: Path, _) -> Iterator[object]:
-    for _, content in json_lines(path, without_repetition):
-        yield content
+def _numbered(rows: Iterable) -> Iterator[tuple[str, object]]:
+    return ((f"entry {number}", row) for number, row in enumerate(rows, start=1))
 
 
-def _json(path: Path, _) -> Iterator[object]:
-    yield from read_json(path, list)
+def _json_lines(path: Path, _) -> Iterator[tuple[str, object]]:
+    return json_lines(path, without_repetition)
 
 
-def _delimited(path: Path, require_once: Callable) -> Iterator[dict]:
+def _json(path: Path, _) -> Iterator[tuple[str, object]]:
+    # Other programs call lines of JSON .json too.
+    if read_text(path).lstrip().startswith("{"):
+        return json_lines(path, without_repetition)
+    return _numbered(read_json(path, list))
+
+
+def _delimited(path: Path, require_once: Callable) -> Iterator[tuple[str, dict]]:
     titles, rows = read_cells(path)
     require_once(titles)
-    for _, cells in rows:
-        yield dict(zip(titles, cells, strict=True))
+    return ((place, dict(zip(titles, cells, strict=True))) for place, cells in rows)

@@ -282,6 +282,7 @@ def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
     (tmp_path / "none").mkdir()
     (tmp_path / "no.jpg").write_text("no picture")
     (tmp_path / "q.csv").write_text("reference,caption\n,red\nx.png,\ny.png,red\n")
+    name = min((folder / "dress").iterdir()).relative_to(folder).with_suffix("")
     asked("--caption", "red", "--index", tmp_path / "index", folder=folder)
     shutil.copytree(tmp_path / "index", tmp_path / "torn")
     next((tmp_path / "torn").glob("items.*.jsonl")).write_text("{}\n")
@@ -309,6 +310,7 @@ def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
         (["--pictures", tmp_path / "nowhere", "--caption", "red"], "nowhere: no such folder"),
         (["--pictures", tmp_path / "none", "--caption", "red"], "none: holds no pictures"),
         (["--pictures", folder, "--reference", "gone.jpg"], "--reference gone.jpg: neither a file nor a picture of"),
+        (["--pictures", folder, "--reference", f"{name}.jpg"], f"--reference {name}.jpg (there is {name}.png, with an"),
         (["--index", tmp_path / "index", "--reference", "gone.jpg"], "gone.jpg: neither a file nor a picture of"),
         (["--pictures", folder, "--queries", tmp_path / "q.csv"], "row 3: x.png, row 4: y.png: neither a file nor"),
         (["--pictures", tmp_path / "no.jpg", "--caption", "red"], "no.jpg: is a file, not a folder"),
