@@ -28,7 +28,7 @@ DESCRIPTION = (
 
 
 def make_parser() -> Parser:
-    parser = Parser(DESCRIPTION)
+    parser = Parser(DESCRIPTION, __doc__)
     help_text = f"in any order; {', '.join(f'{name} wants {form.most}' for name, form in SERVERS.items())}"
     parser.add_argument("files", nargs="+", type=existing_file, metavar="FILE", help=help_text)
     help_text = f"{' or '.join(SERVERS)}, any case"

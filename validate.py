@@ -13,7 +13,7 @@ FUNCTIONS = names_in("combiner.py")
 
 
 def make_parser() -> Parser:
-    parser = Parser("Print the recalls of a model on the validation split of a data set.")
+    parser = Parser("Print the recalls of a model on the validation split of a data set.", __doc__)
     add_dataset_option(parser, otherwise="required", required=True)
     add_protocol_options(parser)
     add_judging_options(parser, FUNCTIONS)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.base.terminal import PROSE, filled
 from src.command.combining import CombiningFunction
 from src.command.text import text_table
 from src.evaluation.intervals import intervals
@@ -153,7 +154,7 @@ def _percent(scores: np.ndarray) -> float:
 
 def text_of(judged: Judged, cluster: str | None) -> Iterator[str]:
     """Yield lines for a terminal: every measure with its interval, the ladder, and the score without shortcuts."""
-    yield judged.described()
+    yield filled(judged.described(), indent="  ")
     yield ""
     within, measures = judged.intervals(cluster), judged.measures()
     rows = [
@@ -165,9 +166,10 @@ def text_of(judged: Judged, cluster: str | None) -> Iterator[str]:
     yield text_table(["%", *headline], list(ladder(judged, headline)))
     queries = sum(len(category.queries) for category in judged.categories.values())
     shortcuts = " nor by ".join(shortcut.label for shortcut in judged.shortcuts())
-    yield (
-        f"no shortcut: only the {judged.hard_queries():,} of {queries:,} queries whose target is not among\n"
-        f"the first {judged.protocol.at[0]} by {shortcuts}"
+    yield filled(
+        f"no shortcut: only the {judged.hard_queries():,} of {queries:,} queries whose target is not among "
+        f"the first {judged.protocol.at[0]} by {shortcuts}",
+        longest=PROSE,
     )
 
 
