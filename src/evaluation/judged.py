@@ -121,6 +121,14 @@ class Judged(NamedTuple):
         }
         return intervals(values, self.task.measures, clusters if cluster == "reference" else None)
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a soft protocol has no grades but 1 for the targets, so that it counts as the hard one does."""
+        triplets = [query.triplet for category in self.categories.values() for query in category.queries]
+        grades = [{name: grade for name, grade in triplet.graded if grade > 0} for triplet in triplets]
+        hard = [dict.fromkeys(triplet.targets[:1], 1) for triplet in triplets]
+        return self.protocol.soft and grades == hard
+
     def described(self) -> str:
         """Return data set, split, protocol, queries and galleries in a line."""
         counts = {name: (len(category.queries), len(category.gallery)) for name, category in self.categories.items()}
