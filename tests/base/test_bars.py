@@ -1,11 +1,14 @@
 """Bars in a terminal, in a file, and in Python."""
 
+import contextlib
+import hashlib
 import itertools
 
 import pytest
 
 from src.base import bars
 from src.base.bars import Bar, showing_bars
+from src.models.openai_clip import clip
 from src.retrieval.encoder import extract_caption_features
 
 
@@ -61,3 +64,17 @@ def test_a_terminal_shows_the_label_before_the_first_step(monkeypatch, capsys):
     with showing_bars(), Bar(range(3), desc="[0/300]"):
         assert capsys.readouterr().err.startswith("\r[0/300]:   0%|")
     assert "\r" in capsys.readouterr().err
+
+
+def test_a_download_of_clips_own_library_is_such_a_bar(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bars, "SECONDS_BETWEEN", 0)
+    weights = bytes(2_000_000)
+    file = tmp_path / hashlib.sha256(weights).hexdigest() / "CLIP.pt"
+    file.parent.mkdir()
+    file.write_bytes(weights)
+    for name, shows in (("silent", contextlib.nullcontext), ("shown", showing_bars)):
+        with shows():
+            clip.clip._download(file.as_uri(), str(tmp_path / name))
+        said = capsys.readouterr().err
+        assert "\r" not in said
+        assert (name == "shown") == said.startswith("downloading CLIP: ")
