@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from src.base.files import write_json
+from src.base.terminal import PROSE, filled
 from src.command.combining import CombiningFunction
 from src.command.outputs import data_files, output_files, require_outputs
 from src.evaluation import judged as results
@@ -64,7 +65,8 @@ class FullJudging:
             lines = results.text_of(judged, self.cluster)
             if judged.repeats:
                 is_above = judged.protocol._replace(name="", soft=False) in rules
-                lines = [next(lines), UNGRADED + (AS_ABOVE if is_above else ""), *(() if is_above else lines)]
+                remark = filled(UNGRADED + (AS_ABOVE if is_above else ""), longest=PROSE)
+                lines = [next(lines), remark, *(() if is_above else lines)]
             print(*lines, *([mark.strip()] if mark else []), "", sep="\n")
 
     def write(self, options: dict, weights: dict[str, str]) -> None:

@@ -11,10 +11,13 @@ import termios
 
 import pytest
 
+import check_data
+import validate
 from docs.options import DOORS
 from src.base.files import PROJECT_ROOT
 from src.base.terminal import command_lines, filled, width
 from src.command.text import text_table
+from tests.support.commands import status_of
 
 LONG = "a-word-with-hyphens " * 8
 
@@ -84,6 +87,17 @@ def test_help_begins_with_an_example_and_a_short_usage(door, columns, monkeypatc
         assert len(line) <= int(columns) or len(line.split()) == 1, line
     words = {word for action in parser._actions for word in (action.help or "").split()}
     assert {word for word in words if "%" not in word} <= set(text.split())
+
+
+@pytest.mark.parametrize("columns", ["80", "100"])
+@pytest.mark.parametrize(
+    ("main", "flags"), [(check_data.main, []), (validate.main, ["--protocol", "all"]), (validate.main, [])]
+)
+def test_what_commands_print_fits(main, flags, columns, options, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    status_of(main, ["--dataset", "FashionIQ", *(options if main is validate.main else options[:2]), *flags])
+    for line in capsys.readouterr().out.splitlines():
+        assert len(line) <= int(columns) or len(line.split()) == 1, line
 
 
 @pytest.mark.parametrize("columns", [80, 100])
