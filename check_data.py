@@ -30,7 +30,7 @@ DESCRIPTION = (
 
 
 def make_parser() -> Parser:
-    parser = Parser(DESCRIPTION)
+    parser = Parser(DESCRIPTION, __doc__)
     help_text = f"{dataset_choices(TASKS)} (default: all in the data path)"
     parser.add_argument("--dataset", type=dataset_name(TASKS), help=help_text)
     parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")

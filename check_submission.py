@@ -6,7 +6,6 @@
 Exit status 0 when they are ready to upload, 1 when they are not, 2 when nothing could be checked.
 """
 
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from src.apps.submission.rules import FAULT, WARNING, check
 from src.base.errors import InputError, first_ten, one_line_errors
 from src.base.files import PROJECT_ROOT, write_json
 from src.base.parser import Parser, any_case, existing_file, file_path
+from src.base.terminal import filled
 from src.command.outputs import data_files, output_files, require_outputs
 from src.tasks.registry import TASKS
 
@@ -28,7 +28,7 @@ DESCRIPTION = (
 
 
 def make_parser() -> Parser:
-    parser = Parser(DESCRIPTION)
+    parser = Parser(DESCRIPTION, __doc__)
     help_text = f"in any order; {', '.join(f'{name} wants {form.most}' for name, form in SERVERS.items())}"
     parser.add_argument("files", nargs="+", type=existing_file, metavar="FILE", help=help_text)
     help_text = f"{' or '.join(SERVERS)}, any case"
@@ -49,7 +49,7 @@ def text_of(files: list[SubmissionFile]) -> Iterator[str]:
         for finding in file.findings:
             yield f"  {finding.level:<7}  {finding.summary()}"
             for text in [first_ten(finding.names), finding.mend] if finding.names else [finding.mend]:
-                yield textwrap.fill(text, WIDTH, initial_indent=" " * 11, subsequent_indent=" " * 11)
+                yield filled(" " * 11 + text, " " * 11, longest=WIDTH)
 
 
 def verdict(files: list[SubmissionFile]) -> str:

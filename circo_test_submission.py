@@ -14,7 +14,7 @@ FUNCTIONS = names_in("combiner.py")
 
 
 def make_parser() -> Parser:
-    parser = Parser("Write the submission file for CIRCO's evaluation server.")
+    parser = Parser("Write the submission file for CIRCO's evaluation server.", __doc__)
     add_submission_option(parser)
     help_text = "whether the reference stays in the ranking"
     parser.add_argument("--reference", choices=("keep", "drop"), default="keep", help=help_text)

@@ -14,7 +14,7 @@ FUNCTIONS = names_in("combiner.py")
 
 
 def make_parser() -> Parser:
-    parser = Parser("Write the two submission files for CIRR's evaluation server.")
+    parser = Parser("Write the two submission files for CIRR's evaluation server.", __doc__)
     add_submission_option(parser)
     add_judging_options(parser, FUNCTIONS)
     return parser

@@ -18,7 +18,7 @@ LEARNING = {"both": ("image", "text"), "text": ("text",), "image": ("image",)}
 
 
 def make_parser() -> Parser:
-    parser = Parser("Stage 1: fine-tune CLIP on the training triplets of a data set.")
+    parser = Parser("Stage 1: fine-tune CLIP on the training triplets of a data set.", __doc__)
     data_flags.add_dataset_option(parser, otherwise="required, or the run's with --resume", split="train")
     help_text = f"which of CLIP's encoders learn: {', '.join(LEARNING)}"
     parser.add_argument("--encoder", type=any_case(*LEARNING), default="both", help=help_text)

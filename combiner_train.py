@@ -18,7 +18,7 @@ FUNCTIONS = names_in("combiner.py")
 
 
 def make_parser() -> Parser:
-    parser = Parser("Stage 2: train the Combiner on the training triplets of a data set, CLIP frozen.")
+    parser = Parser("Stage 2: train the Combiner on the training triplets of a data set, CLIP frozen.", __doc__)
     data_flags.add_dataset_option(parser, default="CIRR", split="train")
     parser.add_argument("--combiner-lr", type=positive, default=2e-5, help="learning rate of Adam")
     parser.add_argument("--clip-bs", type=count, default=32, help="pictures or captions that CLIP encodes at once")

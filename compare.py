@@ -12,13 +12,13 @@ from src.base.parser import Parser, file_path
 
 DESCRIPTION = (
     "Compare models query by query, from files of validate.py --per-query, each with the first: the difference of each "
-    "metric with its 95 % interval, a test, and the queries that moved most. Refuses results of other data or of other "
-    "protocols."
+    "metric with its 95 % interval, a test, and the queries that moved most. Compares what both files have and says "
+    "what is left out. Refuses results of other data."
 )
 
 
 def make_parser() -> Parser:
-    parser = Parser(DESCRIPTION)
+    parser = Parser(DESCRIPTION, __doc__)
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE.csv", help="two files or more; the first is compared with each"
     )
@@ -32,8 +32,8 @@ if __name__ == "__main__":
     make_parser().parse_args()  # --help and a wrong flag are answered here, before numpy and scipy are imported
 
 
-from src.apps.compare.comparison import read_all, require_comparable
-from src.apps.compare.text import compare, plain, print_all
+from src.apps.compare.comparison import read_all
+from src.apps.compare.text import compare, is_corrected, plain, print_all
 from src.base.errors import InputError, one_line_errors
 from src.base.files import write_json
 from src.command.outputs import data_files, output_files, require_outputs
@@ -47,19 +47,18 @@ def main(argv=None):
     first, *others = read_all(args.files)
     outputs, is_there = output_files(vars(args), "json", "page"), (args.data_path / first.task.folder).is_dir()
     require_outputs(vars(args), outputs, data_files(first.task.tables(args.data_path)) if is_there else {})
-    for other in others:
-        require_comparable(first, other)
+    compared, left_out = compare(first, others)
     # Before anything is printed: without its pictures the page cannot be made.
     splits = first.task.read_all(args.data_path, first.split) if args.page else {}
-    compared = compare(first, others)
-    corrected = f" p: corrected by Holm's method for {len(others)} comparisons." if len(others) > 1 else ""
-    print_all(first, compared, corrected)
+    holm = ["p: corrected by Holm's method for the files of a protocol."] if is_corrected(compared) else []
+    remarks = "".join(f" {sentence}" for sentence in (*holm, *left_out))
+    print_all(first, compared, remarks)
     if args.json:
-        write_json(args.json, plain(first, compared), indent=1)
+        write_json(args.json, plain(first, compared, left_out), indent=1)
     if args.page:
         from src.apps.compare.page import draw_page  # late: opening pictures imports torch, which takes a second
 
-        draw_page(args.page, first, compared, splits, corrected)
+        draw_page(args.page, first, compared, splits, remarks)
         print(args.page)
 
 

@@ -18,7 +18,7 @@ FUNCTIONS = names_in("combiner.py")
 
 
 def make_parser() -> Parser:
-    parser = Parser("Serve a page that searches a folder of pictures, to this machine alone.")
+    parser = Parser("Serve a page that searches a folder of pictures, to this machine alone.", __doc__)
     group = parser.add_argument_group("page")
     help_text = "folder of pictures, at any depth"
     group.add_argument("--pictures", type=file_path, required=True, metavar="FOLDER", help=help_text)

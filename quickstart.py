@@ -75,7 +75,7 @@ def walk(seed: int) -> Path:
 
 
 def make_parser() -> Parser:
-    parser = Parser("Run the whole pipeline on a toy world.")
+    parser = Parser("Run the whole pipeline on a toy world.", __doc__)
     parser.add_argument("--seed", type=count_or_zero, default=0, help="decides the world and the training")
     return parser
 

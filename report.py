@@ -14,7 +14,7 @@ from src.command.outputs import data_files, require_outputs
 
 
 def make_parser() -> Parser:
-    parser = Parser("Make a page of a finished run: ladder, curves, and a wall of queries.")
+    parser = Parser("Make a page of a finished run: ladder, curves, and a wall of queries.", __doc__)
     parser.add_argument("--run-folder", type=Path, required=True, help="run folder of either stage, below models/")
     parser.add_argument("--output", type=Path, help="the page (default: report.html in the run folder)")
     add_dataset_option(parser, otherwise="the run's; another one is judged too")

@@ -22,7 +22,7 @@ def folder_or_url(text: str) -> Path | str:
 
 
 def make_parser() -> Parser:
-    parser = Parser("Find your own pictures with a picture, a caption, or both.")
+    parser = Parser("Find your own pictures with a picture, a caption, or both.", __doc__)
     group = parser.add_argument_group("where to look")
     help_text = "folder of pictures, at any depth"
     group.add_argument("--pictures", type=file_path, metavar="FOLDER", help=help_text)

@@ -13,7 +13,7 @@ FUNCTIONS = names_in("combiner.py")
 
 
 def make_parser() -> Parser:
-    parser = Parser("Print the recalls of a model on the validation split of a data set.")
+    parser = Parser("Print the recalls of a model on the validation split of a data set.", __doc__)
     add_dataset_option(parser, otherwise="required", required=True)
     add_protocol_options(parser)
     add_judging_options(parser, FUNCTIONS)
@@ -25,6 +25,7 @@ if __name__ == "__main__":
 
 from combiner import COMBINING_FUNCTIONS, line_of, load_combined
 from data_utils import TASKS, Protocol, Triplet, find_task, read_data
+from src.base.terminal import filled
 from src.command.comet import start_experiment
 from src.evaluation.validation import Validation, recalls
 from utils import (
@@ -151,7 +152,7 @@ def print_published(validation: Validation, metrics: dict[str, float], mark: str
     """Print recalls in percent as the published code does, with the `mark` of results that lack pictures."""
     names_protocol = validation.task.names_protocol
     if names_protocol:
-        print(validation.described())
+        print(filled(validation.described(), indent="  "))
     for name, recall in metrics.items():
         # In full where the published code prints so.
         print(f"{name} = {round(recall, 4) if names_protocol else recall}{mark}")

@@ -12,7 +12,7 @@ from src.base.parser import Parser, count
 
 
 def parse_arguments(argv=None) -> Namespace:
-    parser = Parser("Measure a search next to reading the features and multiplying them.")
+    parser = Parser("Measure a search next to reading the features and multiplying them.", __doc__)
     sizes = [10_000, 100_000, 1_000_000]
     parser.add_argument("--pictures", type=count, nargs="+", default=sizes, metavar="N", help="sizes of the gallery")
     parser.add_argument("--turns", type=count, default=9, help="how often one question is asked")

@@ -57,3 +57,9 @@ def anchors(path):
 
 def without_code(text):
     return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/differences.md"])
+def test_who_comes_from_the_published_readme_finds_its_commands(page):
+    text = " ".join((PROJECT_ROOT / page).read_text(encoding="utf-8").split())
+    assert re.search(r"`python src/clip_fine_tune.py …`.{,60}`python clip_fine_tune.py …` here", text)

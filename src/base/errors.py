@@ -143,7 +143,9 @@ def one_line_errors(main: Callable) -> Callable:
 
     @functools.wraps(main)
     def command(argv=None):
-        with unbreakable_output():
+        from src.base.bars import showing_bars  # late: --help and a wrong flag are answered before it is needed
+
+        with unbreakable_output(), showing_bars():
             try:
                 result = main(argv)
                 sys.stdout.flush()

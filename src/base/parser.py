@@ -4,15 +4,28 @@ import argparse
 import difflib
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from src.base.reading import kind_of
+from src.base.terminal import command_lines, wrapped
+
+EXAMPLE = re.compile("^    (python .+)$", re.MULTILINE)
+"""A command in the docstring of a door."""
+WORD = re.compile(r'"[^"]*"|\S+')
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    # argparse's own break flags and paths at their hyphens.
+    def _split_lines(self, text, width):
+        return wrapped(text, width)
+
+    def _fill_text(self, text, width, indent):
+        return "\n".join(indent + line for line in wrapped(text, width - len(indent)))
+
     def _get_help_string(self, action):
         return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
@@ -27,8 +40,24 @@ class Parser(argparse.ArgumentParser):
     Its result has another attribute: `given`, the names of the options that were not left at their defaults.
     """
 
-    def __init__(self, description: str):
+    def __init__(self, description: str, doc: str | None = None):
+        """`doc` is the docstring of the command; its first example begins the help."""
         super().__init__(description=description, formatter_class=_Help, allow_abbrev=False)
+        self._example = EXAMPLE.search(doc or "")
+
+    def format_help(self):
+        self.usage = self._short_usage()
+        example = f"{command_lines(WORD.findall(self._example[1]))}\n\n" if self._example else ""
+        return example + super().format_help()
+
+    def _short_usage(self):
+        """Name what must be given. All options are listed below it, each with its meaning."""
+        words = [self.prog]
+        for action in self._actions:
+            if action.required:
+                value = action.metavar or action.dest.upper()
+                words += [*action.option_strings[:1], f"{value} ..." if action.nargs == "+" else value]
+        return " ".join([*words, "[options]"]).replace("%", "%%")
 
     def parse_args(self, args=None):
         # A mistyped flag is named before argparse complains about what is missing because of it.

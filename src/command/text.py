@@ -1,11 +1,37 @@
 """Tables in a terminal."""
 
+import re
 from collections.abc import Sequence
+
+from src.base.terminal import width
+
+NUMBER = re.compile(r"[-+<−]?[\d,]+(\.\d+)?( \(.*\))?|nan|–|")
+"""A cell of a column of numbers: 34.17, +0.50, <0.0001, 1,200, 34.17 (31.5–36.8)."""
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return strings in columns, the first to the left, the others to the right."""
-    # Numbers to the right, so that digits stand below each other.
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in (header, *rows)]
-    return "\n".join(line.rstrip() for line in lines)
+    """Return strings in columns: numbers to the right, names to the left.
+
+    Columns that the terminal has no room for come in a further table below, beside the first column again.
+    """
+    # Digits stand below each other. The first column names the row.
+    columns = [
+        _column([title, *cells], right=number > 0 and all(map(NUMBER.fullmatch, cells)))
+        for number, (title, *cells) in enumerate(zip(header, *rows, strict=True))
+    ]
+    first, *others = columns
+    tables, most = [[first]], width()
+    for column in others:
+        if most and len(tables[-1]) > 1 and _total([*tables[-1], column]) > most:
+            tables.append([first])
+        tables[-1].append(column)
+    return "\n\n".join("\n".join("  ".join(cells).rstrip() for cells in zip(*some, strict=True)) for some in tables)
+
+
+def _column(cells: list[str], right: bool) -> list[str]:
+    widest = max(map(len, cells))
+    return [cell.rjust(widest) if right else cell.ljust(widest) for cell in cells]
+
+
+def _total(columns: list[list[str]]) -> int:
+    return sum(len(column[0]) + 2 for column in columns) - 2

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.base.terminal import PROSE, filled
 from src.command.combining import CombiningFunction
 from src.command.text import text_table
 from src.evaluation.intervals import intervals
@@ -120,6 +121,14 @@ class Judged(NamedTuple):
         }
         return intervals(values, self.task.measures, clusters if cluster == "reference" else None)
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a soft protocol has no grades but 1 for the targets, so that it counts as the hard one does."""
+        triplets = [query.triplet for category in self.categories.values() for query in category.queries]
+        grades = [{name: grade for name, grade in triplet.graded if grade > 0} for triplet in triplets]
+        hard = [dict.fromkeys(triplet.targets[:1], 1) for triplet in triplets]
+        return self.protocol.soft and grades == hard
+
     def described(self) -> str:
         """Return data set, split, protocol, queries and galleries in a line."""
         counts = {name: (len(category.queries), len(category.gallery)) for name, category in self.categories.items()}
@@ -153,7 +162,7 @@ def _percent(scores: np.ndarray) -> float:
 
 def text_of(judged: Judged, cluster: str | None) -> Iterator[str]:
     """Yield lines for a terminal: every measure with its interval, the ladder, and the score without shortcuts."""
-    yield judged.described()
+    yield filled(judged.described(), indent="  ")
     yield ""
     within, measures = judged.intervals(cluster), judged.measures()
     rows = [
@@ -165,9 +174,10 @@ def text_of(judged: Judged, cluster: str | None) -> Iterator[str]:
     yield text_table(["%", *headline], list(ladder(judged, headline)))
     queries = sum(len(category.queries) for category in judged.categories.values())
     shortcuts = " nor by ".join(shortcut.label for shortcut in judged.shortcuts())
-    yield (
-        f"no shortcut: only the {judged.hard_queries():,} of {queries:,} queries whose target is not among\n"
-        f"the first {judged.protocol.at[0]} by {shortcuts}"
+    yield filled(
+        f"no shortcut: only the {judged.hard_queries():,} of {queries:,} queries whose target is not among "
+        f"the first {judged.protocol.at[0]} by {shortcuts}",
+        longest=PROSE,
     )
 
 

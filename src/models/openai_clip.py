@@ -4,6 +4,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +12,7 @@ import packaging.version
 import torch
 from torch import Tensor
 
+from src.base.bars import Bar
 from src.base.errors import InputError, in_a_line
 from src.models.backbone import Backbone
 from src.models.facts import require_network
@@ -38,6 +40,9 @@ def _standing_in_for_pkg_resources() -> Iterator[None]:
 with _standing_in_for_pkg_resources():
     import clip
     from clip.model import CLIP, build_model
+
+# For downloads: its own would fill a file with carriage returns.
+clip.clip.tqdm = partial(Bar, desc="downloading CLIP")
 
 
 NAMES = clip.available_models()

@@ -39,6 +39,7 @@ class CIRR(Task):
     captions = {"caption": lambda triplet: [triplet.captions]}
     means = {"mean(R@5+R_s@1)": ("group_recall_at1", "recall_at5")}
     headline = ("recall_at1", "recall_at5", "recall_at10", "group_recall_at1")
+    submission = "cirr_test_submission.py", "https://cirr.cecs.anu.edu.au/"
     names_protocol = False
     best = {f"_{kind}": f"{kind}_mean" for kind in ("arithmetic", "harmonic", "geometric")}
 

@@ -20,7 +20,12 @@ from src.retrieval.precision import autocast, autocast_dtype
 from src.tasks.task import Task
 from src.training.batches import Batch, TripletLoader
 from src.training.losses import loss_of
-from src.training.progress import mean_train_loss, set_train_bar_description, update_train_running_results
+from src.training.progress import (
+    mean_train_loss,
+    set_train_bar_description,
+    update_train_running_results,
+    validation_line,
+)
 from src.training.stage import Stage
 from src.training.state import Keeper, TrainingState
 
@@ -47,11 +52,19 @@ class Training:
         self.loss = loss_of(plan)
         self._stepped = False
 
-    def train(self, keeper: Keeper, stopping: Stopping, validation: Validation, best: dict[str, str]) -> None:
+    def train(
+        self,
+        keeper: Keeper,
+        stopping: Stopping,
+        validation: Validation,
+        best: dict[str, str],
+        known: dict[str, float] | None = None,
+    ) -> None:
         """Run the remaining epochs and validate every `validation_frequency` epochs.
 
-        `best` {name of weights: metric} are the only weights to keep; empty keeps those of every validation. Raises
-        InputError when a loss is not finite or the disk has no room for what will be saved.
+        `best` {name of weights: metric} are the only weights to keep; empty keeps those of every validation. `known`
+        are the metrics of the last epoch of a run that ended before its state held them. Raises InputError when a loss
+        is not finite or the disk has no room for what will be saved.
         """
         stopping.last_words = keeper.last_words
         self.state.restore_random_states()
@@ -64,7 +77,7 @@ class Training:
             with stopping.failing(), distributed.naming_lost_processes():
                 # Not an attribute, which would be a cycle of references: the loader's workers would end seconds late.
                 save = partial(self._save_state, keeper, stopping) if saves else lambda at_once=False: None
-                self._run_epochs(keeper, validation, best, save)
+                self._run_epochs(keeper, validation, best, save, known)
         except (InputError, MemoryError, RuntimeError) as error:
             fault = one_line(error) if isinstance(error, InputError) else fault_of_machine(error)
             if fault is None:
@@ -78,10 +91,9 @@ class Training:
             finally:
                 keeper.run.end()
 
-    def _run_epochs(self, keeper, validation, best, save):
-        self._judge_if_due(
-            keeper, validation, best, save
-        )  # left over from a run that was stopped before its validation
+    def _run_epochs(self, keeper, validation, best, save, known):
+        # Left over from a run that was stopped before its validation.
+        self._judge_if_due(keeper, validation, best, save, known)
         for epoch in range(self.state.next_epoch, self.plan.num_epochs):
             keeper.run.log_training(epoch, self.train_epoch(epoch, keeper.run.log_step))
             self.state.next_epoch = epoch + 1
@@ -97,16 +109,20 @@ class Training:
         with stopping.finishing():
             keeper.save_state(at_once)
 
-    def _judge_if_due(self, keeper, validation, best, save):
+    def _judge_if_due(self, keeper, validation, best, save, known=None):
         if self.state.judged:
             return
-        epoch = self.state.next_epoch - 1
+        epoch, run = self.state.next_epoch - 1, keeper.run
         try:
-            metrics = self.validate(validation)
+            # A validation draws nothing at random, so that a run goes on alike without it.
+            metrics = known or self.validate(validation)
         except BaseException:
             save(at_once=True)  # the weights are still those of the epoch's end
             raise
-        keeper.run.log_validation(epoch, metrics)
+        run.log_validation(epoch, metrics)
+        mark = validation.retriever.skipping.mark
+        # Flushed, since batch systems keep lines for minutes and people watch them.
+        print(validation_line(epoch, run.losses()[epoch], run.validations(), self.task, mark), flush=True)
         if keeper.saves and distributed.is_first():
             self._save_weights(epoch, metrics, keeper, best)
         self.state.judged = True
@@ -117,7 +133,8 @@ class Training:
         results = {"images_in_epoch": 0, "accumulated_train_loss": 0.0}
         self.stage.begin(epoch)
         self.stage.train()
-        with Bar(self.loader) as bar:
+        # A label before the first loss is known.
+        with Bar(self.loader, desc=f"[{epoch}/{self.plan.num_epochs}]") as bar:
             for step, loss in enumerate(self._losses(bar), start=epoch * len(self.loader)):
                 if not loss.isfinite():
                     raise InputError(f"epoch {epoch}, step {step}: the loss is {loss.item()}")

@@ -1,6 +1,11 @@
-"""The mean loss of an epoch, as the published code sums and shows it."""
+"""What a training shows of an epoch: its mean loss, as the published code sums it, and its validation."""
+
+from collections.abc import Sequence
 
 from torch import Tensor
+
+from src.base.terminal import PROSE, width
+from src.tasks.task import Task
 
 
 def update_train_running_results(train_running_results: dict, loss: Tensor, images_in_batch: int) -> None:
@@ -19,3 +24,25 @@ def set_train_bar_description(train_bar, epoch: int, num_epochs: int, train_runn
     """Show the epoch and its mean loss so far on the progress bar."""
     description = f"[{epoch}/{num_epochs}] train loss: {mean_train_loss(train_running_results):.3f}"
     train_bar.set_description(description, refresh=False)  # the bar redraws itself ten times a second
+
+
+def validation_line(epoch: int, loss: float, rows: Sequence[dict], task: Task, mark: str = "") -> str:
+    """Return a validation in a line of at most PROSE columns, of a narrower terminal's width: what has room.
+
+    That is the loss, the metric that picks the best weights and whether it improved, and columns of reports. `rows` are
+    those of validation_metrics.csv up to this epoch; `mark` stands after results that lack pictures.
+    """
+    *earlier, metrics = rows
+    metric = next(iter(task.best.values()))
+    value, verdict = metrics[metric], "first"
+    if earlier:
+        best = max(earlier, key=lambda row: row[metric])
+        improved = value > best[metric]
+        verdict = "improved" if improved else f"not above {best[metric]:.2f} of epoch {best['epoch']}"
+    line = f"epoch {epoch}: loss {loss:.4f}  {metric} {value:.2f} ({verdict})"
+    room = min(PROSE, width() or PROSE) - len(mark)
+    for name in task.headline:
+        part = f"  {name} {metrics[name]:.2f}"
+        if name != metric and len(line) + len(part) <= room:
+            line += part
+    return line + mark

@@ -1,12 +1,16 @@
-"""What --resume goes on from: the state in a run folder, compared with the command."""
+"""What --resume goes on from: the state in a run folder, compared with the command, and a validation after it."""
 
+import csv
+import json
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from src.base.errors import InputError, in_a_line
 from src.models.weights import read_content
+from src.processes import distributed
 from src.training.run import TABLES
 from src.training.state import STATE_FILE, refusing
 
@@ -58,3 +62,32 @@ def require_same_run(content: dict, path: Path, triplets: int, facts: dict, num_
             raise InputError(f"{path}: the run has {name} {in_a_line(kept.get(name))}, not {fact}{way_out}")
     if num_epochs < content["next_epoch"]:
         raise InputError(f"--num-epochs {num_epochs}: the run has finished {content['next_epoch']} already")
+
+
+def validated(folder: Path, state: dict, needed: Collection[str], remarks: Mapping[str, str]) -> dict | None:
+    """Read the metrics of a state's last epoch, where the run wrote their row after the state.
+
+    They are of the weights that the state holds: later epochs come again, and their rows are not looked at. None where
+    there is no such row, or it lacks the `needed` metrics or has other `remarks` than this run: validate again.
+    """
+    if state.get("judged", True):
+        return None
+    epoch = str(state["next_epoch"] - 1)
+    # One process reads, since it writes the table anew soon after.
+    metrics = _metrics_of(folder / "validation_metrics.csv", epoch, remarks) if distributed.is_first() else None
+    metrics = distributed.broadcast(metrics)
+    return metrics if metrics and set(needed) <= metrics.keys() else None
+
+
+def _metrics_of(path: Path, epoch: str, remarks: Mapping[str, str]) -> dict | None:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("epoch") == epoch]
+        (row,) = rows
+        cells = {name: text for name, text in row.items() if name != "epoch" and name not in remarks}
+        # As they were: pandas writes numbers so that they are read back to the bit, and whole ones without a point.
+        metrics = {name: json.loads(text) for name, text in cells.items()}
+    except (OSError, ValueError, TypeError):
+        return None
+    is_same = {name: row.get(name) for name in remarks} == dict(remarks)
+    return metrics if is_same and all(type(value) in (int, float) for value in metrics.values()) else None

@@ -103,14 +103,18 @@ class Run:
         self._add_row("train_metrics", {"epoch": epoch, "train_epoch_loss": loss})
 
     def log_validation(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Add metrics, in percent, to validation_metrics.csv and to Comet, and print them."""
+        """Add metrics, in percent, to validation_metrics.csv and to Comet."""
         with self.experiment.validate():
             self.experiment.log_metrics(metrics, epoch=epoch)
         self._add_row("validation_metrics", {"epoch": epoch, **metrics})
-        recalls = [f"{name} {value:.2f}" for name, value in metrics.items()]
-        remarks = [f"({name}: {remark})" for name, remark in self.remarks.items()]
-        # Flushed, since batch systems keep lines for minutes and people watch them.
-        print(f"epoch {epoch}: " + "  ".join(recalls + remarks), flush=True)
+
+    def losses(self) -> dict[int, float]:
+        """Return {epoch: mean loss}."""
+        return {row["epoch"]: row["train_epoch_loss"] for row in self._rows["train_metrics"]}
+
+    def validations(self) -> list[dict]:
+        """Return the rows of validation_metrics.csv."""
+        return list(self._rows["validation_metrics"])
 
     def improves(self, name: str, value: float) -> bool:
         """Whether `value` is the highest given under `name` so far."""

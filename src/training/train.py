@@ -106,14 +106,16 @@ def train_stage(
     triplets = len(loader.triplets)
     _say_what_is_not_kept(plan)
     with _run_folder(data, names) as (folder, stopping):
-        state = None  # a new run, or one that was stopped in its first epoch
+        print(f"run folder: {folder}", file=sys.stderr, flush=True)
+        state = known = None  # a new run, or one that was stopped in its first epoch
         if options.resume:
-            from src.training.resuming import read_state, require_same_run  # late: most runs are new
+            from src.training.resuming import read_state, require_same_run, validated  # late: most runs are new
 
             state = read_state(folder)
         if state is not None:
             require_same_run(state, folder / STATE_FILE, triplets, facts, plan.num_epochs)
             training.state.restore(state, folder / STATE_FILE)
+            known = validated(folder, state, data.task.best.values(), remarks)
         project = f"{data.task.name} {names.project}"
         run = open_run(folder, state and state["run"], project, options.comet, options.hyper_parameters, remarks)
         if training.state.next_epoch == plan.num_epochs and training.state.judged:
@@ -122,7 +124,13 @@ def train_stage(
         # Told, but not compared: a run that goes on for more epochs is still the same.
         facts |= {"recipe": recipe} if recipe else {}
         keeper = Keeper(training.state, run, triplets, facts, plan.save_training)
-        training.train(keeper, stopping, validation, names.best(data.task) if plan.save_best else {})
+        best = names.best(data.task) if plan.save_best else {}
+        training.train(keeper, stopping, validation, best, known)
+        if distributed.is_first():
+            from src.training.ending import say_what_is_next  # late: at the end
+
+            say_what_is_next(folder, names, options, data.task, run.validations(), triplets)
+        # The last line, which scripts read.
         print(folder)
 
 

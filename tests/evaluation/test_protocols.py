@@ -11,6 +11,7 @@ import torch
 
 import validate
 from combiner import Combiner
+from src.evaluation.full import UNGRADED
 from src.retrieval.answers import answer, averaged, with_graded
 from src.retrieval.gallery import Gallery
 from src.retrieval.metrics import of_each_query
@@ -174,6 +175,28 @@ def test_every_protocol_is_printed_with_its_sizes(judged):
     printed = judged("--dataset", "FashionIQ", "--captions", "both-two", "--gallery", "val")
     assert "protocol val-keep-both-two: val gallery, reference kept" in printed
     assert "dress 16 over" in printed
+
+
+def test_soft_targets_that_nobody_graded_are_not_printed_again(judged, world, tmp_path):
+    printed = judged("--dataset", "CIRR", "--protocol", "all", "--per-query", tmp_path / "a.csv")
+    assert f"{UNGRADED}: see above" in printed
+    assert printed.count("recall_at50 ") == 1
+    # Files keep both, and the protocol that was asked for is printed whole.
+    assert {row["protocol"] for row in rows_of(tmp_path / "a.csv")} == {"clip4cir", "soft"}
+    printed = judged("--dataset", "CIRR", "--protocol", "soft")
+    assert f"{UNGRADED}\n" in printed
+    assert printed.count("recall_at50 ") == 1
+
+
+def test_soft_targets_that_the_annotations_lack_are_left_out(options, broken_world, capsys):
+    captions = broken_world / "cirr_dataset" / "cirr" / "captions" / "cap.rc2.val.json"
+    entries = [{**entry, "target_soft": {}} for entry in json.loads(captions.read_text())]
+    captions.write_text(json.dumps(entries))
+    validate.main(["--dataset", "CIRR", "--protocol", "all", *options, "--data-path", str(broken_world)])
+    printed, said = capsys.readouterr()
+    assert "protocol clip4cir: " in printed
+    assert "protocol soft: " not in printed
+    assert "protocol soft: left out, no triplet has a target_soft, which it counts by\n" in said
 
 
 def test_json_says_what_was_judged(judged, tmp_path):

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from src.base.bars import Bar
+from src.base.bars import Bar, showing_bars
 from src.base.errors import Stopped
 from src.processes.signals import Stopping
 
@@ -24,11 +24,13 @@ def test_a_bar_interrupted_while_it_is_made_says_nothing(step, monkeypatch, caps
     monkeypatch.setattr("sys.unraisablehook", faults.append)
     with monkeypatch.context() as patch:
         patch.setattr(Bar, step, interrupt)
-        with pytest.raises(_Interrupted):
+        with showing_bars(), pytest.raises(_Interrupted):
             Bar(range(3))
     gc.collect()
     assert faults == []
-    assert list(Bar(range(3))) == [0, 1, 2]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with showing_bars():
+        assert list(Bar(range(3))) == [0, 1, 2]
     assert "3/3" in capsys.readouterr().err
 
 

@@ -14,10 +14,12 @@ import torch
 
 import clip_fine_tune
 import combiner_train
+from src.base.errors import InputError
 from src.command.training_flags import OPTIONS_FILE
 from src.pictures import pictures
+from src.training.loop import Training
 from src.training.run import UNFINISHED, new_run_folder
-from src.training.state import STATE_FILE
+from src.training.state import STATE_FILE, Keeper
 from tests.support.commands import status_of, toy_options
 from tests.support.forks import finished_runs, only_run, runs_of
 from tests.support.processes import wait_for_end, wait_for_workers
@@ -188,6 +190,36 @@ def test_a_finished_run_goes_on_with_more_epochs(command, extra, forks, whole_ru
     assert json.loads((run / "training_hyperparameters.json").read_text())["num_epochs"] == 4
     assert forks.run(command, ["--resume", run]) == 0, forks.said()
     assert_same(run, expected)
+
+
+@pytest.mark.parametrize("command", ["clip_fine_tune", "combiner_train"])
+@pytest.mark.parametrize(("torn", "validated"), [(None, [2]), ("1,50.0\n", [1, 2]), ("1,x", [1, 2])])
+def test_a_validation_whose_row_is_there_is_not_made_again(command, torn, validated, world, tmp_path, monkeypatch):
+    """The state was written before the second validation; the table has its row, and that of an epoch that is lost."""
+    extra = "--save-best", "--num-epochs", "3", "--validation-frequency", "1"
+    expected = flags_and_folder(command, world, tmp_path / "whole", *extra)
+    epochs, validate = [], Training.validate
+
+    def failing(training, validation):
+        epochs.append(training.state.next_epoch - 1)
+        if epochs[-1] == 1 and not runs_of(tmp_path / "run")[0].joinpath(STATE_FILE).exists():
+            raise InputError("no more")
+        return validate(training, validation)
+
+    monkeypatch.setattr(Training, "validate", failing)
+    monkeypatch.setattr(Keeper, "save_state", only_at_once(Keeper.save_state))
+    assert status_of(MAIN[command], flags_of(command, "CIRR", world, tmp_path / "run", *extra)) == 2
+    run, rows = only_run(tmp_path / "run"), (expected / "validation_metrics.csv").read_text().splitlines(keepends=True)
+    (run / "validation_metrics.csv").write_text("".join(rows if torn is None else [*rows[:2], torn]))
+    del epochs[:]
+    assert status_of(MAIN[command], ["--resume", run]) == 0
+    assert epochs == validated
+    assert_same(run, expected)
+
+
+def only_at_once(save_state):
+    """Return `save_state` for epochs that are too short for a state."""
+    return lambda keeper, at_once=False: save_state(keeper, at_once) if at_once else None
 
 
 @pytest.fixture(scope="module")

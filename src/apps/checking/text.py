@@ -1,6 +1,5 @@
 """Findings about a data set, for a terminal and as plain values."""
 
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from src.apps.checking.findings import (
 )
 from src.base.errors import NAMED, escaped
 from src.base.folders import PassedOver, pictures_below
+from src.base.terminal import filled
 from src.pictures.kinds import look_at_all
 from src.tasks.task import Task
 
@@ -83,7 +83,8 @@ def text_of(checked: Checked) -> Iterator[str]:
     for finding in checked.findings:
         if finding.names:
             count = f"{len(finding.names):,}" + (f" of {finding.of:,}" if finding.of else "")
-            yield f"  {finding.level:<8} {finding.kind:<{widest}}  {count:>16}  {finding.meaning}"
+            line = f"  {finding.level:<8} {finding.kind:<{widest}}  {count:>16}  {finding.meaning}"
+            yield filled(line, " " * 11)
             yield from _first_names(finding.names)
     yield _wrapped(
         f"  none     {', '.join(finding.kind for finding in checked.findings if not finding.names)}", " " * 11
@@ -101,7 +102,7 @@ def _first_names(names: list[str]) -> Iterator[str]:
 
 
 def _wrapped(text, indent):
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return filled(text, indent, longest=WIDTH)
 
 
 def verdict(faults: list[Finding]) -> str:

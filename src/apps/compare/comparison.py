@@ -160,18 +160,45 @@ def _require_complete(run: PerQuery) -> None:
         raise InputError(f"{run.path}: has no {error.args[0]}, which {run.task.name}'s means are made of") from None
 
 
-def require_comparable(first: PerQuery, other: PerQuery) -> None:
-    """Raise InputError unless both files hold the same queries of the same data, judged by the same protocols."""
+def shared(first: PerQuery, other: PerQuery) -> tuple[PerQuery, PerQuery, list[str]]:
+    """Return both files with the protocols and metrics that both have, and a sentence for each that only one has.
+
+    Raises InputError unless that leaves the same queries of the same data in both.
+    """
     mine, theirs = (f"{run.task.name} {run.split}" for run in (first, other))
     if mine != theirs:
         raise InputError(f"{other.path}: is of {theirs}, but {first.path} of {mine}")
-    _require_same(first, other, "protocols", list(first.data), list(other.data), "; give both the same --protocol")
+    one, two = _reduced(first, other), _reduced(other, first)
+    for what, names, others in (("protocols", first.data, other.data), ("metrics", first.metrics, other.metrics)):
+        if not set(names) & set(others):
+            have = f"has {what} {first_ten(list(others))}, but {first.path} has {first_ten(list(names))}"
+            raise InputError(f"{other.path}: {have}; give both the same --protocol")
+    _require_same_queries(one, two)
+    left_out = [
+        f"Left out: {what} {first_ten(lacking)}, which {shown(lacks.name)} does not have."
+        for has, lacks in ((first, other), (other, first))
+        for what, lacking in (
+            ("protocol", [name for name in has.data if name not in lacks.data]),
+            ("metric", [name for name in has.metrics if name not in lacks.metrics]),
+        )
+        if lacking
+    ]
+    return one, two, left_out
+
+
+def _reduced(run: PerQuery, other: PerQuery) -> PerQuery:
+    """Return what is in `run` of the protocols and metrics that `other` has too."""
+    data = {protocol: of for protocol, of in run.data.items() if protocol in other.data}
+    rows = {key: row for key, row in run.rows.items() if key[0] in data}
+    return run._replace(data=data, rows=rows, metrics=[name for name in run.metrics if name in other.metrics])
+
+
+def _require_same_queries(first: PerQuery, other: PerQuery) -> None:
     for protocol, data in first.data.items():
         if other.data[protocol] != data:
             theirs, mine = (f"{len(run.keys(protocol)):,} queries" for run in (other, first))
             what = f"(protocol {shown(protocol)}): its {theirs}, their texts, answers or galleries are not"
             raise InputError(f"{other.path}: is of other data {what} those of {first.path}, which has {mine}")
-    _require_same(first, other, "metrics", first.metrics, other.metrics)
     for one, two in ((first, other), (other, first)):
         lacking = [_named(key) for key in one.rows if key not in two.rows]
         if lacking:
@@ -185,9 +212,14 @@ def require_comparable(first: PerQuery, other: PerQuery) -> None:
             )
 
 
-def _require_same(first: PerQuery, other: PerQuery, what: str, mine: list[str], theirs: list[str], mend="") -> None:
-    if sorted(mine) != sorted(theirs):
-        raise InputError(f"{other.path}: has {what} {first_ten(theirs)}, but {first.path} has {first_ten(mine)}{mend}")
+def repeats(runs: Sequence[PerQuery], protocol: str, earlier: str) -> bool:
+    """Whether each query of a protocol scores in all `runs` as under an `earlier` one, which then says the same."""
+
+    def scored(run, name):
+        columns = "rank", *run.metrics
+        return {key[1:]: [run.rows[key][column] for column in columns] for key in run.keys(name)}
+
+    return all(scored(run, protocol) == scored(run, earlier) for run in runs)
 
 
 def moved_most(first: PerQuery, other: PerQuery, keys: list[Key], most: int = 20) -> list[Key]:

@@ -1,11 +1,14 @@
 """Models compared query by query, for a terminal and as plain values."""
 
 import textwrap
+from collections.abc import Iterator
+from itertools import takewhile
 from typing import NamedTuple
 
-from src.apps.compare.comparison import Key, PerQuery, moved_most
+from src.apps.compare.comparison import Key, PerQuery, moved_most, repeats, shared
 from src.apps.compare.paired import Difference, differences, holm
-from src.base.errors import in_a_line, shown
+from src.base.errors import in_a_line, repeated, shown
+from src.base.terminal import PROSE, filled, width
 from src.command.text import text_table
 
 HEADER = ["%", "first", "other", "gain", "from", "to (95 %)", "p", "test", "better", "worse", "same"]
@@ -25,21 +28,46 @@ class Compared(NamedTuple):
     moved: list[Key]
 
 
-def compare(first: PerQuery, others: list[PerQuery]) -> list[Compared]:
-    """Compare each of `others` with `first`, under each protocol; p values are corrected by Holm's method."""
-    compared = []
+def compare(first: PerQuery, others: list[PerQuery]) -> tuple[list[Compared], list[str]]:
+    """Compare each of `others` with `first`, under each protocol; p values are corrected by Holm's method.
+
+    Returns a sentence for each thing that is left out as well. Raises InputError for files that cannot be compared.
+    """
+    pairs, left_out, compared = [], [], []
+    for other in others:
+        mine, theirs, sentences = shared(first, other)
+        pairs.append((mine, theirs))
+        left_out += sentences
     for protocol in first.data:
-        keys = first.keys(protocol)
         of_protocol = []
-        for other in others:
-            found = differences(first.scores(keys), other.scores(keys), first.task.measures)
-            of_protocol.append(Compared(protocol, other, found, moved_most(first, other, keys)))
-        for name in of_protocol[0].differences:
-            corrected = holm([one.differences[name].p for one in of_protocol])
-            for one, p in zip(of_protocol, corrected, strict=True):
-                one.differences[name] = one.differences[name]._replace(p=p)
+        for mine, theirs in pairs:
+            if protocol not in mine.data:
+                continue
+            earlier = takewhile(lambda name, last=protocol: name != last, mine.data)
+            same = next((name for name in earlier if repeats((mine, theirs), protocol, name)), None)
+            if same is not None:
+                again = f"protocol {shown(protocol)}, under which each query scores as under {shown(same)}"
+                left_out.append(f"Left out for {shown(theirs.name)}: {again}.")
+                continue
+            keys = mine.keys(protocol)
+            found = differences(mine.scores(keys), theirs.scores(keys), mine.task.measures)
+            of_protocol.append(Compared(protocol, theirs, found, moved_most(mine, theirs, keys)))
+        _correct(of_protocol)
         compared += of_protocol
-    return compared
+    return compared, list(dict.fromkeys(left_out))
+
+
+def _correct(compared: list[Compared]) -> None:
+    """Replace the p values of each measure by those that Holm's method gives for all who have it."""
+    for name in dict.fromkeys(name for one in compared for name in one.differences):
+        have = [one for one in compared if name in one.differences]
+        for one, p in zip(have, holm([one.differences[name].p for one in have]), strict=True):
+            one.differences[name] = one.differences[name]._replace(p=p)
+
+
+def is_corrected(all_compared: list[Compared]) -> bool:
+    """Whether p values are of more than one comparison under a protocol."""
+    return bool(repeated([compared.protocol for compared in all_compared]))
 
 
 def cells(compared: Compared) -> list[list[str]]:
@@ -60,28 +88,33 @@ def title(first: PerQuery, compared: Compared) -> str:
     return f"{models}: {data}, protocol {shown(compared.protocol)}, {queries:,} queries"
 
 
-def print_all(first: PerQuery, all_compared: list[Compared], corrected: str) -> None:
-    """Print a table for each file and protocol, and the queries that moved most."""
+def print_all(first: PerQuery, all_compared: list[Compared], remarks: str) -> None:
+    """Print a table for each file and protocol, the queries that moved most, and at the end the `remarks`."""
     for compared in all_compared:
-        print(title(first, compared), text_table(HEADER, cells(compared)), "", sep="\n")
-        rows = [
-            [shown(key[2]), key[1], *(run.rows[key]["rank"] for run in (first, compared.other))]
-            for key in compared.moved
-        ]
-        captions = [textwrap.shorten(in_a_line(first.rows[key]["caption"]), 70) for key in compared.moved]
-        if rows:
-            print(MOVED)
-            lines = text_table(["query", "category", "rank", "then"], rows).splitlines()
-            print("\n".join(f"{line}  {caption}" for line, caption in zip(lines, ["caption", *captions], strict=True)))
-            print()
-    print(textwrap.fill(LIMITS + corrected, 110))
+        print(filled(title(first, compared), indent="  "), text_table(HEADER, cells(compared)), "", sep="\n")
+        if compared.moved:
+            print(filled(MOVED, longest=PROSE), *_moved(first, compared), "", sep="\n")
+    print(filled(LIMITS + remarks, longest=PROSE))
 
 
-def plain(first: PerQuery, all_compared: list[Compared]) -> dict:
+def _moved(first: PerQuery, compared: Compared) -> Iterator[str]:
+    """Yield a line for each query that moved most; captions take the room that the terminal leaves."""
+    rows = [
+        [shown(key[2]), key[1], *(run.rows[key]["rank"] for run in (first, compared.other))] for key in compared.moved
+    ]
+    captions = ["caption", *(in_a_line(first.rows[key]["caption"]) for key in compared.moved)]
+    lines = text_table(["query", "category", "rank", "then"], rows).splitlines()
+    room = min(70, max(20, (width() or 110) - max(map(len, lines)) - 2))
+    for line, caption in zip(lines, captions, strict=True):
+        yield f"{line}  {textwrap.shorten(caption, room)}"
+
+
+def plain(first: PerQuery, all_compared: list[Compared], left_out: list[str]) -> dict:
     """Return all differences as plain values, for JSON."""
     return {
         "first": str(first.path),
-        "p_values": "Holm" if len(all_compared) > len(first.data) else "uncorrected",
+        "p_values": "Holm" if is_corrected(all_compared) else "uncorrected",
+        "left_out": left_out,
         "comparisons": [
             {
                 "other": str(compared.other.path),

@@ -29,7 +29,7 @@ from src.tasks.triplets import Triplet
 
 
 def make_parser() -> Parser:
-    parser = Parser("Make a folder of own triplets, which --dataset takes, of a data set or a table.")
+    parser = Parser("Make a folder of own triplets, which --dataset takes, of a data set or a table.", __doc__)
     parser.prog = "python -m src.tasks.own"
     parser.add_argument("--to", type=file_path, required=True, metavar="FOLDER", help="the folder to make")
     parser.add_argument("--copy", action="store_true", help="copy pictures instead of linking to them")

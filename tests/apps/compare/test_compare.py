@@ -131,7 +131,8 @@ def judge(world, tmp_path_factory):
     def path_of(rung, *arguments, dataset="CIRR"):
         folder = tmp_path_factory.mktemp("judged")
         function = ["--combining-function", rung, "--per-query", str(folder / f"{rung}.csv")]
-        validate.main(["--dataset", dataset, *toy_options(world, folder), *function, *arguments])
+        where = str(world / dataset) if dataset == "my_pictures" else dataset
+        validate.main(["--dataset", where, *toy_options(world, folder), *function, *arguments])
         return folder / f"{rung}.csv"
 
     return path_of
@@ -180,6 +181,62 @@ def test_gains_wins_and_losses(judged, tmp_path, capsys, world):
     found = sum(rank <= 5 for query in told["moved_most"] for rank in query["ranks"])
     assert text.count('class="target"') == found + missed
     assert not re.search(r'(src|href)="http', text)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_protocols_that_only_one_file_has_are_left_out(turned, judged, tmp_path, capsys):
+    few, all_of_them = judged("image", dataset="FashionIQ"), judged("sum", "--protocol", "all", dataset="FashionIQ")
+    files = (all_of_them, few) if turned else (few, all_of_them)
+    compare.main([*map(str, files), "--json", str(tmp_path / "c.json")])
+    left_out = f"Left out: protocol covr, val, searle, which {few.stem} does not have."
+    assert left_out in " ".join(capsys.readouterr().out.split())
+    told = json.loads((tmp_path / "c.json").read_text())
+    assert told["left_out"] == [left_out]
+    assert [comparison["protocol"] for comparison in told["comparisons"]] == ["clip4cir"]
+
+
+def test_files_that_share_different_protocols_with_the_first(judged, tmp_path, capsys):
+    """Each is compared under what it has, and p values are corrected for those who have it."""
+    every = judged("sum", "--protocol", "all", dataset="FashionIQ")
+    one, two = judged("image", dataset="FashionIQ"), judged("image", "--protocol", "val", dataset="FashionIQ")
+    compare.main([*map(str, (every, one, two)), "--json", str(tmp_path / "c.json")])
+    told = json.loads((tmp_path / "c.json").read_text())
+    assert [comparison["protocol"] for comparison in told["comparisons"]] == ["clip4cir", "val"]
+    assert told["p_values"] == "uncorrected"
+    assert "Holm" not in capsys.readouterr().out
+
+
+def test_a_metric_that_only_one_file_has_is_left_out(judged, tmp_path, capsys):
+    first, second = judged("image", dataset="my_pictures"), judged("sum", dataset="my_pictures")
+    with second.open(newline="") as file:
+        rows = [[*row, "further" if number == 0 else "1"] for number, row in enumerate(csv.reader(file))]
+    with second.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    compare.main([str(first), str(second)])
+    left_out = f"Left out: metric further, which {first.stem} does not have."
+    assert left_out in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_protocol_that_says_the_same_is_not_printed_again(judged, tmp_path, capsys):
+    """The toy world grades no picture but the target."""
+    first, second = judged("image", "--protocol", "all"), judged("sum", "--protocol", "all")
+    compare.main([*map(str, (first, second)), "--json", str(tmp_path / "c.json")])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("protocol clip4cir, 24 queries") == 1
+    assert "protocol soft, 24 queries" not in printed
+    same = f"Left out for {second.stem}: protocol soft, under which each query scores as under clip4cir."
+    assert same in printed
+    told = json.loads((tmp_path / "c.json").read_text())
+    assert same in told["left_out"]
+    assert [comparison["protocol"] for comparison in told["comparisons"]] == ["clip4cir"]
+
+
+@pytest.mark.parametrize("columns", ["80", "100"])
+def test_it_fits_the_terminal(columns, judged, monkeypatch, capsys):
+    first, second = judged("image"), judged("sum")
+    monkeypatch.setenv("COLUMNS", columns)
+    compare.main([str(first), str(second)])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= int(columns)
 
 
 def test_a_missing_picture_is_named(judged, broken_world, capsys):

@@ -11,7 +11,7 @@ import demo
 from src.apps.demo import cards
 from src.apps.demo.examples import SEVERAL, examples_of
 from src.apps.demo.walk import Query, Walk, link_of, query_of
-from src.base.bars import Bar, open_bars
+from src.base.bars import Bar, open_bars, showing_bars
 from src.retrieval.searcher import Found
 from tests.support.commands import status_of
 from tests.support.processes import python
@@ -77,7 +77,7 @@ def test_what_others_wrote_is_text_on_the_page(tmp_path):
 
 def test_progress_is_that_of_the_bar_in_the_terminal():
     assert open_bars() == []
-    with Bar(desc="gallery", total=1000, unit=" pictures") as bar:
+    with showing_bars(), Bar(desc="gallery", total=1000, unit=" pictures") as bar:
         bar.update(320)
         said = cards.progress(*open_bars())
     assert "Encoding pictures: 320 of 1,000, " in said
