@@ -34,7 +34,7 @@ if __name__ == "__main__":
 from collections.abc import Callable
 
 from combiner import COMBINING_FUNCTIONS, line_of, load_network
-from src.apps.pages.kit import write_page
+from src.apps.pages.kit import Album, write_page
 from src.apps.report.ladder import climb, describe, draw_curves, ladder_cells
 from src.apps.report.queries import about_queries
 from src.apps.report.runs import FinishedRun, not_comparable, runs_behind
@@ -110,8 +110,9 @@ def main(argv=None):
 
     introduction = " ".join([describe(last, judged), *warning.splitlines()])
     pictures = {category: split.pictures for category, split in after.splits.items()}
-    page = {"introduction": introduction, "ladder": ladder, "curves": curves, **about_queries(judged, pictures)}
-    write_page(output, "report/report.html", title=args.run_folder.name, **page)
+    album = Album()
+    page = {"introduction": introduction, "ladder": ladder, "curves": curves, **about_queries(judged, pictures, album)}
+    write_page(output, "report/report.html", album, title=args.run_folder.name, **page)
     print(output)
 
 

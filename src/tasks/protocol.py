@@ -40,8 +40,8 @@ class Protocol(NamedTuple):
     def described(self, counts: dict[str, tuple[int, int]]) -> str:
         """Return protocol, queries and galleries in a line, from {category: (queries, pictures)}."""
         each = [
-            f"{name + ' ' if len(counts) > 1 else ''}{queries:,} over {pictures:,}"
+            f"{name + ': ' if len(counts) > 1 else ''}{queries:,} queries over {pictures:,} pictures"
             for name, (queries, pictures) in counts.items()
         ]
         rules = f"{self.gallery} gallery, reference {'dropped' if self.reference == 'drop' else 'kept'}"
-        return f"protocol {self.name}: {rules}, captions {self.captions}; queries over pictures: {', '.join(each)}"
+        return f"protocol {self.name}: {rules}, captions {self.captions}; {', '.join(each)}"

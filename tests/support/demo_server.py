@@ -156,6 +156,12 @@ def answered(page, number=0):
     return list(zip(names, map(float, section.locator(".score").all_inner_texts()), strict=True))
 
 
+def go_on(page, number):
+    """Search from an answer."""
+    page.locator("#answers .card").nth(number).click()
+    page.get_by_role("button", name="Search from here").click()
+
+
 def upload(page, file):
     """Upload a file, or a dict of what it is called and holds."""
     with page.expect_file_chooser() as chooser:

@@ -109,7 +109,7 @@ def test_what_a_random_ranking_is_worth():
 def test_what_is_printed(judge):
     metrics, head = judge()
     assert head == (
-        "CIRCO val, protocol searle: full gallery, reference kept, captions caption; queries over pictures: 20 over 60"
+        "CIRCO val, protocol searle: full gallery, reference kept, captions caption; 20 queries over 60 pictures"
     )
     of_aspects = [f"semantic_map_at10_{aspect}" for aspect in sorted(ASPECTS)]
     assert list(metrics) == [*(f"map_at{k}" for k in AT), *(f"recall_at{k}" for k in AT), *of_aspects]
@@ -254,7 +254,7 @@ def test_a_submission(arguments, tmp_path, world, capsys):
     path = tmp_path / "submission" / "CIRCO" / "submission_mine.json"
     head, printed = said.out.splitlines()
     counted = "reference dropped, captions concept" if arguments else "reference kept, captions caption"
-    assert head == f"CIRCO test, protocol {head.split()[3]} full gallery, {counted}; queries over pictures: 12 over 60"
+    assert head == f"CIRCO test, protocol {head.split()[3]} full gallery, {counted}; 12 queries over 60 pictures"
     assert printed == str(path)
     content = json.loads(path.read_text())
     entries = json.loads((tmp_path / "CIRCO" / "annotations" / "test.json").read_text())

@@ -174,7 +174,7 @@ def test_every_command_takes_a_folder(converted, world, tmp_path, capsys):
     compare.main([str(tmp_path / "sum.csv"), str(tmp_path / "combiner.csv"), *page])
     said = capsys.readouterr().out
     assert "combiner beside sum: own_CIRR val, protocol own, 24 queries" in said
-    assert "protocol own: full gallery, reference dropped, captions joined; queries over pictures: 24 over 30" in said
+    assert "protocol own: full gallery, reference dropped, captions joined; 24 queries over 30 pictures" in said
     report.main(["--run-folder", str(run), "--num-workers", "0"])
     assert "own_CIRR val, protocol own" in (run / "report.html").read_text()
     # On another data set than that of the run.

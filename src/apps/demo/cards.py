@@ -4,10 +4,11 @@ import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from src.apps.demo.examples import Example
 from src.apps.demo.walk import Query, Walk, link_of
-from src.apps.pages.kit import TEMPLATES, Picture, small_copy
+from src.apps.pages.kit import TEMPLATES, small_copy
 from src.base.bars import Bar
 from src.base.errors import InputError
 
@@ -17,8 +18,20 @@ PASSES = {"gallery": "Encoding pictures", "trying every picture": "Trying every 
 """{what a bar is called: what the page calls it}"""
 SIDE = 224
 """Pixels of a thumbnail's longer side."""
+LARGE = 1024
+"""Pixels of the longer side of a picture that is shown large."""
 UPLOADED = "your picture"
 """What an uploaded picture is called."""
+
+
+class Picture(NamedTuple):
+    """A picture on the page."""
+
+    source: str
+    """A data: URL that carries a small copy; empty where it cannot be read any more."""
+    name: str
+    short: str
+    """Its name without the folders that it needs not."""
 
 
 def readable(text: str) -> str:
@@ -39,21 +52,26 @@ def _small_copy(path: Path, modified: int) -> str:
 
 def thumbnail(path: Path) -> str:
     """Return a small copy of a picture as a data: URL; raises InputError when it cannot be read."""
+    return _small_copy(path, _modified(path))
+
+
+def _modified(path: Path) -> int:
+    """Return when a regular file was modified; raises InputError for what is none."""
     try:
         found = path.stat()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):  # opening a pipe may wait for ever
         raise InputError(f"{path}: cannot be read as a picture (it is no regular file)")
-    return _small_copy(path, found.st_mtime_ns)
+    return found.st_mtime_ns
 
 
-def _picture(path: Path, name: str) -> Picture:
+def _picture(path: Path, name: str, short: str = "") -> Picture:
     """Return a picture for the page, without a source where it cannot be read any more."""
     try:
-        return Picture(thumbnail(path), name)
+        return Picture(thumbnail(path), name, short or name)
     except InputError:
-        return Picture("", name)
+        return Picture("", name, short or name)
 
 
 def _start(query: Query, path: Path | None) -> Picture | None:
@@ -61,9 +79,20 @@ def _start(query: Query, path: Path | None) -> Picture | None:
     return None if path is None else _picture(path, query.reference or UPLOADED)
 
 
-def gallery(names: Iterable[str], path: Callable[[str], Path]) -> str:
-    """Return pictures to click."""
-    return _render("gallery", [_picture(path(name), name) for name in names])
+def gallery(names: Iterable[str], path: Callable[[str], Path], short: Mapping[str, str]) -> str:
+    """Return pictures to click; `short` has their names without folders."""
+    return _render("gallery", [_picture(path(name), name, short[name]) for name in names])
+
+
+def large(path: Path, name: str) -> str:
+    """Return a picture of the gallery as large as a screen, to be looked at or searched from."""
+    try:
+        _modified(path)
+        # Not kept: a folder of these would be too much for the memory.
+        source = small_copy(path, LARGE)
+    except InputError:
+        source = ""
+    return _render("large", Picture(source, name, name))
 
 
 def reference(query: Query, path: Path | None) -> str:
@@ -78,7 +107,7 @@ def trail(walk: Walk, path: Callable[[Query], Path | None]) -> str:
     return _render("trail", [(_start(query, path(query)), query.caption) for query in walk.steps], walk.at)
 
 
-def answers(by_function: Mapping[str, Sequence[Answer]]) -> str:
+def answers(by_function: Mapping[str, Sequence[Answer]], short: Mapping[str, str]) -> str:
     """Return the answers of one function, or of two side by side with each answer's rank by the other one."""
     ranks = {
         function: {name: rank for rank, (name, *_) in enumerate(found, start=1)}
@@ -89,7 +118,7 @@ def answers(by_function: Mapping[str, Sequence[Answer]]) -> str:
         return [f"{ranks[other].get(name, 'not')} by {other}" for other in ranks if other != function]
 
     sections = [
-        (function, [(_picture(path, name), score, notes(function, name)) for name, score, path in found])
+        (function, [(_picture(path, name, short[name]), score, notes(function, name)) for name, score, path in found])
         for function, found in by_function.items()
     ]
     return _render("answers", sections)

@@ -1,7 +1,8 @@
 """The demo's engine: a folder of pictures, and the queries that its page asks."""
 
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -19,6 +20,17 @@ Functions = dict[str, Callable[[Tensor, Tensor], Tensor]]
 """{name: combining function}"""
 
 
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Return {name: its end}: without its folders, except for those that names which end alike differ by."""
+    ends, alike, parts = {}, list(names), 1
+    while alike:
+        cut = {name: "/".join(name.split("/")[-parts:]) for name in alike}
+        counted = Counter(cut.values())
+        ends |= cut
+        alike, parts = [name for name in alike if counted[cut[name]] > 1], parts + 1
+    return ends
+
+
 class Engine:
     """Answers the page's queries about a folder, once its pictures are encoded."""
 
@@ -27,6 +39,7 @@ class Engine:
         self.retriever, self.functions, self.folder = retriever, functions, folder
         self.first, self.precision = first, precision
         self.names: list[str] = []
+        self.short_names: dict[str, str] = {}
         self.examples: list[Example] = []
         self.remarks: list[str] = []
         self._gallery: Gallery | None = None
@@ -47,6 +60,7 @@ class Engine:
         self._gallery = gallery
         names = [self._write(name) for name in gallery.names]
         self.examples = [Example(self._write(example.reference), readable(example.caption)) for example in examples]
+        self.short_names = short_names(names)
         # Last, since other threads take it for the sign that all is ready.
         self.names = names
 

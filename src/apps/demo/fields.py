@@ -20,6 +20,7 @@ def set_fields(query: Query, settings: Sequence, functions: Collection[str]) -> 
     for number, what, least, most in ((weight, "caption weight", 0, 1), (k, "answers", 1, MOST_ANSWERS)):
         if not isinstance(number, int | float) or not least <= number <= most:
             raise InputError(f"{what} {shown(str(number))}: must be from {least} to {most}")
+    beside = "" if beside == function else beside
     # A slider's steps are not exact.
     weight = round(weight, 2)
     return query._replace(caption=caption, function=function, beside=beside, caption_weight=weight, k=int(k))

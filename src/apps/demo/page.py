@@ -32,6 +32,8 @@ class Engine(Protocol):
     """What the page asks at first: nothing yet, but by which function, and for how many answers."""
     names: Sequence[str]
     """The gallery; empty until all pictures are encoded."""
+    short_names: Mapping[str, str]
+    """{name in the gallery: without the folders that it needs not}"""
     examples: Sequence[Example]
     remarks: Sequence[str]
     """Lines about the gallery."""
@@ -73,6 +75,7 @@ class DemoPage:
                         self.answers = gr.HTML(js_on_load=CLICK, elem_id="answers")
                         self.link = gr.HTML(js_on_load=own_file("keep_link.js"), elem_id="link")
                 self._build_pictures()
+                self.large = gr.HTML(js_on_load=own_file("large.js"), elem_id="large")
             self._connect(blocks)
         return blocks
 
@@ -87,15 +90,20 @@ class DemoPage:
         self.caption = gr.Textbox(
             label="Caption", placeholder=words, max_length=LONGEST_CAPTION, submit_btn="Search", elem_id="caption"
         )
-        choices = list(self.engine.functions)
-        self.function = gr.Radio(choices, value=first.function, label="Combining function", elem_id="function")
         # Closed, or answers would begin a screen further down on a phone.
-        with gr.Accordion("Side by side, weight, number of answers", open=False, elem_id="how"):
-            beside = [("none", ""), *((name, name) for name in choices)]
-            self.beside = gr.Dropdown(beside, value=first.beside, label="Beside it", elem_id="beside", filterable=False)
+        with gr.Accordion("Combining function, weight, number of answers", open=False, elem_id="how"):
+            choices, label = list(self.engine.functions), "Combining function"
+            self.function = gr.Radio(choices, value=first.function, label=label, elem_id="function")
+            self.beside = gr.Dropdown(
+                self._others(first), value=first.beside, label="Beside it", elem_id="beside", filterable=False
+            )
             label, info = "Caption weight", "0: the picture alone; 1: the caption alone; 0.5: as the function combines"
             self.weight = gr.Slider(0, 1, first.caption_weight, step=0.05, label=label, info=info, elem_id="weight")
             self.k = gr.Slider(1, MOST_ANSWERS, first.k, step=1, label="Answers", elem_id="k")
+
+    def _others(self, query: Query) -> list[tuple[str, str]]:
+        """Return the functions that can stand beside a query's, as (label, value)."""
+        return [("none", ""), *((name, name) for name in self.engine.functions if name != query.function)]
 
     def _build_pictures(self) -> None:
         with gr.Column(visible=bool(self.engine.examples)) as self.with_examples:
@@ -119,13 +127,13 @@ class DemoPage:
         state = [self.walk, *settings]
         for event, handler, inputs in (
             (self.gallery.click, self.chosen, state),
-            (self.answers.click, self.went_on, state),
+            (self.large.click, self.went_on, state),
             (self.trail.click, self.went_back, [self.walk]),
             (self.examples.click, self.example, state),
             (self.upload.upload, self.uploaded, [*state, self.upload]),
             (self.clear.click, self.cleared, state),
             (self.caption.submit, self.searched, state),
-            (self.function.input, self.searched, state),
+            (self.function.input, self.other_function, state),
             (self.beside.input, self.searched, state),
             (self.weight.input, self.searched, state),
             (self.k.input, self.searched, state),
@@ -133,9 +141,11 @@ class DemoPage:
             # While one is answered, of a slider's positions only the last one is kept.
             how = {"show_progress": "minimal", "show_progress_on": self.answers, "trigger_mode": "always_last"}
             # As it was sent, since the library would make an empty file for each upload; `set_fields` checks all of it.
-            event(handler, inputs, shown, preprocess=False, **how, **in_turn)
-        # In the browser, and at once: an answer of the server would come after the next caption is begun.
-        self.answers.click(None, self.caption, self.caption, js=own_file("clear.js"))
+            done = event(handler, inputs, shown, preprocess=False, **how, **in_turn)
+            if event in (self.caption.submit, self.examples.click, self.trail.click):
+                # On a phone they lie further down.
+                done.then(None, js=own_file("to_answers.js"))
+        self.answers.click(self.looked, None, [self.large, self.message], show_progress="hidden", **in_turn)
         self.more.click(self.more_pictures, [self.seen], pictures, api_visibility="private")
 
     # ---- what happens ----
@@ -172,6 +182,14 @@ class DemoPage:
     def chosen(self, event: gr.EventData, walk: Walk, *settings) -> dict:
         """Start a walk from a picture of the gallery."""
         return self._from(walk, settings, event, lambda query: Walk((query,)))
+
+    def looked(self, event: gr.EventData) -> dict:
+        """Show an answer large."""
+        name = key_of(event)
+        path = self.engine.path(name)
+        if path is None:
+            return {self.message: cards.message(["There is no such picture."])}
+        return {self.large: cards.large(path, name)}
 
     def went_on(self, event: gr.EventData, walk: Walk, *settings) -> dict:
         """Go on from an answer, whose caption is still to be written."""
@@ -215,6 +233,11 @@ class DemoPage:
         """Start a walk from the caption alone."""
         return self._asked(walk, settings, lambda query: Walk((query._replace(reference="", upload=None),)))
 
+    def other_function(self, walk: Walk, *settings) -> dict:
+        """Ask by another function, which is no longer offered beside itself."""
+        shown = self._asked(walk, settings, walk.asking)
+        return {**shown, self.beside: self._beside(shown[self.walk].query)}
+
     def searched(self, walk: Walk, *settings) -> dict:
         """Ask what the page says."""
         return self._asked(walk, settings, walk.asking)
@@ -232,7 +255,7 @@ class DemoPage:
     def _pictures(self, seen: int) -> dict:
         names = self.engine.names
         return {
-            self.gallery: cards.gallery(names[:seen], self.engine.path),
+            self.gallery: cards.gallery(names[:seen], self.engine.path, self.engine.short_names),
             self.more: gr.Button(visible=seen < len(names)),
             self.seen: seen,
         }
@@ -242,10 +265,13 @@ class DemoPage:
         return {
             self.caption: query.caption,
             self.function: query.function,
-            self.beside: query.beside,
+            self.beside: self._beside(query),
             self.weight: query.caption_weight,
             self.k: query.k,
         }
+
+    def _beside(self, query: Query) -> gr.Dropdown:
+        return gr.Dropdown(self._others(query), value=query.beside)
 
     def _shown(self, walk: Walk, lines: Sequence[str] = ()) -> dict:
         """Return what the page shows at a step of a walk beside its fields; `lines` are complaints."""
@@ -270,7 +296,7 @@ class DemoPage:
             try:
                 if query.upload is not None:
                     self.uploads.picture(str(query.upload))
-                return cards.answers(self.engine.ask(query)), fault
+                return cards.answers(self.engine.ask(query), self.engine.short_names), fault
             except InputError as error:
                 fault = one_line(error)
             except OSError as error:  # of a picture that is gone, or lies where nobody may look any more

@@ -33,8 +33,8 @@ class Query(NamedTuple):
 
     @property
     def functions(self) -> list[str]:
-        """Return the names of the functions that answer it, each once."""
-        return list(dict.fromkeys(name for name in (self.function, self.beside) if name))
+        """Return the names of the functions that answer it."""
+        return [name for name in (self.function, self.beside) if name]
 
 
 class Walk(NamedTuple):
@@ -97,4 +97,5 @@ def query_of(
             found[name] = value
         elif text:
             lines.append(f"The link's {name}, {shown(text)}, is not {right}.")
-    return otherwise._replace(**found), lines
+    query = otherwise._replace(**found)
+    return query._replace(beside="" if query.beside == query.function else query.beside), lines

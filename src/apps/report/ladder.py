@@ -45,7 +45,7 @@ def ladder_cells(rungs: list[Rung], headline: Sequence[str]) -> tuple[list[str],
 
 
 def draw_curves(runs: list[FinishedRun], headline: Sequence[str], labels: Mapping[str, str]) -> str:
-    """Draw loss and recalls of each run over its epochs, as an SVG; `labels` are those of the combining functions."""
+    """Draw loss and recalls of each run over its epochs as SVGs; `labels` are those of the combining functions."""
     panels = []
     for run in runs:
         training = read_table(run.folder, "train_metrics", ("epoch", "train_epoch_loss"))

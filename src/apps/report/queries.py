@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from src.apps.pages.kit import QueryRow, picture
+from src.apps.pages.kit import Album, QueryRow
 from src.evaluation.judged import Judged
 
 Pictures = dict[str, dict[str, Path]]
@@ -120,11 +120,11 @@ def target_ranks(judged: Judged) -> list[tuple[str, int]]:
 # ---- drawn queries ----
 
 
-def wall(judged: Judged, pictures: Pictures) -> list[QueryRow]:
+def wall(judged: Judged, pictures: Pictures, album: Album) -> list[QueryRow]:
     """Draw, of each category, the first queries whose target comes first, and the first whose target does not."""
     rows = WALL_ROWS // len(judged.categories)
     return [
-        drawn(judged, pictures, name, number)
+        drawn(judged, pictures, album, name, number)
         for name, category in judged.categories.items()
         for number in _of_the_wall(category.ranks.tolist(), rows)
     ]
@@ -136,7 +136,7 @@ def _of_the_wall(ranks, rows_of_a_kind) -> Iterator[int]:
     yield from [number for number, rank in enumerate(ranks) if rank > 0][:rows_of_a_kind]
 
 
-def worst_misses(judged: Judged, pictures: Pictures) -> list[QueryRow]:
+def worst_misses(judged: Judged, pictures: Pictures, album: Album) -> list[QueryRow]:
     """Draw the WORST queries whose target ranks last."""
     ranked = [
         (rank, name, number)
@@ -146,28 +146,31 @@ def worst_misses(judged: Judged, pictures: Pictures) -> list[QueryRow]:
     ]
     # Sorting keeps the order of the file among equal ranks.
     worst = sorted(ranked, key=lambda query: -query[0])[:WORST]
-    return [drawn(judged, pictures, name, number) for _, name, number in worst]
+    return [drawn(judged, pictures, album, name, number) for _, name, number in worst]
 
 
-def drawn(judged: Judged, pictures: Pictures, name: str, number: int) -> QueryRow:
+def drawn(judged: Judged, pictures: Pictures, album: Album, name: str, number: int) -> QueryRow:
     """Draw a query of category `name` with its first answers."""
     category, files = judged.categories[name], pictures[name]
     query = category.queries[number]
     target, answered = query.triplet.targets[0], category.best[number][:ANSWERS]
     return QueryRow(
-        picture(files[query.triplet.reference]),
+        album.picture(files[query.triplet.reference]),
         " | ".join(query.texts),
-        f"target ranked {category.ranks[number] + 1} of {category.ranked}",
-        [("", [picture(files[answer], is_target=answer in query.triplet.targets) for answer in answered])],
-        None if target in answered else picture(files[target], is_target=True),
+        f"target ranked {category.ranks[number] + 1:,} of {category.ranked:,}",
+        [("", [album.picture(files[answer], is_target=answer in query.triplet.targets) for answer in answered])],
+        None if target in answered else album.picture(files[target], is_target=True),
     )
 
 
 # ---- the list of all queries ----
 
 
-def query_list(judged: Judged) -> dict:
-    """List every query: the `header`, and as JSON takes them the `rows`, and which of their columns are what."""
+def query_list(judged: Judged, pictures: Pictures, album: Album) -> dict:
+    """List every query, as JSON takes it: `header`, `rows`, and which of their columns are what.
+
+    `drawn` has, for each row, the numbers of its pictures in the album: reference, targets and answers.
+    """
     queries = all_queries(judged)
     functions = judged.reported()
     header = ["id", "category", "caption", "reference", "target", "rank", "rank in group"]
@@ -178,10 +181,15 @@ def query_list(judged: Judged) -> dict:
     empty |= {6} if queries[0].group_rank is None else set()
     shown = [number for number in range(len(header)) if number not in empty]
     rows = [[*query[:7], *map(int, query.solved.values())] for query in queries]
-    return {"header": header, "json": {"shown": shown, "shortcuts": shortcuts, "most": MOST, "rows": rows}}
+    drawn = [
+        [album.numbers(pictures[name], names) for names in ([triplet.reference], triplet.targets, best[:ANSWERS])]
+        for name, category in judged.categories.items()
+        for triplet, best in zip((query.triplet for query in category.queries), category.best, strict=True)
+    ]
+    return {"header": header, "shown": shown, "shortcuts": shortcuts, "most": MOST, "rows": rows, "drawn": drawn}
 
 
-def about_queries(judged: Judged, pictures: Pictures) -> dict:
+def about_queries(judged: Judged, pictures: Pictures, album: Album) -> dict:
     """Collect what the page shows of single queries."""
     return {
         "categories": list(judged.categories),
@@ -190,9 +198,9 @@ def about_queries(judged: Judged, pictures: Pictures) -> dict:
         "misses": misses(judged),
         "ranks": target_ranks(judged),
         "most_worst": WORST,
-        "worst": worst_misses(judged, pictures),
+        "worst": worst_misses(judged, pictures, album),
         "of_a_kind": WALL_ROWS // len(judged.categories),
-        "wall": wall(judged, pictures),
-        "list": query_list(judged),
+        "wall": wall(judged, pictures, album),
+        "list": query_list(judged, pictures, album),
         "shortcuts": [shortcut.label for shortcut in judged.shortcuts()],
     }

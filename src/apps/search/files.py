@@ -7,7 +7,6 @@ from pathlib import Path
 from src.apps.search.printing import Answered
 from src.base.errors import with_reasons
 from src.base.files import ESCAPING, replacing, write_json
-from src.pictures.opening import UnusablePicture
 from src.retrieval.searcher import Searcher
 
 
@@ -54,28 +53,20 @@ def write_csv(path: Path, answered: Answered) -> None:
 
 def draw_page(path: Path, answered: Answered, searcher: Searcher) -> None:
     """Write a page with the pictures; those that are not at hand are named on stderr, and shown by name."""
-    from src.apps.pages.kit import picture, write_page  # late: few searches want a page
+    from src.apps.pages.kit import Album, write_page  # late: few searches want a page
 
-    lost = {}
-
-    def draw(path):
-        try:
-            return picture(path)
-        except UnusablePicture as error:
-            lost[str(path)] = error.reason
-            return None
-
+    album, lost = Album(), {}
     questions = [
         {
-            "reference": None if question.reference is None else draw(searcher.find(question.reference).path),
+            "reference": None if question.reference is None else album.picture(searcher.find(question.reference).path),
             "caption": question.caption or "pictures like it",
             "remark": " ".join(filter(None, [name, f"without “{question.without}”" if question.without else ""])),
-            "answers": [(draw(answer.path), f"{answer.score:.3f} {answer.name}") for answer in found],
+            "answers": [(album.picture(answer.path), f"{answer.score:.3f} {answer.name}") for answer in found],
         }
         for name, question, found in answered
     ]
     counted = f"{len(answered):,} question{'s' * (len(answered) > 1)}"
     introduction = f"{counted} to {len(searcher.gallery):,} pictures of {searcher.gallery.folder}."
-    write_page(path, "search/answers.html", title="Search", introduction=introduction, questions=questions)
+    write_page(path, "search/answers.html", album, lost, title="Search", introduction=introduction, questions=questions)
     if lost:
         print(f"{path}: {len(lost)} pictures cannot be shown: {with_reasons(lost)}", file=sys.stderr)

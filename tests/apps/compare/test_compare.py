@@ -20,6 +20,7 @@ from src.apps.compare.paired import differences, flip_p_values, holm, mcnemar
 from src.evaluation.intervals import intervals
 from src.tasks.registry import TASKS
 from tests.evaluation.test_intervals import alone
+from tests.support.browsers import DESK, PHONE, chromium, opened, require_pictures
 from tests.support.commands import status_of, toy_options
 from tests.support.processes import python
 
@@ -121,6 +122,12 @@ def test_holm_by_hand():
 
 
 # ---- the command ----
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +244,26 @@ def test_it_fits_the_terminal(columns, judged, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", columns)
     compare.main([str(first), str(second)])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= int(columns)
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_the_page_has_gains_and_losses_apart(judged, tmp_path, world, browser, size):
+    files = judged("image"), judged("sum")
+    page, json_file = tmp_path / "page.html", tmp_path / "c.json"
+    compare.main([*map(str, files), "--json", str(json_file), "--page", str(page), "--data-path", str(world)])
+    (told,) = json.loads(json_file.read_text())["comparisons"]
+    gains = [tuple(query["ranks"]) for query in told["moved_most"] if query["ranks"][1] < query["ranks"][0]]
+    losses = [tuple(query["ranks"]) for query in told["moved_most"] if query["ranks"][1] > query["ranks"][0]]
+    assert gains
+    assert losses
+    with opened(browser, page.as_uri(), size) as page:
+        require_pictures(page)
+        change = f"rank in {files[0].stem} → rank in {files[1].stem}"
+        assert page.locator("h3").all_inner_texts() == [f"Gains: {change}", f"Losses: {change}"]
+        remarks = page.locator(".query > div:not(.answers) > .rank").all_inner_texts()
+        shown = [tuple(map(int, re.search(r"rank (\d+) → (\d+)", remark).groups())) for remark in remarks]
+        assert shown == [*gains, *losses]
+        assert page.locator("nav a").count() == 2
 
 
 def test_a_missing_picture_is_named(judged, broken_world, capsys):

@@ -12,7 +12,17 @@ from src.base.files import PROJECT_ROOT
 from src.command.flags import CombiningOptions, RetrieverOptions
 from src.retrieval.picture_folder import collect
 from src.retrieval.searcher import Question, Searcher
-from tests.support.demo_server import answered, called, caption_of, reference, search, served, to_its_start, upload
+from tests.support.demo_server import (
+    answered,
+    called,
+    caption_of,
+    go_on,
+    reference,
+    search,
+    served,
+    to_its_start,
+    upload,
+)
 from tests.support.odd_pictures import RGB, black_png, saved
 
 pytest.importorskip("gradio")
@@ -91,6 +101,7 @@ def page(server, browser, seen_while_encoding):
     addresses, errors = [], []
     page.on("request", lambda request: addresses.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.goto(server.address)
     expect(page.locator("#gallery .card").first).to_be_visible()
     yield page
@@ -118,6 +129,12 @@ def test_a_walk_from_an_upload_through_answers_and_back(page, folder):
     assert [score for _, score in first] == sorted((score for _, score in first), reverse=True)
 
     page.locator("#answers .card").nth(1).click()
+    expect(page.locator(".large p")).to_have_text(first[1][0])
+    assert page.locator(".large img").evaluate("image => image.naturalWidth") > 0
+    page.keyboard.press("Escape")
+    expect(page.locator(".large")).to_have_count(0)
+    assert answered(page) == first
+    go_on(page, 1)
     expect(reference(page)).to_contain_text(first[1][0])
     expect(caption_of(page)).to_have_value("")
     search(page, "with a belt")
@@ -140,10 +157,13 @@ def test_functions_one_after_the_other_and_side_by_side_and_a_reload(page, world
     name = page.locator("#gallery img").nth(2).get_attribute("alt")
     expect(reference(page)).to_contain_text(name)
     search(page, "in blue")
+    expect(page.locator("#function")).to_be_hidden()
+    page.locator("#how button").first.click()
     page.locator("#function").get_by_text("sum", exact=True).click()
     expect(page.locator("#answers h3")).to_have_text("sum")
-    page.locator("#how button").first.click()
     page.locator("#beside input").click()
+    offered = [name.split()[-1] for name in page.get_by_role("option").all_inner_texts()]
+    assert offered == ["none", "combiner", "product", "image", "text"], "the function itself stands there"
     page.get_by_role("option", name="product").click()
     expect(page.locator("#answers h3")).to_have_text(["sum", "product"])
     both = answered(page, 0), answered(page, 1)
@@ -170,7 +190,7 @@ def test_somebody_in_a_hurry_loses_no_word_and_no_step(page):
         # Each before the page has answered the one before.
         page.locator("#gallery .card").nth(2).click()
         search(page, "in blue")
-        page.locator("#answers .card").first.click()
+        go_on(page, 0)
         search(page, "with a belt")
         expect(page.locator("#trail li")).to_have_count(2)
         expect(page.locator("#trail .card").first).to_contain_text("in blue")
@@ -210,7 +230,13 @@ def test_a_phone_has_it_all_in_its_width(page):
     page.locator("#gallery .card").first.click()
     expect(reference(page)).not_to_contain_text("No picture yet")
     search(page, "in blue")
+    page.wait_for_function("Math.abs(document.getElementById('answers').getBoundingClientRect().top) < 50")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("#answers .card").first.click()
+    expect(page.locator(".large")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("button", name="Close").click()
+    expect(page.locator(".large")).to_have_count(0)
 
 
 def test_a_link_with_foreign_values_gives_messages(page, server):

@@ -9,7 +9,9 @@ import pytest
 
 import demo
 from src.apps.demo import cards
+from src.apps.demo.engine import short_names
 from src.apps.demo.examples import SEVERAL, examples_of
+from src.apps.demo.fields import set_fields
 from src.apps.demo.walk import Query, Walk, link_of, query_of
 from src.base.bars import Bar, open_bars, showing_bars
 from src.retrieval.searcher import Found
@@ -62,12 +64,25 @@ def test_a_link_with_a_foreign_value_gives_a_line_and_the_default(link):
     assert len(lines) == 1
 
 
+def test_a_function_does_not_stand_beside_itself():
+    query, lines = query_of_link("?caption=red&function=text&beside=text")
+    assert (query.functions, lines) == (["text"], [])
+    assert set_fields(Query(), ["red", "sum", "sum", 0.5, 5], FUNCTIONS).functions == ["sum"]
+
+
+def test_names_that_end_alike_have_their_folders():
+    names = ["a.png", "x/b.png", "x/c.png", "y/c.png", "c.png", "z/x/c.png", "z/d.png"]
+    ends = ["a.png", "b.png", "x/c.png", "y/c.png", "c.png", "z/x/c.png", "d.png"]
+    assert short_names(names) == dict(zip(names, ends, strict=True))
+
+
 def test_what_others_wrote_is_text_on_the_page(tmp_path):
     name = "<script>.png"
     answered = {"sum": [Found(name, 0.5, tmp_path / name)], "text": []}
     pieces = [
-        cards.answers(answered),
-        cards.gallery([name], lambda name: tmp_path / name),
+        cards.answers(answered, {name: name}),
+        cards.gallery([name], lambda name: tmp_path / name, {name: name}),
+        cards.large(tmp_path / name, name),
         cards.message(["no <script>"]),
         cards.trail(Walk((Query(name, caption="<script>"),)), lambda query: tmp_path / name),
         cards.link(Query(caption="'\"<script>")),

@@ -4,8 +4,7 @@ import base64
 import io
 import json
 import re
-import shutil
-import subprocess
+from functools import partial
 
 import PIL.Image
 import pytest
@@ -18,8 +17,8 @@ from src.apps.report import queries
 from src.retrieval.metrics import chance
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
+from tests.support.browsers import DESK, PHONE, chromium, data_of, opened, require_pictures
 from tests.support.commands import COMBINER, status_of, toy_options
-from tests.support.processes import PATIENCE
 
 
 @pytest.fixture(scope="module", params=["CIRR", "FashionIQ"])
@@ -59,12 +58,14 @@ def test_the_ladder_of_both_stages(finished, capsys):
     ]
     if dataset == "CIRR":
         assert ladder["chance"] == ["3.45", "17.24", "34.48", "20.00"]  # 1, 5 and 10 of 29 pictures, 1 of 5
+    rows = re.findall("<tr>.*?</tr>", page)
+    table = [[re.sub("<.*?>", "", cell) for cell in re.findall("<td.*?</td>", row)] for row in rows]
     for name, cells in ladder.items():
-        assert f"<td>{name}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) in page
+        assert [name, *cells] in table, "the page has other numbers"
         for cell in cells if name != "chance" else []:
             recall, low, high = map(float, re.fullmatch(r"([\d.]+) \(([\d.]+)–([\d.]+)\)", cell).groups())
             assert low - 0.05 <= recall <= high + 0.05
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 4
     assert "stage 1, CLIP" in page
     assert "stage 2, Combiner" in page
 
@@ -77,50 +78,109 @@ def test_a_run_of_stage_1_has_a_page_too(finished, capsys):
 
 def test_the_page_needs_nothing_but_itself(finished, capsys):
     _, page = make_page(finished[2], capsys)
-    for script in re.findall(r"<script.*?</script>", page, re.DOTALL):
-        assert "src=" not in script
+    assert re.findall(r'\bsrc="|@import|url\((?!#)|<link', page) == []
+    assert all(link.startswith("#") for link in re.findall(r'\bhref="([^"]*)"', page))
+    for script in re.findall(r"<script>.*?</script>", page, re.DOTALL):
         assert "http" not in script
-    sources = re.findall(r'\b(?:src|href)="([^"]*)"', page)
-    assert all(source.startswith(("data:image/jpeg;base64,", "#")) for source in sources)
-    pictures = [source.partition(",")[2] for source in sources if source.startswith("data:")]
-    for data in pictures:
-        PIL.Image.open(io.BytesIO(base64.b64decode(data))).load()
-    rows = page.count('<div class="query">')
+    pictures = data_of(page, "pictures")
+    for _, source in pictures:
+        assert source.startswith("data:image/jpeg;base64,")
+        PIL.Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).load()
+    rows, places = page.count('<div class="query">'), list(map(int, re.findall(r'data-picture="(\d+)"', page)))
     assert rows > 3
-    assert rows * (1 + queries.ANSWERS) <= len(pictures) <= rows * (2 + queries.ANSWERS)
+    assert rows * (1 + queries.ANSWERS) <= len(places) <= rows * (2 + queries.ANSWERS)
+    # Each picture stands there once, however often it is shown.
+    drawn = [number for three in data_of(page, "rows")["drawn"] for numbers in three for number in numbers]
+    assert {*drawn, *places} == set(range(len(pictures)))
+    assert len(drawn) > 2 * len(pictures)
 
 
 def test_targets_are_framed(finished, capsys):
     _, page = make_page(finished[2], capsys)
-    for row in page.split('<div class="query">')[1:]:
+    for row in page.replace("</section>", '<div class="query">').split('<div class="query">'):
+        if "target ranked" not in row:
+            continue
         rank = int(re.search(r"target ranked (\d+) of", row)[1])
-        framed = [' class="target"' in answer for answer in row.split("<img")[2:]]
-        shown = min(rank, queries.ANSWERS + 1)  # a target that is not among the answers stands behind them
+        framed = [' class="target"' in answer for answer in row.split("<figure")[2:]]
+        shown = min(rank, queries.ANSWERS + 1)  # a target that is not among the answers stands after them
         assert framed == [number == shown for number in range(1, max(shown, queries.ANSWERS) + 1)]
+        label = "target" if shown > queries.ANSWERS else f"{rank}. target"
+        assert f"<figcaption>{label}</figcaption>" in row
+        assert row.count("<figcaption>reference</figcaption>") == 1
 
 
-def browse(address, folder, *flags):
-    """Open an address in a real browser; return what this prints."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("needs Chromium")
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    command = [browser, *quiet, "--window-size=1280,800", f"--user-data-dir={folder / 'profile'}", *flags, address]
-    return subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE).stdout.decode()
+def test_the_introduction_counts_queries_and_pictures(finished, capsys):
+    _, page = make_page(finished[2], capsys)
+    counted = "24 queries over 30 pictures"
+    if finished[0] == "FashionIQ":
+        counted = ", ".join(f"{name}: [0-9]+ queries over [0-9]+ pictures" for name in ("dress", "toptee", "shirt"))
+    assert re.search(f"captions [^;]+; {counted}", page)
 
 
-def test_a_real_browser_shows_the_page(finished, capsys, tmp_path):
+# ---- in a browser ----
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_a_real_browser_shows_the_page(finished, capsys, browser, size):
     make_page(finished[2], capsys)
-    browse((finished[2] / "report.html").as_uri(), tmp_path, f"--screenshot={tmp_path / 'page.png'}")
-    with PIL.Image.open(tmp_path / "page.png") as screen:
-        assert screen.size == (1280, 800)
-        assert len(screen.convert("RGB").getcolors(2**24)) > 20  # text, curves
+    with opened(browser, (finished[2] / "report.html").as_uri(), size, color_scheme="dark") as page:
+        require_pictures(page)
+        headings = page.locator("h2").all_inner_texts()
+        assert page.locator("nav a").all_inner_texts() == headings
+        page.locator("nav a").last.click()
+        assert page.locator("h2").last.bounding_box()["y"] < size[1] / 2
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert max(map(int, re.findall(r"\d+", background))) < 60, "it is not dark"
+        # No interval is broken over two lines, and curves are no smaller than two thirds of what was drawn.
+        heights = page.locator("td span").evaluate_all("spans => spans.map(span => span.getClientRects().length)")
+        assert set(heights) == {1}
+        assert page.locator(".curves svg").first.bounding_box()["width"] > 320
 
 
-def test_filters_of_the_list(finished, capsys, tmp_path, monkeypatch):
+def test_a_click_on_a_query_shows_its_pictures(finished, capsys, browser):
+    make_page(finished[2], capsys)
+    text = (finished[2] / "report.html").read_text()
+    rows, pictures = data_of(text, "rows")["rows"], data_of(text, "pictures")
+    with opened(browser, (finished[2] / "report.html").as_uri(), PHONE) as page:
+        line = page.locator("#list tbody tr").nth(1)
+        line.locator("button").press("Enter")
+        drawn = page.locator("#list .drawn figure")
+        _, _, _, reference, target, rank, *_ = rows[1]
+        names = drawn.locator("img").evaluate_all("images => images.map(image => image.alt)")
+        assert names[0] == reference
+        assert drawn.locator("figcaption").first.inner_text() == "reference"
+        (labelled,) = page.locator("#list .drawn .target").all()
+        assert labelled.locator("img").get_attribute("alt") == target
+        assert labelled.inner_text() == (f"{rank}. target" if rank <= queries.ANSWERS else "target")
+        assert set(names) <= {name for name, _ in pictures}
+        require_pictures(page)
+        line.locator("button").click()
+        assert page.locator("#list .drawn").count() == 0
+
+
+def test_the_list_is_sorted_by_its_titles(finished, capsys, browser, monkeypatch):
+    monkeypatch.setattr(queries, "MOST", 9)
+    _, page = make_page(finished[2], capsys)
+    rows = data_of(page, "rows")["rows"]
+    with opened(browser, (finished[2] / "report.html").as_uri()) as page:
+        title = page.locator("#list th").filter(has_text=re.compile("^rank$"))
+        for direction, ranks in (("ascending", sorted), ("descending", partial(sorted, reverse=True))):
+            title.locator("button").click()
+            assert title.get_attribute("aria-sort") == direction
+            expected = ranks(row[5] for row in rows)[:9]
+            assert page.locator('#list td[data-title="rank"]').all_inner_texts() == list(map(str, expected))
+
+
+def test_filters_of_the_list(finished, capsys, browser, monkeypatch):
     monkeypatch.setattr(queries, "MOST", 5)
     _, page = make_page(finished[2], capsys)
-    rows = listed(page)
+    rows = data_of(page, "rows")["rows"]
     word = rows[0][2].split()[-1].upper()
     for filters, expected in {
         "": rows,
@@ -129,23 +189,17 @@ def test_filters_of_the_list(finished, capsys, tmp_path, monkeypatch):
         "alone=on": [row for row in rows if not (row[7] or row[8])],
         "of=shirt&from=2": [row for row in rows if (row[1] == "shirt" or finished[0] == "CIRR") and row[5] >= 2],
     }.items():
-        shown = browse(f"{(finished[2] / 'report.html').as_uri()}#{filters}", tmp_path, "--dump-dom")
-        assert f"{len(expected)} of {len(rows)} queries match" in shown
-        (table,) = re.findall(r'<table id="list">.*?</table>', shown, re.DOTALL)
-        assert table.count("<tr>") == 1 + min(5, len(expected))
-        assert ("the first 5 are shown" in shown.partition('id="matching"')[2][:80]) == (len(expected) > 5)
-
-
-def listed(page):
-    """Return the rows of the page's list of all queries."""
-    (data,) = re.findall(r'<script type="application/json" id="rows">(.*?)</script>', page, re.DOTALL)
-    return json.loads(data)["rows"]
+        with opened(browser, f"{(finished[2] / 'report.html').as_uri()}#{filters}") as page:
+            said = page.locator("#matching").inner_text()
+            assert f"{len(expected)} of {len(rows)} queries match" in said
+            assert page.locator("#list tr").count() == 1 + min(5, len(expected))
+            assert ("the first 5 are shown" in said) == (len(expected) > 5)
 
 
 def test_the_page_counts_its_misses(finished, capsys):
     dataset, _, stage_2 = finished
     _, page = make_page(stage_2, capsys)
-    rows, first = listed(page), {"CIRR": 1, "FashionIQ": 10}[dataset]
+    rows, first = data_of(page, "rows")["rows"], {"CIRR": 1, "FashionIQ": 10}[dataset]
     assert "protocol clip4cir" in page
     assert f"missed at {first}, %" in page
     assert ("<th>category</th>" in page) == (dataset == "FashionIQ")

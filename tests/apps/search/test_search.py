@@ -24,6 +24,7 @@ from src.retrieval.gallery import Gallery
 from src.retrieval.picture_folder import collect
 from src.retrieval.searcher import Question, Searcher
 from src.tasks.own import OwnTriplets
+from tests.support.browsers import DESK, PHONE, chromium, data_of, opened, require_pictures
 from tests.support.commands import status_of, toy_options
 from utils import load_clip
 
@@ -254,6 +255,21 @@ def test_broken_pictures_are_listed_and_left_out(folder, asked, capsys, tmp_path
     assert f"pictures cannot be read and are left out: {reasons} or directory)\n" in said.err
     assert (tmp_path / "a.html").read_text().count("<figure>") == 10
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 11
+
+
+def test_the_page_holds_each_picture_once(folder, asked, tmp_path):
+    names = [path.relative_to(folder) for path in sorted(folder.rglob("*.png"))[:12]]
+    (tmp_path / "q.csv").write_text("reference,caption\n" + "".join(f"{name},in red\n" for name in names))
+    asked("--queries", tmp_path / "q.csv", "-k", "9", "--page", tmp_path / "a.html", folder=folder)
+    text = (tmp_path / "a.html").read_text()
+    places = list(map(int, re.findall(r'data-picture="(\d+)"', text)))
+    assert len(places) == 12 * 10
+    assert len(data_of(text, "pictures")) == len(set(places)) < 60
+    assert text.count("data:image/jpeg") == len(set(places))
+    with chromium() as browser:
+        for size in (DESK, PHONE):
+            with opened(browser, (tmp_path / "a.html").as_uri(), size) as page:
+                require_pictures(page)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

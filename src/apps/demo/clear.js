@@ -1,1 +1,0 @@
-(caption) => caption === window.captionAtClick ? '' : caption

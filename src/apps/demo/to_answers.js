@@ -1,0 +1,1 @@
+() => { if (innerWidth <= 640) document.getElementById('answers').scrollIntoView(); }
