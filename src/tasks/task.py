@@ -34,8 +34,8 @@ class Task:
     """Columns of `columns` that a report shows."""
     best: dict[str, str]
     """{ending of a weights file: column that picks these weights}; an empty ending names the only file."""
-    submission: tuple[str, str] | None = None
-    """The command that writes what the data set's evaluation server takes, and the server's address."""
+    submission: tuple[str, ...] = ()
+    """The command that writes what the data set's evaluation server takes, and the server's address; empty without one."""
     names_protocol = True
     """Whether validate.py says above its metrics how they were counted, which the published print-outs do not."""
 
