@@ -35,7 +35,7 @@ class Task:
     best: dict[str, str]
     """{ending of a weights file: column that picks these weights}; an empty ending names the only file."""
     submission: tuple[str, ...] = ()
-    """The command that writes what the data set's evaluation server takes, and the server's address; empty without one."""
+    """The command that writes what its evaluation server takes, and the server's address; empty without one."""
     names_protocol = True
     """Whether validate.py says above its metrics how they were counted, which the published print-outs do not."""
 

@@ -92,7 +92,7 @@ def _after_stage_2(folder: Path, best: Path, options: RunOptions, task: Task, tr
 
 
 def _has_test_split(task: Task, options: RunOptions) -> bool:
-    return task.submission is not None and bool(task.categories_in(options.data_path, task.splits[-1]))
+    return bool(task.submission and task.categories_in(options.data_path, task.splits[-1]))
 
 
 def _python(command: str) -> list:

@@ -107,15 +107,7 @@ def train_stage(
     _say_what_is_not_kept(plan)
     with _run_folder(data, names) as (folder, stopping):
         print(f"run folder: {folder}", file=sys.stderr, flush=True)
-        state = known = None  # a new run, or one that was stopped in its first epoch
-        if options.resume:
-            from src.training.resuming import read_state, require_same_run, validated  # late: most runs are new
-
-            state = read_state(folder)
-        if state is not None:
-            require_same_run(state, folder / STATE_FILE, triplets, facts, plan.num_epochs)
-            training.state.restore(state, folder / STATE_FILE)
-            known = validated(folder, state, data.task.best.values(), remarks)
+        state, known = _restored(training, data, folder, facts, remarks) if options.resume else (None, None)
         project = f"{data.task.name} {names.project}"
         run = open_run(folder, state and state["run"], project, options.comet, options.hyper_parameters, remarks)
         if training.state.next_epoch == plan.num_epochs and training.state.judged:
@@ -132,6 +124,23 @@ def train_stage(
             say_what_is_next(folder, names, options, data.task, run.validations(), triplets)
         # The last line, which scripts read.
         print(folder)
+
+
+def _restored(
+    training: Training, data: TrainingData, folder: Path, facts: dict, remarks: dict
+) -> tuple[dict | None, dict | None]:
+    """Take a training back to the state in its run folder; return that, and the metrics of its last epoch, if there.
+
+    Both are None of a run that was stopped in its first epoch. Raises InputError for the state of another run.
+    """
+    from src.training.resuming import read_state, require_same_run, validated  # late: most runs are new
+
+    state = read_state(folder)
+    if state is None:
+        return None, None
+    require_same_run(state, folder / STATE_FILE, len(training.loader.triplets), facts, data.options.plan.num_epochs)
+    training.state.restore(state, folder / STATE_FILE)
+    return state, validated(folder, state, data.task.best.values(), remarks)
 
 
 def _facts(options: RunOptions, retriever: Retriever) -> dict:
