@@ -26,7 +26,7 @@ class Question(NamedTuple):
     reference: str | Path | PIL.Image.Image | None = None
     """A name in the gallery, the path of any picture, or a picture of PIL, which the retriever's transform prepares.
 
-    One of PIL has no file, so nothing leaves the answers for it: the picture that it was made from may be the first.
+    One of PIL has no file, so no picture is left out for it: the one that it was made from may be the first.
     """
     caption: str = ""
     without: str = ""
