@@ -1,6 +1,7 @@
 """What tests share: a small toy world, its CLIP, and the reference implementation's numbers."""
 
 import json
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,12 @@ def pytest_runtest_setup(item):
 def one_thread():
     """Compute in one thread: on tensors this small two wait for each other, the longer the busier the machine is."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_terminal():
+    """Print as into a file: the width of the terminal that the tests run in changes nothing."""
+    os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -170,11 +170,11 @@ def test_every_protocol_is_printed_with_its_sizes(judged):
     printed = judged("--dataset", "FashionIQ", "--protocol", "all")
     for name in ("clip4cir: full gallery, reference kept, captions joined", "covr: full", "val: val", "searle: full"):
         assert f"FashionIQ val, protocol {name}" in printed
-    assert re.search(r"dress 8 over \d+, toptee 8 over", printed)
+    assert re.search(r"dress: 8 queries over \d+ pictures, toptee: 8 queries over", printed)
     assert printed.count("average_recall ") == 4
     printed = judged("--dataset", "FashionIQ", "--captions", "both-two", "--gallery", "val")
     assert "protocol val-keep-both-two: val gallery, reference kept" in printed
-    assert "dress 16 over" in printed
+    assert "dress: 16 queries over" in printed
 
 
 def test_soft_targets_that_nobody_graded_are_not_printed_again(judged, world, tmp_path):

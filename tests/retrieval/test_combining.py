@@ -213,7 +213,7 @@ def test_a_function_more_has_its_own_name_everywhere(with_function, world, tmp_p
     rungs = [re.split(r"\s{2,}", line.strip())[0] for line in report.splitlines()]
     assert {"tuned CLIP, my own sum", "tuned CLIP, sum of both"} <= set(rungs)
     assert rungs[-2] == "Combiner"  # what the page is about comes last
-    assert "<th>my own sum</th>" in (run / "report.html").read_text()
+    assert ">my own sum</button></th>" in (run / "report.html").read_text()
 
 
 # ---- a network more, with a learned side for the gallery ----
