@@ -1,14 +1,15 @@
 """What --resume goes on from: the state in a run folder, compared with the command, and a validation after it."""
 
-import csv
 import json
+import math
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from src.base.errors import InputError, in_a_line
+from src.base.errors import InputError, StorageError, in_a_line
+from src.base.tables import cells_of
 from src.models.weights import read_content
 from src.processes import distributed
 from src.training.run import TABLES
@@ -81,13 +82,14 @@ def validated(folder: Path, state: dict, needed: Collection[str], remarks: Mappi
 
 def _metrics_of(path: Path, epoch: str, remarks: Mapping[str, str]) -> dict | None:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("epoch") == epoch]
-        (row,) = rows
-        cells = {name: text for name, text in row.items() if name != "epoch" and name not in remarks}
+        (_, header), *rows = cells_of(path)
+        (row,) = [dict(zip(header, cells, strict=True)) for _, cells in rows if cells[0] == epoch]
         # As they were: pandas writes numbers so that they are read back to the bit, and whole ones without a point.
-        metrics = {name: json.loads(text) for name, text in cells.items()}
-    except (OSError, ValueError, TypeError):
+        metrics = {name: json.loads(text) for name, text in row.items() if name not in ("epoch", *remarks)}
+    except StorageError:
+        raise
+    except (InputError, ValueError):
         return None
     is_same = {name: row.get(name) for name in remarks} == dict(remarks)
-    return metrics if is_same and all(type(value) in (int, float) for value in metrics.values()) else None
+    are_percents = all(type(value) in (int, float) and math.isfinite(value) for value in metrics.values())
+    return metrics if is_same and are_percents else None

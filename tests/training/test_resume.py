@@ -193,7 +193,11 @@ def test_a_finished_run_goes_on_with_more_epochs(command, extra, forks, whole_ru
 
 
 @pytest.mark.parametrize("command", ["clip_fine_tune", "combiner_train"])
-@pytest.mark.parametrize(("torn", "validated"), [(None, [2]), ("1,50.0\n", [1, 2]), ("1,x", [1, 2])])
+@pytest.mark.parametrize(
+    ("torn", "validated"),
+    [(None, [2]), *((torn, [1, 2]) for torn in ("1,50.0\n", "1,x", f"1,{'5' * 200_000}\n", f"1{',NaN' * 11}\n"))],
+    ids=["whole", "short", "no number", "a long field", "NaN"],
+)
 def test_a_validation_whose_row_is_there_is_not_made_again(command, torn, validated, world, tmp_path, monkeypatch):
     """The state was written before the second validation; the table has its row, and that of an epoch that is lost."""
     extra = "--save-best", "--num-epochs", "3", "--validation-frequency", "1"
