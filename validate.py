@@ -141,7 +141,8 @@ def main(argv=None):
         metrics = task.printed(published)
         print_published(validation, metrics, mark)
     if full is not None and is_first():
-        full.write(given.options, fingerprint(retriever))
+        # Digests take seconds, and only --json keeps them.
+        full.write(given.options, fingerprint(retriever) if args.json else {})
     with experiment.validate():
         experiment.log_metrics(metrics)
     experiment.log_others(retriever.skipping.remarks)

@@ -290,16 +290,20 @@ def test_a_folder_of_other_files_says_what_they_are(command, options, tmp_path, 
 # ---- pictures that are deleted ----
 
 
-def test_a_picture_deleted_before_it_is_used_is_left_out(folder, options, monkeypatch, capsys):
-    listed = picture_folder.pictures_below
-    gone = min((folder / "dress").iterdir())
+def then_deleting(path, function):
+    """Return `function`, after which the file at `path` is gone."""
 
     def deleting(*arguments):
-        found = listed(*arguments)
-        gone.unlink()
+        found = function(*arguments)
+        path.unlink()
         return found
 
-    monkeypatch.setattr(picture_folder, "pictures_below", deleting)
+    return deleting
+
+
+def test_a_picture_deleted_before_it_is_used_is_left_out(folder, options, monkeypatch, capsys):
+    gone = min((folder / "dress").iterdir())
+    monkeypatch.setattr(picture_folder, "pictures_below", then_deleting(gone, pictures_below))
     assert status_of(search.main, ["--pictures", folder, "--caption", "red", *options]) == 0
     name = gone.relative_to(folder)
     said = capsys.readouterr()
@@ -308,15 +312,8 @@ def test_a_picture_deleted_before_it_is_used_is_left_out(folder, options, monkey
 
 
 def test_a_picture_deleted_after_it_was_encoded_is_left_out(folder, options, monkeypatch, tmp_path, capsys):
-    collected = picture_folder.collect
     gone = min((folder / "dress").iterdir())
-
-    def deleting(*arguments):
-        found = collected(*arguments)
-        gone.unlink()
-        return found
-
-    monkeypatch.setattr(picture_folder, "collect", deleting)
+    monkeypatch.setattr(picture_folder, "collect", then_deleting(gone, picture_folder.collect))
     asked = ["--pictures", folder, "--caption", "red", "--index", tmp_path / "index", *options]
     assert status_of(search.main, asked) == 0
     said = capsys.readouterr().err

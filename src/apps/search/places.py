@@ -10,7 +10,8 @@ import torch
 
 from src.apps.search.questions import require_references
 from src.base.device import device
-from src.base.errors import InputError
+from src.base.errors import InputError, with_reasons
+from src.base.folders import deleted, pictures_below
 from src.processes.distributed import is_first, processes
 from src.retrieval.gallery import Gallery
 from src.retrieval.retriever import Retriever
@@ -48,11 +49,11 @@ def require_places(places: Places, questions: Mapping[str, Question]) -> None:
     if questions and places.is_server and processes() > 1:
         way_out = "ask its questions in a command of one process"
         raise InputError(f"--index {places.index} under torchrun encodes and uploads; {way_out}")
-    folder = places.pictures
-    if folder is not None:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: {'is a file, not a folder' if folder.is_file() else 'no such folder'}")
-        require_references(questions, folder)
+    if places.pictures is not None:
+        from src.retrieval.picture_folder import require_folder
+
+        require_folder(places.pictures)
+        require_references(questions, places.pictures)
 
 
 @contextmanager
@@ -94,7 +95,6 @@ def read_gallery(places: Places, retriever: Retriever) -> Gallery:
         return collect_all(places.pictures, retriever)
 
     from src.apps.search.index_writing import updating
-    from src.base.folders import pictures_below
 
     with updating(places.index, depends_on(retriever), places.remove_missing) as update:
         update.require_most(pictures_below(places.pictures, {}))  # before the hours that encoding may take
@@ -116,9 +116,6 @@ def collect_all(folder: Path, retriever: Retriever) -> Gallery:
 
 def without_deleted(gallery: Gallery, work: Callable[[Gallery], T]) -> tuple[Gallery, T]:
     """Return a gallery and what `work` makes of it, without the pictures whose files were deleted meanwhile."""
-    from src.base.errors import with_reasons
-    from src.base.folders import deleted
-
     while True:
         try:
             return gallery, work(gallery)
