@@ -110,4 +110,4 @@ def verdict(faults: list[Finding]) -> str:
     if not faults:
         return "exit status 0: nothing found would change a result"
     kinds = ", ".join(f"{len(finding.names):,} {finding.kind}" for finding in faults)
-    return f"exit status 1: pictures that are needed and cannot be used would change a result ({kinds})"
+    return filled(f"exit status 1: pictures that are needed and cannot be used would change a result ({kinds})", "  ")
