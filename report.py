@@ -7,10 +7,12 @@ The page, report.html in the run folder, opens offline. A run of stage 2 brings 
 
 from pathlib import Path
 
-from src.base.parser import Parser, existing_file, name_or_file
 from src.command.data_flags import add_dataset_option, add_skip_missing_option
-from src.command.flags import RetrieverOptions, add_feature_cache_options, add_num_workers
+from src.command.flags import add_feature_cache_options, add_num_workers
+from src.command.frame import one_line_errors
 from src.command.outputs import data_files, require_outputs
+from src.command.parser import Parser, existing_file, name_or_file
+from src.command.text import text_table
 
 
 def make_parser() -> Parser:
@@ -31,51 +33,14 @@ def make_parser() -> Parser:
 if __name__ == "__main__":
     make_parser().parse_args()  # --help and a wrong flag are answered here, before torch is imported
 
-from collections.abc import Callable
-
 from combiner import COMBINING_FUNCTIONS, line_of, load_network
+from data_utils import read_data
 from src.apps.pages.kit import Album, write_page
+from src.apps.report.judging import find_tasks, judge, retriever_options, validations
 from src.apps.report.ladder import climb, describe, draw_curves, ladder_cells
 from src.apps.report.queries import about_queries
-from src.apps.report.runs import FinishedRun, not_comparable, runs_behind
-from src.base.errors import one_line_errors
-from src.command.text import text_table
-from src.evaluation.judging import judge
-from src.evaluation.validation import Validation
-from src.models.facts import holds_its_clip
-from src.pictures.data import read_data
-from src.retrieval.retriever import load_retriever
-from src.retrieval.settings import feature_cache_folder
-from src.tasks.registry import TASKS, find_task
-from src.tasks.task import Task
-from src.tasks.triplets import Split
-from src.training.run import COMBINER_TRAINING
+from src.apps.report.runs import not_comparable, runs_behind
 from utils import say_device
-
-
-def validations(
-    run: FinishedRun, task: Task, splits: dict[str, Split], choose: Callable
-) -> tuple[Validation, Validation]:
-    """Return the validation of CLIP before training, and of what the run trained: CLIP, and the Combiner if it has one.
-
-    `choose(clip_model_path)` gives the RetrieverOptions.
-    """
-    is_combiner = run.stage is COMBINER_TRAINING
-    before = load_retriever(choose(None))
-    # Both try the same pictures, so what was left out is counted once.
-    tuned = run.options["clip_model_path"] if is_combiner and not holds_its_clip(run.weights) else run.weights
-    after = load_retriever(choose(tuned), skipping=before.skipping)
-    if is_combiner:
-        after = after.combining_by(load_network(run.weights, after.backbone).combine_features)
-    return Validation(task, splits, before), Validation(task, splits, after)
-
-
-def find_tasks(dataset: str, of_run: str) -> tuple[Task, Task]:
-    """Return the data set to judge on, and the run's."""
-    task = find_task(dataset)
-    # A folder of own triplets that stands in for the run's is taken for the same one, moved.
-    is_moved = not {dataset, of_run} & TASKS.keys()
-    return task, task if is_moved else find_task(of_run)
 
 
 @one_line_errors
@@ -87,23 +52,16 @@ def main(argv=None):
     last, options = runs[-1], runs[-1].options
     data_path = args.data_path or Path(options["data_path"])
     task, trained = find_tasks(args.dataset or options["dataset"], options["dataset"])
-    # The run's own cache, unless a flag names another.
-    cache_folder = feature_cache_folder(vars(args) | {"output_path": Path(options["output_path"])})
-
-    def choose(clip_model_path):
-        transform = options["transform"], options["target_ratio"]
-        machine = cache_folder, None, args.num_workers, args.skip_missing
-        return RetrieverOptions(options["clip_model_name"], clip_model_path, *transform, *machine)
-
     kept = {"--run-folder": [path for run in runs for path in run.files()]}
     require_outputs(vars(args), {"--output": [output]}, data_files(task.tables(data_path)) | kept)
     labels = {function.name: function.label for function in COMBINING_FUNCTIONS}
     curves = draw_curves(runs, trained.headline, labels)  # of files that may be faulty, so before the work
     data = read_data(task, data_path, "val", skip_missing=args.skip_missing)
-    before, after = validations(last, task, data["val"], choose)
+    retriever = retriever_options(options, vars(args))
+    before, after = validations(last, task, data["val"], retriever, load_network)
     say_device("auto")
-    judged = judge(after, after.protocol, COMBINING_FUNCTIONS, line_of(after.retriever.combining_function).name)
-    untrained = judge(before, before.protocol, COMBINING_FUNCTIONS, "sum")
+    judged = judge(after, COMBINING_FUNCTIONS, line_of(after.retriever.combining_function).name)
+    untrained = judge(before, COMBINING_FUNCTIONS, "sum")
     warning = not_comparable(runs, after.retriever.skipping)
     ladder = ladder_cells(climb(untrained, judged), task.headline)
     print(text_table(*ladder), *filter(None, [warning]), sep="\n")

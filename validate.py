@@ -4,10 +4,10 @@
         --combining-function combiner --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from src.base.parser import Parser
 from src.command.combining import names_in
 from src.command.data_flags import add_dataset_option, add_judging_options, add_protocol_options, chosen_protocols
 from src.command.flags import parse_judging
+from src.command.parser import Parser
 
 FUNCTIONS = names_in("combiner.py")
 
@@ -25,8 +25,8 @@ if __name__ == "__main__":
 
 from combiner import COMBINING_FUNCTIONS, line_of, load_combined
 from data_utils import TASKS, Protocol, Triplet, find_task, read_data
-from src.base.terminal import filled
 from src.command.comet import start_experiment
+from src.command.terminal import filled
 from src.evaluation.validation import Validation, recalls
 from utils import (
     Gallery,

@@ -8,7 +8,7 @@ Writes search.md to this folder, or to --output.
 from argparse import Namespace
 from pathlib import Path
 
-from src.base.parser import Parser, count
+from src.command.parser import Parser, count
 
 
 def parse_arguments(argv=None) -> Namespace:
@@ -26,7 +26,7 @@ if __name__ == "__main__":
 import torch
 
 from benchmarks.measure import alternate, duration, machine
-from src.base.errors import one_line_errors
+from src.command.frame import one_line_errors
 from src.retrieval.gallery import Gallery
 from utils import device
 

@@ -5,16 +5,16 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from src.base.errors import InputError, require_one_of
-from src.base.files import PROJECT_ROOT
-from src.base.parser import Parser, any_case, count_or_zero, file_path, part_of_a_file_name
 from src.command.flags import (
     add_clip_options,
     add_combiner_options,
+    add_data_path,
     add_feature_cache_options,
     add_num_workers,
     add_output_path,
     add_precision,
 )
+from src.command.parser import Parser, any_case, count_or_zero, file_path, part_of_a_file_name
 from src.tasks.protocol import OWN, Protocol
 from src.tasks.registry import TASKS, folders, whole_tasks
 from src.tasks.task import Task
@@ -41,13 +41,18 @@ def dataset_name(names: Collection[str]) -> Callable[[str], str]:
 
 
 def add_dataset_option(
-    parser: Parser, default: str | None = None, otherwise: str = "", split: str = "val", required: bool = False
+    parser: Parser, default: str | None = None, otherwise: str = "", split: str | None = "val", required: bool = False
 ) -> None:
-    """Add --dataset for data sets that have a `split`; `otherwise` says what an empty default means."""
+    """Add --dataset for data sets that have a `split`, None for all; `otherwise` says what an empty default means."""
     _require_whole_tasks(parser)
-    names = [task.name for task in TASKS.values() if split in task.splits]
+    names = [task.name for task in TASKS.values() if split in (None, *task.splits)]
     help_text = dataset_choices(names) + (f" (default: {otherwise})" if otherwise else "")
     parser.add_argument("--dataset", type=dataset_name(names), default=default, required=required, help=help_text)
+
+
+def add_data_sets_path(parser: Parser, type: Callable = Path) -> None:
+    """Add --data-path of a command that takes any data set."""
+    add_data_path(parser, f"folder that holds {folders()}", type)
 
 
 def add_common_options(parser: Parser) -> None:
@@ -55,7 +60,7 @@ def add_common_options(parser: Parser) -> None:
     _require_whole_tasks(parser)
     add_feature_cache_options(parser)
     group = parser.add_argument_group("data, output and machine")
-    group.add_argument("--data-path", type=file_path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
+    add_data_sets_path(group, file_path)
     add_output_path(group)
     group.add_argument(
         "--seed", type=count_or_zero, default=0, help="decides every random draw of a training; judging takes no seed"

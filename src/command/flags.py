@@ -1,11 +1,13 @@
 """Options of models and machines, each declared once, without torch: --help and a wrong flag are answered at once."""
 
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from src.base.files import PROJECT_ROOT
-from src.base.parser import (
+from src.command.combining import PUBLISHED_NETWORK
+from src.command.parser import (
     Parser,
     any_case,
     count,
@@ -17,13 +19,17 @@ from src.base.parser import (
     share,
     usable_cores,
 )
-from src.command.combining import PUBLISHED_NETWORK
 from src.pictures.padding import TRANSFORMS, USUAL_RATIO, USUAL_TRANSFORM
 
 PRECISIONS = {"auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """{name of --precision: name of torch's type}; "auto" depends on the device."""
 FEATURES = PROJECT_ROOT / "features"
 """Where features are kept unless something else is said: as a command's, whose --output-path is the project's root."""
+
+
+def add_data_path(parser: Parser, help_text: str, type: Callable = Path) -> None:
+    """Add --data-path, the project's root unless something else is said."""
+    parser.add_argument("--data-path", type=type, default=PROJECT_ROOT, help=help_text)
 
 
 def add_output_path(parser: Parser) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.base.errors import InputError, in_a_line
-from src.base.parser import (
+from src.base.reading import read_json
+from src.command.flags import CometOptions
+from src.command.parser import (
     Parser,
     count,
     existing_file,
@@ -16,8 +18,6 @@ from src.base.parser import (
     plain,
     positive,
 )
-from src.base.reading import read_json
-from src.command.flags import CometOptions
 from src.command.recipes import Recipe
 from src.tasks.registry import TASKS
 

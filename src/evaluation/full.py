@@ -4,9 +4,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from src.base.files import write_json
-from src.base.terminal import PROSE, filled
 from src.command.combining import CombiningFunction
 from src.command.outputs import data_files, output_files, require_outputs
+from src.command.terminal import PROSE, filled
 from src.evaluation import judged as results
 from src.evaluation.intervals import CONFIDENCE, DRAWS, SEED
 from src.evaluation.judging import judge

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.base.terminal import PROSE, filled
 from src.command.combining import CombiningFunction
+from src.command.terminal import PROSE, filled
 from src.command.text import text_table
 from src.evaluation.intervals import intervals
 from src.tasks.protocol import Protocol

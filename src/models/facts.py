@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from src.base.errors import InputError, in_a_line
-from src.base.parser import plain
 from src.models.weights import read_content
 from src.pictures.padding import TRANSFORMS
 
@@ -22,8 +21,8 @@ NETWORK = "network"
 
 
 def training_facts(options: Mapping) -> dict:
-    """Return the facts that a training command with these options writes, as plain values."""
-    return {name: plain(options[name]) for name in (*TOLD, "dataset", "seed")}
+    """Return the facts that a training command with these options, as plain values, writes."""
+    return {name: options[name] for name in (*TOLD, "dataset", "seed")}
 
 
 def read_facts(path: Path | str) -> dict:

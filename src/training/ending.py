@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from src.base.files import PROJECT_ROOT
-from src.base.parser import Parser, plain
-from src.base.terminal import command_lines
 from src.command.data_flags import add_common_options
+from src.command.parser import Parser, plain
+from src.command.terminal import command_lines
 from src.command.training_flags import RunOptions
 from src.models.checkpoints import checkpoint_path
 from src.models.facts import holds_its_clip

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from src.base.terminal import PROSE, width
+from src.command.terminal import PROSE, width
 from src.tasks.task import Task
 
 

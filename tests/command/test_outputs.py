@@ -14,10 +14,10 @@ import report
 import search
 import validate
 from src import toy
+from src.apps.own import __main__ as conversion
 from src.base.errors import InputError
 from src.base.files import replacing
 from src.command.outputs import require_outputs
-from src.tasks.own import __main__ as conversion
 from tests.support.commands import status_of, toy_options
 from tests.support.processes import python
 

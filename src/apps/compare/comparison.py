@@ -66,7 +66,9 @@ class PerQuery(NamedTuple):
 
 
 def read_all(paths: Sequence[Path]) -> list[PerQuery]:
-    """Read files that --per-query wrote; raises InputError for the first that cannot be used."""
+    """Read files that --per-query wrote; raises InputError for the first that cannot be used, or has no other."""
+    if len(paths) < 2:
+        raise InputError(f"{paths[0]}: needs at least two files")
     runs = [read_per_query(path) for path in paths]
     stems = [path.stem for path in paths]
     return [run if stems.count(run.name) == 1 else run._replace(name=str(run.path)) for run in runs]

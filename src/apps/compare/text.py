@@ -1,14 +1,16 @@
-"""Models compared query by query, for a terminal and as plain values."""
+"""Models compared query by query, for a terminal and as JSON."""
 
 import textwrap
 from collections.abc import Iterator
 from itertools import takewhile
+from pathlib import Path
 from typing import NamedTuple
 
 from src.apps.compare.comparison import Key, PerQuery, moved_most, repeats, shared
 from src.apps.compare.paired import Difference, differences, holm
 from src.base.errors import in_a_line, repeated, shown
-from src.base.terminal import PROSE, filled, width
+from src.base.files import write_json
+from src.command.terminal import PROSE, filled, width
 from src.command.text import text_table
 
 HEADER = ["%", "first", "other", "gain", "from", "to (95 %)", "p", "test", "better", "worse", "same"]
@@ -109,9 +111,9 @@ def _moved(first: PerQuery, compared: Compared) -> Iterator[str]:
         yield f"{line}  {textwrap.shorten(caption, room)}"
 
 
-def plain(first: PerQuery, all_compared: list[Compared], left_out: list[str]) -> dict:
-    """Return all differences as plain values, for JSON."""
-    return {
+def write(path: Path, first: PerQuery, all_compared: list[Compared], left_out: list[str]) -> None:
+    """Write all differences as JSON."""
+    content = {
         "first": str(first.path),
         "p_values": "Holm" if is_corrected(all_compared) else "uncorrected",
         "left_out": left_out,
@@ -135,3 +137,4 @@ def plain(first: PerQuery, all_compared: list[Compared], left_out: list[str]) ->
             for compared in all_compared
         ],
     }
+    write_json(path, content, indent=1)

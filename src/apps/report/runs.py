@@ -7,9 +7,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from src.base.errors import InputError, in_a_line
-from src.base.parser import Parser
 from src.command.data_flags import add_common_options, add_dataset_option
 from src.command.flags import add_clip_options
+from src.command.parser import Parser
 from src.command.training_flags import OPTIONS_FILE, read_options, require_values
 from src.pictures.skipping import NOT_COMPARABLE, Skipping
 from src.tasks.own import OwnTriplets

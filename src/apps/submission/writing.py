@@ -8,7 +8,7 @@ from pathlib import Path
 from src.apps.submission import SERVERS
 from src.apps.submission.files import SubmissionFile
 from src.apps.submission.rules import FAULT, check
-from src.base.files import time_stamp
+from src.base.files import time_stamp, write_json
 from src.command.comet import start_experiment
 from src.command.outputs import data_files, require_outputs
 from src.models.registry import backbone_of
@@ -48,6 +48,12 @@ def answered(task: Task, protocol: Protocol, retriever: Retriever, split: Split)
     predicted = predict_queries(gallery, queries, caption_features, retriever.combining_function)
     compared = gallery.compared_by(retriever.combining_function)
     return answer(split.triplets, compared, predicted, protocol, best=ANSWERS)
+
+
+def write(path: Path, content: dict, **options) -> None:
+    """Write a file of a submission; `options` are json.dumps's. All processes answer, rank 0 writes."""
+    if is_first():
+        write_json(path, content, **options)
 
 
 def submit(options: Mapping, given: Settings, task: Task, load: Callable, files: Callable, write: Callable) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from src.base.reading import kind_of
-from src.base.terminal import command_lines, wrapped
+from src.command.terminal import command_lines, wrapped
 
 EXAMPLE = re.compile("^    (python .+)$", re.MULTILINE)
 """A command in the docstring of a door."""
