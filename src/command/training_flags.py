@@ -50,6 +50,8 @@ def add_training_options(
     group.add_argument("--save-training", action="store_true", help=help_text)
     # Accepted without --save-training, as in the published commands; a line then says that nothing is saved.
     group.add_argument("--save-best", action="store_true", help="with --save-training: keep only the best weights")
+    help_text = "column of validation_metrics.csv that picks the best weights (default: as published)"
+    group.add_argument("--best-by", metavar="COLUMN", help=help_text)
 
     help_text = "go on with a run that was stopped or has finished; its options need not be given again"
     group.add_argument("--resume", type=file_path, metavar="RUN_FOLDER", help=help_text)
@@ -183,6 +185,8 @@ class TrainingPlan(NamedTuple):
     seed: int
     save_training: bool
     save_best: bool
+    best_by: str | None = None
+    """The column that picks the best weights; None is as published."""
     scale: float = 100
     """What cosine similarities are multiplied by in the loss."""
     negatives: str = "batch"

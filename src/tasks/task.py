@@ -112,6 +112,11 @@ class Task:
         """Return the columns of validation_metrics.csv, in percent, from {category: {recall: percent}}."""
         return self.measures(recalls)
 
+    def column_names(self) -> list[str]:
+        """Return the names of `columns` as the published protocol counts."""
+        zeros = dict.fromkeys(self.protocol().metrics, 0.0)
+        return list(self.columns(dict.fromkeys(self.categories, zeros)))
+
     def printed(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
         """Return the metrics that validate.py prints, in percent, from {category: {recall: percent}}."""
         return self.measures(recalls)

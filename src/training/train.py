@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from src.base.errors import InputError
+from src.base.errors import InputError, require_one_of
 from src.base.files import require_writable
 from src.base.locks import owning
 from src.command.training_flags import RunOptions, TrainingPlan
@@ -48,7 +48,9 @@ def read_training_data(options: RunOptions) -> TrainingData:
     Raises InputError for all that can be wrong with it at first sight, a batch that the triplets do not fill, and an
     output path that cannot be written to.
     """
-    task = find_task(options.dataset)
+    task, column = find_task(options.dataset), options.plan.best_by
+    if column is not None:
+        require_one_of(column, task.column_names(), f"column of {task.name}'s validation_metrics.csv (--best-by)")
     data = read_data(task, options.data_path, "train", "val", skip_missing=options.skip_missing)
     extra = {}
     if options.extra_triplets:
@@ -116,7 +118,7 @@ def train_stage(
         # Told, but not compared: a run that goes on for more epochs is still the same.
         facts |= {"recipe": recipe} if recipe else {}
         keeper = Keeper(training.state, run, triplets, facts, plan.save_training)
-        best = names.best(data.task) if plan.save_best else {}
+        best = names.best(data.task, plan.best_by) if plan.save_best else {}
         training.train(keeper, stopping, validation, best, known)
         if distributed.is_first():
             from src.training.ending import say_what_is_next  # late: at the end
@@ -140,7 +142,8 @@ def _restored(
         return None, None
     require_same_run(state, folder / STATE_FILE, len(training.loader.triplets), facts, data.options.plan.num_epochs)
     training.state.restore(state, folder / STATE_FILE)
-    return state, validated(folder, state, data.task.best.values(), remarks)
+    picking = training.stage.names.best(data.task, data.options.plan.best_by).values()
+    return state, validated(folder, state, picking, remarks)
 
 
 def _facts(options: RunOptions, retriever: Retriever) -> dict:

@@ -39,6 +39,13 @@ def test_what_is_asked(captions, asked):
     assert {query.id: query.texts for query in FASHIONIQ.queries([PAIR], captions)} == asked
 
 
+def test_cleaned_takes_out_the_punctuation_that_peers_take_out():
+    # The one validation text of FashionIQ with other punctuation than ASCII's, and some that is.
+    captions = "They’re coverup_cutlets & not clothes", "It's (dark-)red; size 3.5, NO belt!"
+    (query,) = FASHIONIQ.queries([PAIR._replace(captions=captions)], "cleaned")
+    assert query.texts == ("they’re coverup cutlets not clothes and it s dark red size 3 5 no belt",)
+
+
 def test_a_blank_caption_is_no_query_of_its_own():
     blank = PAIR._replace(captions=("..", "has no belt"))
     assert [query.id for query in FASHIONIQ.queries([blank], "single-two")] == ["0.1"]

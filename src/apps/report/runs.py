@@ -45,7 +45,7 @@ def read_run(folder: Path) -> FinishedRun:
     # The kept options show which stage it was: older runs have no other mark.
     stage = next((stage for stage in STAGES if stage.option in options), FINE_TUNING)
     # A folder of own triplets may have moved since; what its best weights are called has not.
-    best = next(iter(stage.best(TASKS.get(options.get("dataset"), OwnTriplets))))
+    best = next(iter(stage.best(TASKS.get(options.get("dataset"), OwnTriplets), options.get("best_by"))))
     numbered = folder.glob(f"saved_models/{stage.weights}_[0-9]*.pt")
     # By number: as text, epoch 10 comes before epoch 9.
     by_epoch = sorted(numbered, key=lambda path: int(path.stem.rpartition("_")[2]))
