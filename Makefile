@@ -7,6 +7,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -r
 .PHONY: quickstart demo test slow benchmark docs clean
 
 .venv/installed: requirements.txt
+	@$(PYTHON) -c "import src"  # which refuses an older Python, before gigabytes are downloaded
 	$(PYTHON) -m venv .venv
 	$(INSTALL) $<
 	touch $@
