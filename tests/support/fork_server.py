@@ -12,6 +12,7 @@ processes; "pids" is a folder in which the process and those that it forks leave
 import ctypes
 import itertools
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -49,6 +50,7 @@ def main():
     """Serve orders until stdin ends."""
     # pytest may end without a word: at a test's timeout, or killed.
     end_with_parent(signal.SIGKILL)
+    multiprocessing.set_start_method(sys.argv[1], force=True)
     torch.set_num_threads(1)
     for line in sys.stdin:
         order = SimpleNamespace(**{"processes": 1} | json.loads(line))
