@@ -9,6 +9,8 @@ import zipfile
 from email.parser import Parser
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from src.base.files import PROJECT_ROOT
 from tests.support.processes import python
@@ -66,3 +68,13 @@ def test_an_older_python_is_refused_before_anything_is_installed(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith(REFUSED)
     assert not (tmp_path / "installing").exists()
+
+
+def test_the_tested_versions_are_those_asked_for():
+    lines = [line for line in (PROJECT_ROOT / "requirements" / "tested.txt").read_text().splitlines() if line[0] != "#"]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)  # no place of a package
+    versions = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    files = [PROJECT_ROOT / "requirements.txt", *(PROJECT_ROOT / "requirements").glob("*.txt")]
+    asked = [line for file in files for line in file.read_text().splitlines() if line[0] not in "#-"]
+    for requirement in map(Requirement, asked):
+        assert versions[canonicalize_name(requirement.name)] in requirement.specifier, requirement
