@@ -13,6 +13,7 @@ import ctypes
 import itertools
 import json
 import multiprocessing
+import multiprocessing.util
 import os
 import resource
 import signal
@@ -84,6 +85,7 @@ def fork(order, number):
     except BaseException:
         traceback.print_exc()
         status = 1
+    multiprocessing.util._exit_function()  # as at a process's end: unlinks semaphores, which would be reported as leaked
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
