@@ -26,8 +26,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    method = config.getoption("--start-method")
-    multiprocessing.set_start_method(method, force=True)
+    multiprocessing.set_start_method(config.getoption("--start-method"), force=True)
+    # Else each worker of a fork server would import torch, for seconds.
+    multiprocessing.set_forkserver_preload(["src.training.train"])
 
 
 def pytest_runtest_setup(item):

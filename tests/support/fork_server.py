@@ -85,7 +85,7 @@ def fork(order, number):
     except BaseException:
         traceback.print_exc()
         status = 1
-    multiprocessing.util._exit_function()  # as at a process's end: unlinks semaphores, which would be reported as leaked
+    multiprocessing.util._exit_function()  # as where a process ends: else semaphores are reported as leaked
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -94,6 +94,9 @@ def fork(order, number):
 def prepare(order, number):
     """Make this process what its order says, before its command begins."""
     end_with_parent(signal.SIGKILL)
+    # What a fork server imports first, and a new worker without one: the command, as where it was typed.
+    sys.modules["__main__"].__spec__ = None
+    sys.modules["__main__"].__file__ = COMMANDS[order.command].__file__
     redirect(f"{order.folder}/stdout.{number}", 1)
     redirect(f"{order.folder}/stderr.{number}", 2)
     if order.processes > 1:
