@@ -149,6 +149,20 @@ def test_other_ways_of_starting_workers(method, world, tmp_path, options):
     wait_for_end(workers)
 
 
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_of_a_killed_check_end(method, world):
+    picture = next((world / "cirr_dataset" / "dev").iterdir())
+    program = (
+        "import multiprocessing, pathlib, sys; multiprocessing.set_start_method(sys.argv[1])\n"
+        "from src.pictures.kinds import look_at_all; look_at_all([pathlib.Path(sys.argv[2])] * 300_000, 2)"
+    )
+    command = [sys.executable, "-c", program, method, picture]
+    with subprocess.Popen(command, cwd=files.PROJECT_ROOT, stderr=subprocess.DEVNULL) as job:
+        workers = wait_for_workers(job.pid, 2 if method == "fork" else 4)  # the server and its tracker too
+        job.kill()
+    wait_for_end(workers)
+
+
 def test_what_workers_are_sent_is_small(world, tmp_path):
     preprocess = make_transform("targetpad", 1.25, 288)
     splits = list(TASKS["CIRR"].read_all(world, "train").values())
