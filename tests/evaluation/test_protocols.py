@@ -5,7 +5,6 @@ import json
 import math
 import re
 
-import ir_measures
 import pytest
 import torch
 
@@ -248,7 +247,7 @@ def test_each_query_is_told(judged, tmp_path):
 
 
 @pytest.mark.parametrize(("dataset", "cutoffs"), [("CIRR", (1, 5, 10, 50)), ("FashionIQ", (10, 50))])
-def test_other_tools_compute_the_same_recalls(dataset, cutoffs, judged, tmp_path):
+def test_other_tools_compute_the_same_recalls(dataset, cutoffs, judged, ir_measures, tmp_path):
     judged("--dataset", dataset, "--trec-run", tmp_path / "toy.run", "--json", tmp_path / "toy.json")
     metrics = json.loads((tmp_path / "toy.json").read_text())["protocols"][0]["metrics"]
     judgements = list(ir_measures.read_trec_qrels(str(tmp_path / "toy.qrels")))

@@ -12,6 +12,8 @@ processes; "pids" is a folder in which the process and those that it forks leave
 import ctypes
 import itertools
 import json
+import multiprocessing
+import multiprocessing.util
 import os
 import resource
 import signal
@@ -49,6 +51,7 @@ def main():
     """Serve orders until stdin ends."""
     # pytest may end without a word: at a test's timeout, or killed.
     end_with_parent(signal.SIGKILL)
+    multiprocessing.set_start_method(sys.argv[1], force=True)
     torch.set_num_threads(1)
     for line in sys.stdin:
         order = SimpleNamespace(**{"processes": 1} | json.loads(line))
@@ -82,6 +85,7 @@ def fork(order, number):
     except BaseException:
         traceback.print_exc()
         status = 1
+    multiprocessing.util._exit_function()  # as where a process ends: else semaphores are reported as leaked
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -90,6 +94,9 @@ def fork(order, number):
 def prepare(order, number):
     """Make this process what its order says, before its command begins."""
     end_with_parent(signal.SIGKILL)
+    # What a fork server imports first, and a new worker without one: the command, as where it was typed.
+    sys.modules["__main__"].__spec__ = None
+    sys.modules["__main__"].__file__ = COMMANDS[order.command].__file__
     redirect(f"{order.folder}/stdout.{number}", 1)
     redirect(f"{order.folder}/stderr.{number}", 2)
     if order.processes > 1:

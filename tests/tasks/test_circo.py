@@ -4,7 +4,6 @@ import csv
 import json
 import shutil
 
-import ir_measures
 import pytest
 import torch
 
@@ -134,7 +133,7 @@ def test_the_concept_is_asked():
     assert triplet[0].texts == ("find a dog but has two",)
 
 
-def test_each_query_is_kept_and_read_by_others(circo, tmp_path, capsys):
+def test_each_query_is_kept_and_read_by_others(circo, ir_measures, tmp_path):
     files = ["--per-query", str(tmp_path / "a.csv"), "--trec-run", str(tmp_path / "a.run"), "--json"]
     arguments = ["--dataset", "CIRCO", *files, str(tmp_path / "a.json")]
     validate.main([*arguments, *toy_options(circo, tmp_path)])
