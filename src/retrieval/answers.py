@@ -10,6 +10,7 @@ from torch import Tensor
 from src.base.errors import InputError
 from src.retrieval.fusion import Fusion, predict
 from src.retrieval.gallery import Gallery
+from src.retrieval.metrics import GradedRanks, Ranks
 from src.retrieval.ranking import (
     best_candidates,
     best_rows,
@@ -62,6 +63,12 @@ class Answers(NamedTuple):
     """What the first rows score [queries, best], where they were asked for."""
     graded: Graded | None = None
     """The ranks of all pictures that count, where `with_graded` added them."""
+
+    def counted(self) -> Ranks:
+        """Return the ranks in numpy, which metrics are made of."""
+        graded = self.graded and GradedRanks(*(column.cpu().numpy() for column in self.graded))
+        group_ranks = None if self.group_ranks is None else self.group_ranks.cpu().numpy()
+        return Ranks(self.triplets, self.ranks.cpu().numpy(), group_ranks, graded)
 
 
 @torch.inference_mode()
