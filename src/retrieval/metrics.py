@@ -1,11 +1,12 @@
 """Metrics as pure functions of ranks, in numpy: {name: value of each query} or {name: percent} out."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from statistics import mean
 from typing import NamedTuple
 
 import numpy as np
 
+from src.base.errors import InputError
 from src.tasks.protocol import Protocol
 from src.tasks.triplets import Triplet
 
@@ -34,6 +35,25 @@ class Ranks(NamedTuple):
     """Rank [queries] of each first target among the other members of its group; None where there are no groups."""
     graded: GradedRanks | None
     """The ranks of all pictures that count, where more than first targets do."""
+
+
+def counting(triplets: Sequence[Triplet], gallery: Container[str], protocol: Protocol) -> list[tuple[int, str, float]]:
+    """Return (query, name, grade) of each picture that counts as an answer under a protocol.
+
+    Raises InputError for a triplet without what a soft one counts by.
+    """
+    if not protocol.soft:
+        return [(query, name, 1.0) for query, triplet in enumerate(triplets) for name in triplet.targets]
+    lacking = [triplet.reference for triplet in triplets if not triplet.graded]
+    if lacking:
+        raise InputError(f"{lacking[0]}: its triplet has no target_soft, which the protocol soft counts by")
+    return [
+        (query, name, grade)
+        for query, triplet in enumerate(triplets)
+        for name, grade in triplet.graded
+        # Annotators may grade the reference itself, which leaves the ranking.
+        if name in gallery and (protocol.reference == "keep" or name != triplet.reference)
+    ]
 
 
 def of_each_query(ranked: Ranks, protocol: Protocol) -> dict[str, np.ndarray]:
