@@ -1,6 +1,6 @@
 """Options of data sets: where they are, how they are judged, and what is kept of that."""
 
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from src.command.flags import (
     add_num_workers,
     add_output_path,
     add_precision,
+    parse_judging,
 )
-from src.command.parser import Parser, any_case, count_or_zero, file_path, part_of_a_file_name
+from src.command.parser import Parser, any_case, count_or_zero, existing_file, file_path, part_of_a_file_name
 from src.tasks.protocol import OWN, Protocol
 from src.tasks.registry import TASKS, folders, whole_tasks
 from src.tasks.task import Task
@@ -120,6 +121,44 @@ def add_protocol_options(parser: Parser) -> None:
     group.add_argument("--trec-run", type=file_path, metavar="FILE", help=help_text)
     help_text = "file for protocols, metrics, intervals, sizes and digests"
     group.add_argument("--json", type=file_path, metavar="FILE.json", help=help_text)
+    help_text = "file for what re-ranks: each query with its first fifty answers, a JSON object a line"
+    group.add_argument("--candidates", type=file_path, metavar="FILE.jsonl", help=help_text)
+
+
+def add_run_options(parser: Parser) -> None:
+    """Add the ranking of another program, to be judged in place of a model's."""
+    group = parser.add_argument_group("ranking of another program", "judged in place of a model's; it needs no CLIP")
+    help_text = "a TREC run, a JSON object {query: [names]}, the form of CIRR's or CIRCO's server, or a per-query CSV"
+    group.add_argument("--run", type=existing_file, metavar="FILE", help=help_text)
+    help_text = "its ranking of each query's group (default: as --run ranks it)"
+    group.add_argument("--group-run", type=existing_file, metavar="FILE", help=help_text)
+
+
+RULES = {"protocol", "gallery", "reference", "captions", "cluster"}
+"""Options with which protocols are printed in full, and not the published recalls."""
+FILES = {"per_query", "json", "trec_run", "candidates"}
+MODEL = {"clip_model_name", "clip_model_path", "combining_function", "combiner_path"}
+"""Options that ask for a model, which beside --run is the ladder."""
+
+
+def parse_validation(parser: Parser, functions: dict[str, bool], argv: list[str] | None = None) -> Namespace:
+    """Parse the options of validate.py as `parse_judging` does; a combination that makes no sense ends likewise.
+
+    The result has more attributes: `run_only`, whether a ranking is judged and no model; `prints_tables`, whether
+    protocols are printed in full; and `in_full`, whether they are judged so.
+    """
+    args = parse_judging(parser, functions, argv)
+    if args.group_run is not None and args.run is None:
+        parser.error("--group-run is for a --run, whose groups it ranks")
+    if args.run is not None and args.skip_missing:
+        parser.error("--skip-missing leaves queries out, and a --run is judged on all of them")
+    args.run_only = args.run is not None and not args.given & MODEL
+    args.prints_tables = bool(args.given & RULES) or (args.run is not None and not args.run_only)
+    args.in_full = args.run is not None or bool(args.given & (RULES | FILES))
+    comet = [name for name in ("api_key", "workspace", "experiment_name", "comet_offline") if name in args.given]
+    if args.run_only and comet:
+        parser.error(f"--{comet[0].replace('_', '-')}: a --run without a model is not logged to Comet")
+    return args
 
 
 def chosen_protocols(

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from src.base.files import ESCAPING, replacing
 from src.evaluation.judged import Judged
 
@@ -45,8 +47,10 @@ def write_per_query(path: Path, all_judged: list[Judged]) -> None:
 def _rows(judged: Judged, metrics: list[str]) -> Iterator[list]:
     data = judged.data
     for name, category in judged.categories.items():
-        ranks = (category.ranks + 1).tolist()
-        group_ranks = [""] * len(ranks) if category.group_ranks is None else (category.group_ranks + 1).tolist()
+        ranks = _places(category.ranks, category.beyond)
+        group_ranks = [""] * len(ranks)
+        if category.group_ranks is not None:
+            group_ranks = _places(category.group_ranks, category.group_beyond)
         # The Combiner's column stays empty where a CLIP was judged without one.
         rungs = [category.solved.get(function.name) for function in judged.listed()]
         solved = [[""] * len(ranks) if rung is None else rung.astype(int).tolist() for rung in rungs]
@@ -59,6 +63,14 @@ def _rows(judged: Judged, metrics: list[str]) -> Iterator[list]:
                 "|".join(category.best[number][:ANSWERS]),
                 *(column[number] for column in (*solved, *scores)),
             ]
+
+
+def _places(ranks: np.ndarray, beyond: np.ndarray | None) -> list[int | str]:
+    """Return ranks from 1 as cells; one that is only known to come after the first fifty is ">50"."""
+    places = (ranks + 1).tolist()
+    if beyond is None:
+        return places
+    return [f">{place - 1}" if is_beyond else place for place, is_beyond in zip(places, beyond.tolist(), strict=True)]
 
 
 def _cell(score: float) -> str:

@@ -13,7 +13,7 @@ from src.base.errors import InputError
 from src.retrieval.fusion import Fusion, compared, gallery_side
 from src.retrieval.ranking import ROWS_AT_ONCE, lengths_of, nearest, pieces
 from src.tasks.protocol import Protocol
-from src.tasks.triplets import Triplet
+from src.tasks.triplets import Triplet, named_by
 
 
 class Reference(NamedTuple):
@@ -88,7 +88,7 @@ class Gallery:
 
     def narrowed(self, triplets: Sequence[Triplet]) -> "Gallery":
         """Return the gallery of only those pictures that `triplets` name, in its order."""
-        return self.part({name for one in triplets for name in (one.reference, *one.targets, *one.group)})
+        return self.part(named_by(triplets))
 
     def ranked_by(self, protocol: Protocol, triplets: Sequence[Triplet]) -> "Gallery":
         """Return the part of the gallery that queries of `triplets` rank as `protocol` counts."""

@@ -92,7 +92,8 @@ class FashionIQ(Task):
             for name, value in recalls[category].items()
         }
         measures = self.measures(recalls)
-        return named | {f"average recall{k}": measures[f"average_recall_at{k}"] for k in (10, 50)}
+        averages = {f"average recall{k}": measures.get(f"average_recall_at{k}") for k in (10, 50)}
+        return named | {name: value for name, value in averages.items() if value is not None}
 
 
 def _joined(captions: Sequence[str]) -> str:

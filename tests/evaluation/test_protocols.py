@@ -108,7 +108,7 @@ def test_soft_targets_by_hand():
 
     def scores_of(triplet):
         answers = answer([triplet], PICTURES, QUERY, protocol)
-        return of_each_query(with_graded(answers, QUERY, protocol), protocol)
+        return of_each_query(with_graded(answers, QUERY, protocol).counted(), protocol)
 
     scores = scores_of(triplet)
     assert [scores[f"recall_at{k}"].item() for k in (1, 2, 3)] == [0, 0.5, 1]

@@ -1,0 +1,234 @@
+"""What a file says of the queries of one category: where the answers rank, and how far that is known."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from src.base.errors import InputError, shown
+from src.evaluation.run_files import PLACE, Key, RunFile, refuse
+from src.evaluation.run_names import find_names
+from src.retrieval.metrics import GradedRanks, Ranks, counting
+from src.tasks.protocol import Protocol
+from src.tasks.triplets import Query, named_by
+
+UNRANKED = np.iinfo(np.int64).max
+"""The rank of what no list names: beyond every cut-off."""
+
+
+class Places(NamedTuple):
+    """Rankings of several queries as far as they are known; ranks count from 0."""
+
+    lists: list[list[str]]
+    """The first names of each query, best first."""
+    sizes: list[int]
+    """How many pictures each query ranks."""
+    ranks: np.ndarray
+    """Rank [queries] of the picture that counts most; UNRANKED where it is only known to come after `reach` places."""
+    reach: np.ndarray
+    """After how many places [queries] `ranks` is known to be, where that is UNRANKED; UNRANKED where all are known."""
+
+    def of(self, pictures: Sequence[tuple[int, str]]) -> np.ndarray:
+        """Return the rank [pictures] of each (query, name); UNRANKED for one that no list names."""
+        places = [{name: place for place, name in enumerate(names)} for names in self.lists]
+        # Where a single name is lacking, it is the last one.
+        last = [
+            len(names) if len(names) == size - 1 else UNRANKED
+            for names, size in zip(self.lists, self.sizes, strict=True)
+        ]
+        return np.array([places[query].get(name, last[query]) for query, name in pictures], dtype=np.int64)
+
+    @property
+    def known(self) -> np.ndarray:
+        """How many places [queries] are known; UNRANKED where all are."""
+        return np.array(
+            [
+                UNRANKED if len(names) >= size - 1 else len(names)
+                for names, size in zip(self.lists, self.sizes, strict=True)
+            ],
+            dtype=np.int64,
+        )
+
+    @property
+    def beyond(self) -> np.ndarray:
+        """Where [queries] a rank is only known to come after some places."""
+        return self.ranks == UNRANKED
+
+    def least(self) -> np.ndarray:
+        """Return the ranks [queries], and for unknown ones the first place that is possible."""
+        return np.where(self.beyond, self.reach, self.ranks)
+
+
+class Ranking(NamedTuple):
+    """What a file says of one category's queries."""
+
+    queries: list[Query]
+    gallery: list[str]
+    """Names of the pictures that were ranked."""
+    size: int
+    """How many of them each query ranks."""
+    places: Places
+    groups: Places | None
+    """The same of the other members of each query's group."""
+    graded: GradedRanks | None
+
+    def ranks(self) -> Ranks:
+        """Return what metrics are made of. What is not known counts as far behind: `unknown` says of which metrics."""
+        group_ranks = None if self.groups is None else self.groups.ranks
+        return Ranks([query.triplet for query in self.queries], self.places.ranks, group_ranks, self.graded)
+
+    def unknown(self, metric: str, k: int, soft: bool) -> np.ndarray:
+        """A mask [queries] of those of which a metric with the cut-off `k` cannot be known."""
+        places = self.groups if metric.startswith("group_") else self.places
+        if not soft and "map_" not in metric:
+            return places.beyond & (places.reach < k)
+        ranks = self.graded.group_ranks if metric.startswith("group_") else self.graded.ranks
+        lacking = np.zeros(len(self.queries), dtype=bool)
+        lacking[self.graded.queries[(ranks == UNRANKED) & (self.graded.grades > 0)]] = True
+        return lacking & (places.known < k)
+
+
+def rank(
+    protocol: Protocol,
+    queries: list[Query],
+    pictures: Sequence[str],
+    run: RunFile,
+    keys: Mapping[str, Key],
+    groups: tuple[RunFile, Mapping[str, Key]] | None,
+    what: str,
+    counts: Counter,
+) -> Ranking:
+    """Rank one category's queries as `run` does, where `keys` {query: key} are; `groups` may rank their groups instead.
+
+    `pictures` are those of `what`. Adds to `counts` what had to leave lists. Raises InputError for lists that rank
+    something else.
+    """
+    triplets = [query.triplet for query in queries]
+    inside = None if protocol.gallery == "full" else named_by(triplets)
+    gallery = [name for name in pictures if inside is None or name in inside]
+    size = len(gallery) - (protocol.reference == "drop")
+    found = find_names(run, {query.id: run.lists[keys[query.id]] for query in queries}, pictures, what)
+    lists = [_ranked(protocol, query.triplet.reference, found[query.id], inside, size, counts) for query in queries]
+    targets = [triplet.targets[0] for triplet in triplets]
+    places = _places(lists, [size] * len(queries), targets)
+    of_groups = None
+    if protocol.group_at:
+        others = [[name for name in triplet.group if name != triplet.reference] for triplet in triplets]
+        members = lists if groups is None else _group_lists(groups, queries, pictures, what)
+        members = [[name for name in names if name in set(of)] for names, of in zip(members, others, strict=True)]
+        if groups is not None:
+            counts["contrary"] += sum(map(_contradict, members, lists))
+        of_groups = _places(members, list(map(len, others)), targets)
+    ranking = Ranking(queries, gallery, size, places, of_groups, None)
+    ranking = _with_graded(ranking, protocol)
+    return _with_rows(ranking, run, [run.rows.get(keys[query.id]) for query in queries])
+
+
+def _places(lists: list[list[str]], sizes: list[int], targets: Sequence[str]) -> Places:
+    places = Places(lists, sizes, np.array([]), np.array([]))
+    return places._replace(ranks=places.of(list(enumerate(targets))), reach=places.known)
+
+
+def _ranked(
+    protocol: Protocol, reference: str, names: list[str], inside: Collection[str] | None, size: int, counts: Counter
+) -> list[str]:
+    """Return what a protocol ranks of a list."""
+    has_reference = reference in names
+    counts["queries"] += 1
+    counts["with reference"] += has_reference
+    if protocol.reference == "drop" and has_reference:
+        names = [name for name in names if name != reference]
+    if inside is not None:
+        counts["with others"] += not inside.issuperset(names)
+        names = [name for name in names if name in inside]
+    # All but the reference, which is so far from the first place in no other ranking of the whole gallery.
+    counts["whole but for the reference"] += len(names) == size - 1 and not has_reference
+    counts["by chance"] += len(names) / size
+    return names
+
+
+def _group_lists(
+    groups: tuple[RunFile, Mapping[str, Key]], queries: list[Query], pictures: Sequence[str], what: str
+) -> list[list[str]]:
+    file, keys = groups
+    found = find_names(file, {query.id: file.lists[keys[query.id]] for query in queries}, pictures, what)
+    outside = [query.id for query in queries if not set(found[query.id]) <= set(query.triplet.group)]
+    refuse(file.path, outside, len(queries), "lists with names outside the group", "rank only the query's group")
+    return list(found.values())
+
+
+def _contradict(members: list[str], names: list[str]) -> bool:
+    """Whether a list of the gallery has the members of a group in another order."""
+    both = set(members) & set(names)
+    return [name for name in members if name in both] != [name for name in names if name in both]
+
+
+def _with_graded(ranking: Ranking, protocol: Protocol) -> Ranking:
+    """Add the ranks of all pictures that count, if `protocol` counts more than first targets, as answers do."""
+    if not (protocol.soft or protocol.map_at):
+        return ranking
+    counted = counting([query.triplet for query in ranking.queries], set(ranking.gallery), protocol)
+    pictures = [(query, name) for query, name, _ in counted]
+    queries = np.array([query for query, _ in pictures])
+    ranks, group_ranks = ranking.places.of(pictures), np.full(len(pictures), UNRANKED)
+    if ranking.groups is not None:
+        group_ranks = _among_members(ranking, pictures)
+    grades = np.array([grade for _, _, grade in counted], dtype=np.float32)
+    ranking = ranking._replace(graded=GradedRanks(queries, grades, ranks, group_ranks))
+    return _with_any_target(ranking) if protocol.any_target else ranking
+
+
+def _among_members(ranking: Ranking, pictures: list[tuple[int, str]]) -> np.ndarray:
+    groups = [set(query.triplet.group) for query in ranking.queries]
+    ranks = ranking.groups.of(pictures)
+    return np.where([name in groups[query] for query, name in pictures], ranks, UNRANKED)
+
+
+def _with_any_target(ranking: Ranking) -> Ranking:
+    """Let the rank of a query be that of its best-ranked target."""
+    best = ranking.places.ranks.copy()
+    np.minimum.at(best, ranking.graded.queries, ranking.graded.ranks)
+    ranking = ranking._replace(places=ranking.places._replace(ranks=best))
+    if ranking.groups is None:
+        return ranking
+    best = ranking.groups.ranks.copy()
+    np.minimum.at(best, ranking.graded.queries, ranking.graded.group_ranks)
+    return ranking._replace(groups=ranking.groups._replace(ranks=best))
+
+
+# ---- ranks that a per-query table has beside its first answers ----
+
+
+def _with_rows(ranking: Ranking, run: RunFile, rows: list) -> Ranking:
+    if not run.rows:
+        return ranking
+    places = _agreeing(ranking, run, ranking.places, [row.rank for row in rows], "rank")
+    groups = ranking.groups
+    if groups is not None:
+        groups = _agreeing(ranking, run, groups, [row.group_rank for row in rows], "group_rank")
+    return ranking._replace(places=places, groups=groups)
+
+
+def _agreeing(ranking: Ranking, run: RunFile, places: Places, cells: list[str], column: str) -> Places:
+    """Return places with the ranks that a column has; raises InputError where its answers say something else."""
+    ranks, reach = places.ranks.copy(), places.reach.copy()
+    for number, cell in enumerate(cells):
+        if not cell:
+            continue
+        is_after, place = PLACE.fullmatch(cell).groups()
+        stands, named = ranks[number], len(places.lists[number])
+        agrees = (
+            stands == UNRANKED
+            if is_after
+            else stands in (int(place) - 1, UNRANKED) and (stands != UNRANKED or int(place) > named)
+        )
+        if not agrees:
+            query = shown(ranking.queries[number].id)
+            there = "no answer" if stands == UNRANKED else f"answer {stands + 1}"
+            raise InputError(f"{run.path}: query {query} has the {column} {cell}, but its target is {there}")
+        if is_after:
+            reach[number] = max(reach[number], int(place))
+        else:
+            ranks[number] = int(place) - 1
+    return places._replace(ranks=ranks, reach=reach)
