@@ -21,11 +21,6 @@ from src.tasks.registry import TASKS, folders, whole_tasks
 from src.tasks.task import Task
 
 
-def dataset_choices(names: Collection[str]) -> str:
-    """The values of --dataset, for a help text."""
-    return f"{', '.join(names)}, in any case, or a folder of own triplets"
-
-
 def dataset_name(names: Collection[str]) -> Callable[[str], str]:
     """Make a type for an option that takes one of `names`, in any case, or a folder, whose path it makes absolute."""
     known = any_case(*names)
@@ -47,7 +42,8 @@ def add_dataset_option(
     """Add --dataset for data sets that have a `split`, None for all; `otherwise` says what an empty default means."""
     _require_whole_tasks(parser)
     names = [task.name for task in TASKS.values() if split in (None, *task.splits)]
-    help_text = dataset_choices(names) + (f" (default: {otherwise})" if otherwise else "")
+    help_text = f"{', '.join(names)}, in any case, or a folder of own triplets"
+    help_text += f" (default: {otherwise})" if otherwise else ""
     parser.add_argument("--dataset", type=dataset_name(names), default=default, required=required, help=help_text)
 
 

@@ -107,49 +107,33 @@ def any_case(*names: str) -> Callable[[str], str]:
     return name
 
 
-def count(text: str) -> int:
-    """Take a whole number above zero."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+def _number(takes: Callable[[float], bool], what: str, convert: Callable = float) -> Callable[[str], float]:
+    """Make an option type of the numbers that it `takes`; `what` says which."""
+
+    def number(text):
+        try:
+            value = convert(text)
+        except ValueError:
+            value = math.nan
+        if not takes(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return number
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():  # int takes signs, blanks and underscores too
+        raise ValueError(text)
     return int(text)
 
 
-def count_or_zero(text: str) -> int:
-    """Take a whole number, zero or above."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
-
-
-def positive(text: str) -> float:
-    """Take a finite number above zero."""
-    number = _number(text)
-    if not (number > 0 and math.isfinite(number)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
-
-
-def share(text: str) -> float:
-    """Take a number from 0 to 1."""
-    number = _number(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return number
-
-
-def finite(text: str) -> float:
-    """Take a finite number."""
-    number = _number(text)
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return number
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+count = _number(lambda number: number > 0, "a whole number above 0", _whole)
+count_or_zero = _number(lambda number: number >= 0, "a whole number of 0 or more", _whole)
+positive = _number(lambda number: 0 < number < math.inf, "a number above 0")
+one_or_more = _number(lambda number: 1 <= number < math.inf, "a number of 1 or more")
+share = _number(lambda number: 0 <= number <= 1, "a number from 0 to 1")
+finite = _number(math.isfinite, "a number")
 
 
 def words(text: str) -> str:
@@ -157,14 +141,6 @@ def words(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is empty")
     return text
-
-
-def one_or_more(text: str) -> float:
-    """Take a finite number of at least one."""
-    number = _number(text)
-    if not (number >= 1 and math.isfinite(number)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
-    return number
 
 
 def existing_file(text: str) -> Path:
