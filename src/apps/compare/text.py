@@ -127,7 +127,7 @@ def plain(first: PerQuery, all_compared: list[Compared], left_out: list[str]) ->
                             name: first.rows[key][name]
                             for name in ("query", "category", "reference", "caption", "target")
                         },
-                        "ranks": [int(run.rows[key]["rank"]) for run in (first, compared.other)],
+                        "ranks": [_plain_rank(run.rows[key]["rank"]) for run in (first, compared.other)],
                     }
                     for key in compared.moved
                 ],
@@ -135,3 +135,8 @@ def plain(first: PerQuery, all_compared: list[Compared], left_out: list[str]) ->
             for compared in all_compared
         ],
     }
+
+
+def _plain_rank(cell: str) -> int | str:
+    """Return a rank as a number; one that is only known to come after the first fifty stays ">50"."""
+    return int(cell) if cell.isdecimal() else cell
