@@ -2,7 +2,7 @@
 
     python compare.py sum.csv combiner.csv --page difference.html
 
-Every further file is compared with the first.
+Every further file is compared with the first, and may be a ranking of another program.
 """
 
 from pathlib import Path
@@ -19,12 +19,11 @@ DESCRIPTION = (
 
 def make_parser() -> Parser:
     parser = Parser(DESCRIPTION, __doc__)
-    parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE.csv", help="two files or more; the first is compared with each"
-    )
+    help_text = "two files or more; the first is compared with each, which may be rankings as validate.py --run takes"
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.csv", help=help_text)
     parser.add_argument("--json", type=file_path, metavar="FILE.json", help="file for all differences")
     parser.add_argument("--page", type=file_path, metavar="FILE.html", help="page with the pictures of what moved most")
-    add_data_path(parser, "folder of the data set, for the page")
+    add_data_path(parser, "folder of the data set, for the page and rankings")
     return parser
 
 
@@ -40,7 +39,7 @@ from src.command.outputs import data_files, output_files, require_outputs
 @one_line_errors
 def main(argv=None):
     args = make_parser().parse_args(argv)
-    first, *others = read_all(args.files)
+    first, *others = read_all(args.files, args.data_path)
     outputs, is_there = output_files(vars(args), "json", "page"), (args.data_path / first.task.folder).is_dir()
     require_outputs(vars(args), outputs, data_files(first.task.tables(args.data_path)) if is_there else {})
     compared, left_out = compare(first, others)

@@ -53,6 +53,8 @@ def make_parser() -> Parser:
     group.add_argument("--json", type=file_path, metavar="FILE.json", help="file for the answers")
     group.add_argument("--csv", type=file_path, metavar="FILE.csv", help="file for the answers")
     group.add_argument("--page", type=file_path, metavar="FILE.html", help="page of the answers, which opens offline")
+    help_text = "file for what re-ranks: each question with its answers, a JSON object a line"
+    group.add_argument("--candidates", type=file_path, metavar="FILE.jsonl", help=help_text)
     add_searching_options(parser, FUNCTIONS)
     return parser
 
@@ -93,7 +95,7 @@ def main(argv=None):
     given, places = settings(args), Places(*(getattr(args, name) for name in Places._fields))
     rules = args.without, args.caption_weight, args.include_reference
     questions = asked(args.reference, args.caption, *rules, args.queries)
-    files = output_files(vars(args), "json", "csv", "page")
+    files = output_files(vars(args), "json", "csv", "page", "candidates")
     require_outputs(vars(args), files, {"a reference": references(questions, args.pictures)})
     require_places(places, questions)
     retriever = load_combined(given.retriever, given.combining)
@@ -110,7 +112,7 @@ def main(argv=None):
             from src.apps.search.files import write_answers  # late: most searches print their answers
 
             # Indenting is slow, and many questions are for programs.
-            write_answers(answered, searcher, args.json, args.csv, args.page, indent=None if args.queries else 1)
+            write_answers(answered, searcher, vars(args), indent=None if args.queries else 1)
 
 
 if __name__ == "__main__":

@@ -113,20 +113,21 @@ def _without_unknown(
             cut_off = int(CUT_OFF.search(metric)[1])
             mask = rankings[name].unknown(metric, cut_off, judged.protocol.soft) & ~np.isnan(scores)
             culprits = [query.id for query, is_unknown in zip(category.queries, mask, strict=True) if is_unknown]
+            called = [f"{query} of {name}" if len(rankings) > 1 else query for query in culprits]
             cells = [_score(run, metric, run.rows.get(keys[name][query])) for query in culprits]
             if cells and None not in cells:
                 scores[mask] = cells
                 category.recalls[metric] = percent(scores)
             elif culprits:
-                unknown.setdefault(metric, []).extend(culprits)
+                unknown.setdefault(metric, []).extend(called)
     total = sum(len(category.queries) for category in judged.categories.values())
     first = f"recall_at{judged.protocol.at[0]}"
     not_known = {
-        metric: f"the lists of {len(culprits):,} of {total:,} queries end before it is ({first_ten(culprits)})"
+        metric: f"{len(culprits):,} of {total:,} lists end too early ({first_ten(culprits)})"
         for metric, culprits in unknown.items()
     }
     if first in not_known:
-        raise InputError(f"{run.path}: lists too short for {first}: {not_known[first]}; give longer lists")
+        raise InputError(f"{run.path}: lists too short for {first}: {not_known[first]}; give longer ones")
     categories = {
         name: category._replace(
             recalls={metric: value for metric, value in category.recalls.items() if metric not in unknown},

@@ -16,12 +16,13 @@ Key = tuple[str, str]
 TABLES = (".csv", ".tsv", ".xlsx")
 TREC = "TREC run"
 FORMS = "a TREC run, a JSON object {query: [names]} or a per-query CSV"
+UNPACK = "unpack it, or save it as UTF-8"
 HEAD = ("version", "metric")
 """Keys of CIRR's files that are not pair ids."""
 GROUPS = "recall_subset"
 """What CIRR's file of the groups has as its metric."""
-PLACE = re.compile("(>?)([1-9][0-9]{0,8})")
-"""A rank from 1 in a per-query table; ">50" is one after the first fifty."""
+PLACE = re.compile("(>?)((?<=>)0|[1-9][0-9]{0,8})")
+"""A rank from 1 in a per-query table; ">50" is one after the first fifty, and ">0" any."""
 
 
 class OtherProtocolError(InputError):
@@ -64,14 +65,22 @@ def read_run(path: Path, protocol: str, of_groups: bool = False) -> RunFile:
 
     Raises InputError for the first kind of fault.
     """
-    if path.suffix.lower() in TABLES:
+    if is_table(path):
         return _table(path, protocol)
-    text = read_text(path, "unpack it, or save it as UTF-8")
+    text = read_text(path, UNPACK)
     if not text.strip():
         raise InputError(f"{path}: is empty; expected {FORMS}")
     if text.lstrip()[0] in "{[":
         return _json(path, text, of_groups)
     return _trec(path, text)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table with a column query, or called like a table."""
+    if path.suffix.lower() in TABLES:
+        return True
+    header = read_text(path, UNPACK).partition("\n")[0]
+    return "query" in re.split(r'[,;\t"\r]', header)
 
 
 def refuse(path: Path, culprits: Sequence, total: int, fault: str, mend: str) -> None:

@@ -104,6 +104,7 @@ def find_queries(run: RunFile, queries: Mapping[str, list[Query]], split: str) -
 
     Raises InputError for keys that mean no query or one that another key means, and for queries that have no key.
     """
+    _require_categories(run, queries)
     by_key, plain = {}, {}
     for category, topics in topics_of(queries).items():
         for topic, query in zip(topics, queries[category], strict=True):
@@ -134,6 +135,14 @@ def find_queries(run: RunFile, queries: Mapping[str, list[Query]], split: str) -
     return found
 
 
+def _require_categories(run: RunFile, categories: Collection[str]) -> None:
+    """Raise InputError where the file names a category that the data set does not have."""
+    others = [category for category in dict.fromkeys(category for category, _ in run.lists) if category]
+    wrong = [category for category in others if category not in categories]
+    if wrong:
+        raise InputError(f"{run.path}: has categories {first_ten(wrong)}, expected {', '.join(categories)}")
+
+
 def _of_number(key: Key, by_key: Mapping[Key, Key], there: Collection[Key]) -> Key | None:
     """Return the query that a key such as tensor(12063) means, if the file does not have that by its own name too."""
     number = NUMBER.fullmatch(key[1])
@@ -143,11 +152,3 @@ def _of_number(key: Key, by_key: Mapping[Key, Key], there: Collection[Key]) -> K
 
 def _named(key: Key) -> str:
     return f"{key[1]} of {key[0]}" if key[0] else key[1]
-
-
-def require_categories(run: RunFile, categories: Collection[str]) -> None:
-    """Raise InputError where the file names a category that the data set does not have."""
-    others = [category for category in dict.fromkeys(category for category, _ in run.lists) if category]
-    wrong = [category for category in others if category not in categories]
-    if wrong:
-        raise InputError(f"{run.path}: has categories {first_ten(wrong)}, expected {', '.join(categories)}")

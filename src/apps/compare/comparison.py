@@ -1,7 +1,8 @@
 """Per-query files: reading them back, and which of them can be compared."""
 
+import itertools
 import math
-import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -12,14 +13,16 @@ import numpy as np
 from src.base.errors import InputError, first_ten, repeated, shown
 from src.base.tables import cells_of
 from src.evaluation.intervals import Values
-from src.evaluation.per_query import COLUMNS, SOLVED_BY
+from src.evaluation.outside import RUN, judge_runs
+from src.evaluation.per_query import COLUMNS, SOLVED_BY, write_per_query
+from src.evaluation.run_files import PLACE, is_table
 from src.tasks.own import OwnTriplets
+from src.tasks.protocol import Protocol
 from src.tasks.registry import TASKS, find_task
 from src.tasks.task import Task
 
 Key = tuple[str, str, str]
 """Protocol, category and query."""
-RANK = re.compile("[1-9][0-9]{0,8}")
 
 
 class PerQuery(NamedTuple):
@@ -48,6 +51,11 @@ class PerQuery(NamedTuple):
         """The split's name."""
         return next(iter(self.data.values())).rsplit(".", 2)[1]
 
+    @property
+    def is_outside(self) -> bool:
+        """Whether it is of a ranking of another program."""
+        return f"{SOLVED_BY}{RUN}" in next(iter(self.rows.values()))
+
     def keys(self, protocol: str) -> list[Key]:
         """Return the queries of one protocol."""
         return [key for key in self.rows if key[0] == protocol]
@@ -65,13 +73,43 @@ class PerQuery(NamedTuple):
 # ---- reading ----
 
 
-def read_all(paths: Sequence[Path]) -> list[PerQuery]:
-    """Read files that --per-query wrote; raises InputError for the first that cannot be used, or has no other."""
+def read_all(paths: Sequence[Path], data_path: Path) -> list[PerQuery]:
+    """Read files that --per-query wrote, and after the first one rankings of other programs.
+
+    Raises InputError for the first that cannot be used, or has no other.
+    """
     if len(paths) < 2:
         raise InputError(f"{paths[0]}: needs at least two files")
-    runs = [read_per_query(path) for path in paths]
+    first = read_per_query(paths[0])
+    others = [read_per_query(path) if is_table(path) else _judged(path, first, data_path) for path in paths[1:]]
     stems = [path.stem for path in paths]
-    return [run if stems.count(run.name) == 1 else run._replace(name=str(run.path)) for run in runs]
+    return [run if stems.count(run.name) == 1 else run._replace(name=str(run.path)) for run in (first, *others)]
+
+
+def _judged(path: Path, first: PerQuery, data_path: Path) -> PerQuery:
+    """Judge a ranking of another program as `first` was judged, under each of its protocols that can count it."""
+    task = first.task
+    options = {"run": path, "group_run": None, "protocol": ["all"]}
+    protocols = [_protocol(first, name) for name in first.data]
+    outside = judge_runs(task, task.read_all(data_path, first.split), protocols, options)
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder, "run.csv")
+        write_per_query(written, [one.judged for one in outside])
+        return read_per_query(written)._replace(path=path, name=path.stem)
+
+
+def _protocol(run: PerQuery, name: str) -> Protocol:
+    """Find a protocol by the name that a file has of it, which may spell its choices."""
+    task = run.task
+    choices = itertools.product(task.protocols, ("full", "val"), ("keep", "drop"), task.captions)
+    chosen = (
+        preset.chosen(task.protocols, gallery=gallery, reference=reference, captions=captions)
+        for preset, gallery, reference, captions in choices
+    )
+    found = next((protocol for protocol in (*task.protocols, *chosen) if protocol.name == name), None)
+    if found is None:
+        raise InputError(f"{run.path}: {shown(name)!r} is no protocol of {task.name}, to judge another ranking by")
+    return found
 
 
 def read_per_query(path: Path) -> PerQuery:
@@ -118,7 +156,7 @@ def _metrics(path: Path, header: list[str]) -> list[str]:
 def _checked(place: str, row: dict, metrics: list[str]) -> Key:
     """Return the key of a row; raises InputError, which begins with `place`, for a cell that holds no such value."""
     ranks = {"rank": row["rank"]} | ({"group_rank": row["group_rank"]} if row["group_rank"] else {})
-    faults = [f"{shown(text)!r} is no {name}" for name, text in ranks.items() if not RANK.fullmatch(text)]
+    faults = [f"{shown(text)!r} is no {name}" for name, text in ranks.items() if not PLACE.fullmatch(text)]
     faults += [
         f"{shown(row[name])!r} is no {shown(name)}, which is from 0 to 1"
         for name in metrics
@@ -156,10 +194,11 @@ def _require_complete(run: PerQuery) -> None:
             if uncounted:
                 place = f"{category}, protocol {shown(protocol)}"
                 raise InputError(f"{run.path}: no query of {place}, has a {shown(uncounted[0])}")
-    try:
-        run.task.measures({name: dict.fromkeys(run.metrics, 0) for name in run.task.categories}, mean)
-    except KeyError as error:
-        raise InputError(f"{run.path}: has no {error.args[0]}, which {run.task.name}'s means are made of") from None
+    measures = run.task.measures({name: dict.fromkeys(run.metrics, 0) for name in run.task.categories}, mean)
+    lacking = [part for parts in run.task.means.values() for part in parts if part not in measures]
+    # A ranking of another program may end before what a mean is made of.
+    if lacking and not run.is_outside:
+        raise InputError(f"{run.path}: has no {lacking[0]}, which {run.task.name}'s means are made of")
 
 
 def shared(first: PerQuery, other: PerQuery) -> tuple[PerQuery, PerQuery, list[str]]:
@@ -229,6 +268,16 @@ def moved_most(first: PerQuery, other: PerQuery, keys: list[Key], most: int = 20
 
     # By factor: from 40 to 1 is news, from 500 to 461 is none.
     def factor(key):
-        return abs(math.log(int(other.rows[key]["rank"]) / int(first.rows[key]["rank"])))
+        (early, late), (earlier, later) = (rank_of(run.rows[key]["rank"]) for run in (first, other))
+        # Where one is only known to come after some places, by as much as is sure.
+        if late < earlier:
+            return abs(math.log(earlier / late))
+        return abs(math.log(later / early)) if later < early else 0
 
     return [key for key in sorted(keys, key=factor, reverse=True)[:most] if factor(key)]
+
+
+def rank_of(cell: str) -> tuple[int, float]:
+    """Return the least and the greatest rank that a cell says: ">50" is any after the first fifty."""
+    is_after, place = PLACE.fullmatch(cell).groups()
+    return (int(place) + 1, math.inf) if is_after else (int(place), int(place))

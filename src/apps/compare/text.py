@@ -129,7 +129,7 @@ def write(path: Path, first: PerQuery, all_compared: list[Compared], left_out: l
                             name: first.rows[key][name]
                             for name in ("query", "category", "reference", "caption", "target")
                         },
-                        "ranks": [int(run.rows[key]["rank"]) for run in (first, compared.other)],
+                        "ranks": [_plain_rank(run.rows[key]["rank"]) for run in (first, compared.other)],
                     }
                     for key in compared.moved
                 ],
@@ -138,3 +138,8 @@ def write(path: Path, first: PerQuery, all_compared: list[Compared], left_out: l
         ],
     }
     write_json(path, content, indent=1)
+
+
+def _plain_rank(cell: str) -> int | str:
+    """Return a rank as a number; one that is only known to come after the first fifty stays ">50"."""
+    return int(cell) if cell.isdecimal() else cell

@@ -1,0 +1,388 @@
+"""Rankings of other programs: counted as our own are, up to where they end, or refused in a line."""
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import compare
+import validate
+from src.base.files import PROJECT_ROOT
+from tests.support.circo_world import write_circo
+from tests.support.commands import status_of, toy_options
+from tests.support.own_folders import with_pictures
+
+# ---- what validate.py writes, given back ----
+
+
+@pytest.fixture(scope="module")
+def data(world, tmp_path_factory):
+    """Return a folder with CIRR, FashionIQ, CIRCO, and own triplets in two categories, some of several targets."""
+    folder = write_circo(tmp_path_factory.mktemp("data"))
+    for name in ("cirr_dataset", "fashionIQ_dataset"):
+        (folder / name).symlink_to(world / name)
+    shutil.copy(world / "small_clip.pt", folder)
+    rows = ["a.jpg,b.PNG|i.jpg,redder,x-1,p", "in/d e.jpg,in/c.webp,bluer,x 2,p", 'b.PNG,"g,h.jpg",older,50%,q-r']
+    table = "\n".join(["reference,target,caption,id,category", *rows])
+    (with_pictures(folder / "own") / "triplets.val.csv").write_text(table)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ours(data, tmp_path_factory):
+    """Return a function that judges the toy CLIP on a data set, once, and gives the folder of all its files."""
+    folders = {}
+
+    def judge(dataset):
+        if dataset not in folders:
+            folder = folders[dataset] = tmp_path_factory.mktemp("ours")
+            files = [f"--{what}={folder / name}" for what, name in WRITTEN.items()]
+            validate.main(["--dataset", named(dataset, data), "--protocol", "all", *files, *toy_options(data, folder)])
+        return folder
+
+    return judge
+
+
+WRITTEN = {"per-query": "run.csv", "trec-run": "run.trec", "json": "run.json", "candidates": "run.jsonl"}
+
+
+def named(dataset, data):
+    return str(data / "own") if dataset == "own" else dataset
+
+
+def lists_in(trec):
+    """Return {topic: names} of a TREC run."""
+    lists = {}
+    for line in trec.read_text().splitlines():
+        topic, _, name, *_ = line.split()
+        lists.setdefault(topic, []).append(name)
+    return lists
+
+
+def as_json(runs, folder):
+    return [written(folder / f"{run.stem}.json", json.dumps(lists_in(run))) for run in runs]
+
+
+def as_scores(runs, folder):
+    """Write {topic: {name: score}} with the names in the order of the alphabet."""
+    lists = [lists_in(run) for run in runs]
+    scored = [{key: {name: -names.index(name) for name in sorted(names)} for key, names in of.items()} for of in lists]
+    return [written(folder / f"{run.stem}.json", json.dumps(of)) for run, of in zip(runs, scored, strict=True)]
+
+
+def as_submission(runs, folder):
+    """Write the forms of CIRR's two files; CIRCO's has numbers for names."""
+    files = []
+    for run, metric in zip(runs, ("recall", "recall_subset"), strict=False):
+        lists = {key: [int(name) if name.isdecimal() else name for name in of] for key, of in lists_in(run).items()}
+        head = {"version": "rc2", "metric": metric} if len(runs) > 1 else {}
+        files.append(written(folder / f"{run.stem}.json", json.dumps(head | lists)))
+    return files
+
+
+def written(path, text):
+    path.write_text(text)
+    return path
+
+
+GIVEN_BACK = [
+    *((dataset, protocol) for dataset, protocols in (
+        ("CIRR", ("clip4cir", "soft")), ("FashionIQ", ("clip4cir", "covr", "val", "searle")),
+        ("CIRCO", ("searle", "covr", "magiclens")), ("own", ("own",)),
+    ) for protocol in protocols)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dataset", "protocol"), GIVEN_BACK)
+def test_what_it_writes_is_taken_back(dataset, protocol, data, ours, tmp_path):
+    folder = ours(dataset)
+    (expected,) = [
+        one for one in json.loads((folder / "run.json").read_text())["protocols"] if one["protocol"] == protocol
+    ]
+    middle = "" if dataset == "own" else f".{protocol}"
+    runs = [folder / f"run{middle}.trec", *([folder / f"run{middle}.group.trec"] if dataset == "CIRR" else [])]
+    forms = [runs, [folder / "run.csv"], as_json(runs, tmp_path)]
+    forms += [as_submission(runs, tmp_path)] if dataset in ("CIRR", "CIRCO") else []
+    for files in [*forms, as_scores(runs, tmp_path)]:
+        options = [f"--{name}={file}" for name, file in zip(("run", "group-run"), files, strict=False)]
+        result, again = tmp_path / "back.json", tmp_path / "back.csv"
+        validate.main([
+            *("--dataset", named(dataset, data), "--protocol", protocol, "--data-path", str(data), *options),
+            *("--json", str(result), "--per-query", str(again)),
+        ])  # fmt: skip
+        (found,) = json.loads(result.read_text())["protocols"]
+        assert found["data_sha256"] == expected["data_sha256"]
+        assert found["metrics"].keys() == expected["metrics"].keys()
+        for name, of in expected["metrics"].items():
+            assert found["metrics"][name] == pytest.approx(of, abs=1e-9), name
+        assert found["run"]["not_known"] == {}
+        # What it then writes is as good.
+        assert status_of(compare.main, [folder / "run.csv", again]) == 0
+
+
+def test_the_ladder_of_a_model_below_a_run(data, ours, tmp_path, capsys):
+    run = ours("FashionIQ") / "run.clip4cir.trec"
+    validate.main(["--dataset", "FashionIQ", "--run", str(run), *toy_options(data, tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    sums, own = (next(line.split()[1:] for line in lines if line.startswith(f"{name} ")) for name in ("sum", run.name))
+    assert sums == own[-len(sums) :]
+    assert any(line.startswith(f"{run.name}, no shortcut") for line in lines)
+
+
+def test_no_torch_is_needed(data, ours, tmp_path):
+    argv = ["validate.py", "--dataset", "CIRR", "--data-path", str(data), "--run", str(ours("CIRR") / "run.csv")]
+    argv += ["--per-query", str(tmp_path / "again.csv"), "--candidates", str(tmp_path / "again.jsonl")]
+    hidden = f"import runpy, sys; sys.modules['torch'] = None; sys.argv = {argv}"
+    command = [sys.executable, "-c", f"{hidden}; runpy.run_path('validate.py', run_name='__main__')"]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "recall_at50 = " in done.stdout
+
+
+def test_the_official_evaluators_numbers(shared, tmp_path):
+    """Of CIRCO's example, as its evaluator prints them."""
+    root, form = tmp_path / "CIRCO", shared / "data" / "submissions" / "circo" / "submission_examples"
+    (root / "COCO2017_unlabeled" / "annotations").mkdir(parents=True)
+    (root / "annotations").symlink_to(shared / "data" / "annotations" / "circo" / "annotations")
+    lists = json.loads((form / "submission_val.json").read_text())
+    names = {int(name) for of in lists.values() for name in of}
+    for entry in json.loads((root / "annotations" / "val.json").read_text()):
+        names |= {entry["reference_img_id"], *entry["gt_img_ids"]}
+    images = [{"id": name, "file_name": f"{name:012}.jpg"} for name in sorted(names)]
+    listing = root / "COCO2017_unlabeled" / "annotations" / "image_info_unlabeled2017.json"
+    listing.write_text(json.dumps({"images": images}))
+    result = tmp_path / "result.json"
+    validate.main(["--dataset", "CIRCO", "--data-path", str(tmp_path), "--run", str(form / "submission_val.json"),
+                   "--json", str(result)])  # fmt: skip
+    (protocol,) = json.loads(result.read_text())["protocols"]
+    found = {name: of["percent"] for name, of in protocol["metrics"].items()}
+    expected = dict(zip((f"map_at{k}" for k in (5, 10, 25, 50)), (0.4861, 0.5178, 0.5400, 0.6020), strict=True))
+    expected |= dict(zip((f"recall_at{k}" for k in (5, 10, 25, 50)), (0.9091, 0.9091, 1.3636, 3.6364), strict=True))
+    aspects = {"addition": 0.0871, "comparative_statement": 1.05, "compare_change": 0.0242, "direct_addressing": 0.9197,
+               "spatial_relations_background": 0.1808, "statement_with_conjunction": 0.6183, "viewpoint": 0.6173,
+               "cardinality": 0, "negation": 0}  # fmt: skip
+    expected |= {f"semantic_map_at10_{name}": value for name, value in aspects.items()}
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+# ---- by hand: three queries over six pictures, whose references leave the ranking ----
+
+TRIPLETS = "id,reference,target,caption\n1,a.jpg,b.jpg,red\n2,a.jpg,in/c.jpg,blue\n3,d.jpg,f.jpg,old\n"
+GALLERY = ["a.jpg", "b.jpg", "in/c.jpg", "d.jpg", "e.jpg", "f.jpg"]
+RANKED = {
+    "1": ["b.jpg", "in/c.jpg", "d.jpg", "e.jpg", "f.jpg"],
+    "2": ["f.jpg", "in/c.jpg", "d.jpg", "e.jpg", "b.jpg"],
+    "3": ["a.jpg", "b.jpg", "in/c.jpg", "e.jpg", "f.jpg"],
+}
+
+
+@pytest.fixture
+def judged(tmp_path, capsys):
+    """Return a function that judges a run by hand: (status, {metric: percent}, lines on stderr)."""
+    folder = tmp_path / "hand"
+    folder.mkdir()
+    (folder / "triplets.val.csv").write_text(TRIPLETS)
+    (folder / "gallery.val.txt").write_text("\n".join(GALLERY))
+
+    def judge(content, *options, name="other.run"):
+        path = tmp_path / name
+        path.write_bytes(content) if isinstance(content, bytes) else path.write_text(
+            content if isinstance(content, str) else json.dumps(content)
+        )
+        status = status_of(validate.main, ["--dataset", folder, "--run", path, *options])
+        said = capsys.readouterr()
+        metrics = dict(line.split(" = ") for line in said.out.splitlines() if " = " in line)
+        return status, {metric: float(value) for metric, value in metrics.items()}, said.err.splitlines()
+
+    return judge
+
+
+def test_a_ranking_by_hand(judged):
+    status, metrics, said = judged(RANKED)
+    assert (status, said) == (0, [])
+    assert metrics == pytest.approx(
+        {"recall_at1": 100 / 3, "recall_at5": 100, "recall_at10": 100, "recall_at50": 100, "mean_recall": 250 / 3},
+        abs=1e-4,
+    )
+
+
+def test_a_ranking_that_ends_early(judged, tmp_path):
+    """Two places are known: the third query's target comes later, or not."""
+    path = tmp_path / "cut.csv"
+    status, metrics, said = judged({query: names[:2] for query, names in RANKED.items()}, "--per-query", path)
+    assert status == 0
+    assert metrics == pytest.approx({"recall_at1": 100 / 3}, abs=1e-4)
+    assert [line.partition(": ")[2] for line in said[:3]] == [
+        f"recall_at{k} is not known: 1 of 3 lists end too early (3)" for k in (5, 10, 50)
+    ]
+    assert [line.split(",")[7] for line in path.read_text().splitlines()] == ["rank", "1", "2", ">2"]
+
+
+def trec(lists, score=lambda place: -place):
+    return "".join(
+        f"{query} Q0 {name} {place} {score(place)} other\n"
+        for query, names in lists.items()
+        for place, name in enumerate(names, start=1)
+    )
+
+
+def changed(query, names):
+    return RANKED | {query: names}
+
+
+CSV = "query,rank,answers\n1,1,b.jpg|e.jpg\n2,2,f.jpg|in/c.jpg\n3,{},a.jpg\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (RANKED | {"9": ["a.jpg"]}, "queries that val does not have: 1 of 4 (9); call them as 1, and answer only"),
+        ({"1": RANKED["1"], "2": RANKED["2"]}, "queries missing: 1 of 3 (3); answer every query of val"),
+        ('{"1": [], "1": []}', "not JSON (the key 1 stands twice in one object)"),
+        (
+            {"q(1)": RANKED["1"], "q(01)": RANKED["1"]} | RANKED | {"1": None},
+            "values that are not a list of names: 1 of 5 (1)",
+        ),
+        (
+            {"q(1)": RANKED["1"], "q(01)": [], "2": [], "3": []},
+            "keys that mean the query of another: 1 of 4 (q(01)); write each query once",
+        ),
+        (changed("2", ["zebra.jpg"]), "lists with names that val does not list, as zebra.jpg: 1 of 3 (2); rank its"),
+        (changed("2", ["B.JPG"]), "as B.JPG: 1 of 3 (2); there is b.jpg, in other case"),
+        (changed("2", ["other/b.jpg", "elsewhere/c.jpg"]), "as elsewhere/c.jpg: 1 of 3 (2); there is in/c.jpg, in"),
+        (changed("2", ["b.jpg", "e.jpg", "b.jpg"]), "lists that repeat a name: 1 of 3 (2); give each picture once"),
+        (changed("2", ["b.jpg", "e.jpg", "/tmp/b.png"]), "lists that repeat a name: 1 of 3 (2)"),
+        (changed("2", [17]), "lists with names that val does not list, as 17: 1 of 3 (2)"),
+        (changed("2", [float("nan")]), "NaN: 1 of 3 (2); write names alone"),
+        (changed("2", {"b.jpg": float("nan")}), "NaN: 1 of 3 (2)"),
+        (changed("2", {"b.jpg": "high"}), "values that are not a list of names: 1 of 3 (2)"),
+        (changed("2", "b.jpg"), "values that are not a list of names: 1 of 3 (2)"),
+        (changed("2", []), "lists too short for recall_at1: 1 of 3 lists end too early (2); give longer ones"),
+        ([RANKED], "not a JSON object, but a list"),
+        ({}, "holds no queries"),
+        ("", "is empty; expected a TREC run, a JSON object"),
+        ('{"1": ["b.jpg"', "not JSON ("),
+        (RANKED | {"metric": "recall_subset"}, "metric of the other file (recall_subset); give it as --group-run"),
+        ({"dresses": RANKED}, "has categories dresses, expected all"),
+        (trec(RANKED, lambda place: place), "queries whose scores contradict their ranks: 3 of 3 (1, 2, 3); write"),
+        (trec(RANKED, lambda place: "nan"), "line 1: score 'nan' is no number; write query Q0 name rank score run"),
+        (trec(RANKED).replace(" other\n", "\n"), "line 1: has 5 columns, a TREC run has six"),
+        (gzip.compress(b"{}"), "line 1: not UTF-8; unpack it, or save it as UTF-8"),
+        ("name,answers\n1,b.jpg\n", "line 1: has 1 columns"),
+        (CSV.format(1), "query 3 has the rank 1, but its target is no answer"),
+        (CSV.format(5).replace("1,1,", "1,2,"), "query 1 has the rank 2, but its target is answer 1"),
+        (CSV.format("x"), "line 4: 'x' is no rank; write a whole number from 1"),
+        (CSV.format(5) + "1,1,b.jpg\n", "line 5: query 1 stands there twice"),
+        (CSV.format(5).replace("query,", "protocol,query,").replace("\n1,", "\nx,1,"), "line 3: has another number"),
+        ("query,protocol,rank\n1,val,1\n", "has rows of protocol val, none of own, by which it is to be judged"),
+        ("query,data,rank\n1,x.val.0,1\n2,x.val.0,1\n3,x.val.0,1\n", "is of other data: x.val.0 where hand.val."),
+    ],
+)
+def test_faults(content, fault, judged):
+    status, metrics, said = judged(content)
+    assert (status, metrics) == (2, {})
+    (line,) = said
+    assert fault in line
+    assert "other.run" in line
+
+
+def test_a_run_without_references_where_they_are_kept(judged):
+    status, _, (line,) = judged(RANKED, "--reference", "keep")
+    assert status == 2
+    assert "no list has its query's reference, which protocol full-keep-joined keeps in the ranking; judge it" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "recall", "remark"),
+    [
+        (
+            changed("1", ["a.jpg", *RANKED["1"]]),
+            1,
+            "the query's reference, which leaves them, and so one place: 1 of 3",
+        ),
+        (changed("1", ["b", "c", "D:\\x\\d.png", "e", "f"]), 1, "names written otherwise: 5 of 11, as "),
+        ({"tensor(1)": RANKED["1"], "2": RANKED["2"], "3.0": RANKED["3"]}, 1, "queries called otherwise: 2 of 3, as "),
+        (trec(RANKED, lambda place: 1), 1, "queries with equal scores, taken in the order of their ranks: 3 of 3"),
+        (changed("1", {"e.jpg": 1, "b.jpg": 1}), 0, "queries with equal scores, taken in the order of the file: 1 of"),
+        (
+            trec({"2": RANKED["2"], "3": RANKED["3"]}) + trec({"1": RANKED["1"]}, lambda place: place),
+            0,
+            "queries whose scores contradict their ranks, taken by their scores as TREC's tools do: 1 of 3 (1)",
+        ),
+    ],
+)
+def test_what_is_counted_and_said(content, recall, remark, judged):
+    status, metrics, said = judged(content)
+    assert status == 0
+    assert metrics["recall_at1"] == pytest.approx(100 * recall / 3, abs=1e-4)
+    assert any(remark in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--skip-missing"], "--skip-missing leaves queries out"),
+        (["--comet-offline"], "--comet-offline: a --run without a model is not logged to Comet"),
+        (["--group-run", "{run}"], "ranks groups, which protocol own of hand does not count"),
+        (["--json", "{run}"], "is an input of this command (--run); name another file"),
+    ],
+)
+def test_options_that_do_not_go_with_a_run(options, fault, judged, tmp_path):
+    status, _, (line,) = judged(RANKED, *(option.format(run=tmp_path / "other.run") for option in options))
+    assert status == 2
+    assert fault in line
+
+
+# ---- re-ranking ----
+
+
+def test_re_ranking_by_hand(judged, tmp_path):
+    """Another program's score, the later in the alphabet the better, puts f.jpg first: right for the third query."""
+    candidates = tmp_path / "candidates.jsonl"
+    assert judged({query: names[:4] for query, names in RANKED.items()}, "--candidates", candidates)[0] == 0
+    lines = [json.loads(line) for line in candidates.read_text().splitlines()]
+    asked = [("1", "a.jpg", ["red"]), ("2", "a.jpg", ["blue"]), ("3", "d.jpg", ["old"])]
+    assert [(line["query"], line["reference"]["name"], line["texts"]) for line in lines] == asked
+    assert [one["name"] for one in lines[0]["candidates"]] == RANKED["1"][:4]
+    assert lines[0]["candidates"][1]["path"] == str(tmp_path / "hand" / "in" / "c.jpg")
+
+    answers = {line["query"]: sorted((one["name"] for one in line["candidates"]), reverse=True) for line in lines}
+    assert answers["1"] == ["in/c.jpg", "e.jpg", "d.jpg", "b.jpg"]
+    _, metrics, _ = judged(answers)
+    # The targets come fourth, first and, as the one that the list lacks, last: fifth.
+    assert metrics["recall_at1"] == pytest.approx(100 / 3, abs=1e-4)
+    assert metrics["recall_at5"] == 100
+
+
+def test_candidates_of_a_model_and_their_groups(data, ours, tmp_path):
+    folder = ours("CIRR")
+    lines = [json.loads(line) for line in (folder / "run.clip4cir.jsonl").read_text().splitlines()]
+    assert {line["query"]: [one["name"] for one in line["candidates"]] for line in lines} == lists_in(
+        folder / "run.clip4cir.trec"
+    )
+    groups = {line["query"]: [one["name"] for one in line["group"]] for line in lines}
+    assert groups == lists_in(folder / "run.clip4cir.group.trec")
+    scores = [one["score"] for one in lines[0]["candidates"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+# ---- beside ours ----
+
+
+def test_compare_takes_a_run(data, ours, tmp_path, capsys):
+    folder = ours("FashionIQ")
+    lists = {query: names[:12] for query, names in lists_in(folder / "run.covr.trec").items()}
+    cut = written(tmp_path / "cut.json", json.dumps(lists))
+    result = tmp_path / "compared.json"
+    compare.main([str(folder / "run.csv"), str(cut), "--data-path", str(data), "--json", str(result)])
+    said = capsys.readouterr()
+    assert "protocol clip4cir: left out" in said.err
+    assert "recall_at50, which cut does not have" in " ".join(said.out.split())
+    (first, *_) = json.loads(result.read_text())["comparisons"]
+    assert first["protocol"] == "covr"
+    assert {of["gain"] for of in first["differences"].values()} == {0}
+    # Equal up to the cut, so no rank is known to have changed.
+    assert first["moved_most"] == []
