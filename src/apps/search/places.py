@@ -62,6 +62,7 @@ def opened(places: Places, retriever: Retriever, function: str) -> Iterator[Gall
 
     `function` is the name of the retriever's combining function. Only the first process is given a server's gallery.
     """
+    retriever.backbone.require_live("a search")
     if not places.is_server:
         yield read_gallery(places, retriever)
         return
