@@ -53,7 +53,7 @@ class FeatureFiles(Backbone):
     def load(cls, name: str) -> "FeatureFiles":
         folder = Path(name.removeprefix(HELD_FEATURES))
         if not folder.is_dir():
-            raise InputError(f"--clip-model-name {name}: no such folder")
+            raise InputError(f"--clip-model-name {name}: no such folder; if it was moved, give its new path")
         return cls(folder)
 
     @property
