@@ -220,10 +220,11 @@ def load_network(
     # Published checkpoints do not record it; any CLIP of the right size must do then.
     trained_on = read_facts(path).get("clip_weights")
     if trained_on not in (None, backbone.digest()):
-        named = "the one it was trained on"
+        remedy = "--clip-model-name and --clip-model-path have to name the one, or the features, that it was trained on"
         if holds_its_clip(path):
-            named = f"the same file, or nothing: this {line.label} and the CLIP beside it learned together"
-        raise InputError(f"{path}: was trained on another CLIP; --clip-model-path has to name {named}")
+            learned = f"this {line.label} and the CLIP beside it learned together"
+            remedy = f"--clip-model-path has to name the same file, or nothing: {learned}"
+        raise InputError(f"{path}: was trained on another CLIP; {remedy}")
     network = line.function(**sizes)
     load_weights(network, weights, path)
     return network.to(device).eval()

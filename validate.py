@@ -127,7 +127,9 @@ def main(argv=None):
     given, task = settings(args), find_task(args.dataset)
     protocols = chosen_protocols(task, args.protocol, args.gallery, args.reference, args.captions)
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
-    data = read_data(task, args.data_path, "val", skip_missing=args.skip_missing)
+    data = read_data(
+        task, args.data_path, "val", skip_missing=args.skip_missing, clip_model_name=given.retriever.clip_model_name
+    )
     require_writable(args.output_path)
     full = None
     if args.in_full:

@@ -112,7 +112,7 @@ def add_clip_options(parser: Parser) -> None:
     help_text = (
         "a name that clip.available_models() lists, open_clip:ARCHITECTURE:PRETRAINED_OR_FILE, or a file of CLIP"
     )
-    help_text += " weights, or Hugging Face's folder of one"
+    help_text += " weights, Hugging Face's folder of one, or features:FOLDER of another program"
     group.add_argument("--clip-model-name", type=name_or_file, default="RN50x4", help=help_text)
     help_text = "checkpoint of stage 1 to load over --clip-model-name"
     group.add_argument("--clip-model-path", type=existing_file, help=help_text)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from src.base.files import HELD_FEATURES
 from src.base.reading import kind_of
 from src.command.terminal import command_lines, wrapped
 
@@ -161,8 +162,10 @@ def file_path(text: str) -> Path:
 def name_or_file(text: str) -> str:
     """Take a name, or the path of a file or of a folder with files of weights, made absolute.
 
-    So are such paths after the colons of a name, as in open_clip:ViT-B-32:FILE.
+    So are such paths after the colons of a name, as in open_clip:ViT-B-32:FILE, and the folder of features:FOLDER.
     """
+    if text.startswith(HELD_FEATURES):
+        return HELD_FEATURES + str(Path(text.removeprefix(HELD_FEATURES)).absolute())
 
     def absolute(part):
         path = Path(part)

@@ -7,6 +7,7 @@ from torch import nn
 
 from src.base.device import device
 from src.base.errors import InputError
+from src.base.files import HELD_FEATURES
 from src.models.backbone import Backbone
 from src.models.openai_clip import NAMES, OpenAIClip
 from src.processes import distributed
@@ -19,6 +20,7 @@ def _is_saved_by_transformers(name: str) -> bool:
 
 
 FAMILIES = (
+    ("features:FOLDER", lambda name: name.startswith(HELD_FEATURES), "features:FeatureFiles"),
     ("open_clip:ARCHITECTURE:PRETRAINED_OR_FILE", lambda name: name.startswith("open_clip:"), "open_clip:OpenClip"),
     ("a folder of Hugging Face", _is_saved_by_transformers, "hugging_face:HuggingFaceClip"),
     (", ".join(NAMES), lambda name: name in NAMES or Path(name).is_file(), "openai_clip:OpenAIClip"),

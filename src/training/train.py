@@ -16,8 +16,7 @@ from src.command.training_flags import RunOptions, TrainingPlan
 from src.evaluation.validation import Validation
 from src.models.facts import training_facts
 from src.models.registry import model_label
-from src.pictures.data import read_data
-from src.pictures.presence import require_present
+from src.pictures.data import read_data, require_pictures
 from src.processes import distributed
 from src.processes.signals import Stopping
 from src.retrieval.precision import resolved
@@ -51,14 +50,14 @@ def read_training_data(options: RunOptions) -> TrainingData:
     task, column = find_task(options.dataset), options.plan.best_by
     if column is not None:
         require_one_of(column, task.column_names(), f"column of {task.name}'s validation_metrics.csv (--best-by)")
-    data = read_data(task, options.data_path, "train", "val", skip_missing=options.skip_missing)
+    needs = options.skip_missing, options.hyper_parameters["clip_model_name"]
+    data = read_data(task, options.data_path, "train", "val", skip_missing=needs[0], clip_model_name=needs[1])
     extra = {}
     if options.extra_triplets:
         from src.tasks.own import read_extra  # late: most runs train on a data set with a name
 
         extra = read_extra(options.extra_triplets)
-    if not options.skip_missing:
-        require_present(extra.values())
+    require_pictures(extra.values(), *needs)
     train = data["train"] | extra
     require_full_batch(options.plan.batch_size, sum(len(split.triplets) for split in train.values()))
     require_writable(options.output_path)

@@ -65,6 +65,7 @@ def opened(places: Places, retriever: Retriever, function: str) -> Iterator[Gall
     `function` is the name of the retriever's combining function. Only the first process is given a server's gallery.
     A signal ends the block with one line.
     """
+    retriever.backbone.require_live("a search")
     with Stopping(lambda: WHAT_IS_KEPT), _opened(places, retriever, function) as gallery:
         yield gallery
 

@@ -28,10 +28,11 @@ ANSWERS = 50
 """What both servers want of each query."""
 
 
-def read_test_split(task: Task, data_path: Path, skip_missing: bool) -> Split:
+def read_test_split(task: Task, data_path: Path, skip_missing: bool, clip_model_name: Path | str = "") -> Split:
     """Read the test split; raises InputError as `read_data` does."""
     name = task.splits[-1]
-    (split,) = read_data(task, data_path, name, skip_missing=skip_missing)[name].values()
+    data = read_data(task, data_path, name, skip_missing=skip_missing, clip_model_name=clip_model_name)
+    (split,) = data[name].values()
     return split
 
 
@@ -62,7 +63,7 @@ def submit(options: Mapping, given: Settings, task: Task, load: Callable, files:
     `load()` gives the Retriever, `files(name)` the paths of the files, which `write(retriever, split, name)` writes.
     """
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
-    split = read_test_split(task, options["data_path"], options["skip_missing"])
+    split = read_test_split(task, options["data_path"], options["skip_missing"], given.retriever.clip_model_name)
     name = options["submission_name"] or time_stamp()
     written = files(name)
     require_outputs(options, {"--submission-name": written}, data_files(task.tables(options["data_path"]), [split]))
