@@ -11,6 +11,7 @@ from types import ModuleType
 import packaging.version
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from src.base.bars import Bar
 from src.base.errors import InputError, in_a_line
@@ -18,6 +19,7 @@ from src.models.backbone import Backbone
 from src.models.facts import require_network
 from src.models.weights import load_weights, read_weights
 from src.pictures.normalisation import OPENAI_NORMALISATION
+from src.pictures.torchvision import import_transforms
 
 
 @contextlib.contextmanager
@@ -37,6 +39,7 @@ def _standing_in_for_pkg_resources() -> Iterator[None]:
             sys.modules[name] = real
 
 
+import_transforms()  # before clip, which would import all of torchvision
 with _standing_in_for_pkg_resources():
     import clip
     from clip.model import CLIP, build_model
@@ -131,10 +134,21 @@ def _load_file(path: str) -> CLIP:
     return built(weights, path)
 
 
+class _WithoutNumbers(TorchFunctionMode):
+    """Gives tensors only their shapes: where they have no numbers, none are drawn and none are scaled."""
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        options = options or {}
+        # For these torch would import its compiler, which takes a second.
+        if function.__name__ in ("div", "mul", "normal_", "triu_"):
+            return (*arguments, *options.values())[0]
+        return function(*arguments, **options)
+
+
 def built(weights: dict[str, Tensor], path: Path | str) -> CLIP:
     """Return the CLIP of `weights`, read from `path`; its shape is read from them. Raises InputError for others."""
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with torch.device("meta"), _WithoutNumbers(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             build_model(dict(weights))  # without memory: sizes that do not fit together may ask for any amount
         model = build_model(dict(weights)).float()
