@@ -32,6 +32,7 @@ from tests.support.processes import (
     wait_for_workers,
 )
 
+pytestmark = pytest.mark.workers
 SHORT = ["--dataset", "CIRR", "--batch-size", "16", "--num-epochs", "1", "--learning-rate", "1e-3"]
 
 
