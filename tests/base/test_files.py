@@ -123,6 +123,7 @@ def options(world, tmp_path):
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.workers
 def test_pipes_and_sockets_among_pictures_are_named_and_left_out(workers, forks, folder, options):
     os.mkfifo(folder / "pipe.png")
     put_socket(folder / "socket.jpg")
@@ -139,6 +140,7 @@ def test_pipes_and_sockets_among_pictures_are_named_and_left_out(workers, forks,
 
 
 @on_linux
+@pytest.mark.workers
 def test_a_failing_disk_is_no_broken_picture(folder, world, broken_world, tmp_path):
     whole = read_cirr(broken_world, "val")
     picture = whole.pictures[whole.triplets[0].reference]
@@ -158,6 +160,7 @@ def test_a_failing_disk_is_no_broken_picture(folder, world, broken_world, tmp_pa
 
 @on_linux
 @pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.workers
 def test_a_failing_disk_stops_commands_with_its_own_words(workers, forks, folder, options, broken_world):
     fail(folder / "x.png")
     read = read_cirr(broken_world, "val")

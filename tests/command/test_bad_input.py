@@ -155,6 +155,7 @@ def test_contradictory_annotations_stop_a_command_before_it_encodes_anything(com
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.workers
 def test_a_broken_picture_is_named_also_from_a_worker(workers, options, broken_world, tmp_path, forks):
     picture = next((broken_world / "cirr_dataset" / "test1").iterdir())
     picture.write_bytes(b"no picture")

@@ -1,5 +1,6 @@
 """Worker processes that cannot start, load or send what they loaded end a command in one line, and leave nothing."""
 
+import multiprocessing.util
 import os
 import pickle
 import shutil
@@ -32,6 +33,7 @@ from tests.support.processes import (
     wait_for_workers,
 )
 
+pytestmark = pytest.mark.workers
 SHORT = ["--dataset", "CIRR", "--batch-size", "16", "--num-epochs", "1", "--learning-rate", "1e-3"]
 
 
@@ -68,7 +70,10 @@ def test_a_temporary_folder_with_a_long_path(forks, world, tmp_path):
     folder.mkdir()
     flags = [*SHORT, *toy_options(world, tmp_path), "--num-workers", "1"]
     done = forks.done("clip_fine_tune", flags, env={"TMPDIR": str(folder)})
-    assert_one_line(done, "temporary folder's path is too long", "TMPDIR")
+    if hasattr(multiprocessing.util, "_get_base_temp_dir"):  # a newer Python takes another folder
+        assert done.returncode == 0, done.stderr
+    else:
+        assert_one_line(done, "temporary folder's path is too long", "TMPDIR")
 
 
 def test_too_few_open_files(forks, world, tmp_path):

@@ -94,9 +94,10 @@ def fork(order, number):
 def prepare(order, number):
     """Make this process what its order says, before its command begins."""
     end_with_parent(signal.SIGKILL)
-    # What a fork server imports first, and a new worker without one: the command, as where it was typed.
-    sys.modules["__main__"].__spec__ = None
-    sys.modules["__main__"].__file__ = COMMANDS[order.command].__file__
+    # Workers that are not forked from here import the command, as where it was typed; a fork server does it for all.
+    command, main_module = COMMANDS[order.command], sys.modules["__main__"]
+    main_module.__spec__, main_module.__file__ = None, command.__file__
+    multiprocessing.set_forkserver_preload([command.__name__])
     redirect(f"{order.folder}/stdout.{number}", 1)
     redirect(f"{order.folder}/stderr.{number}", 2)
     if order.processes > 1:
