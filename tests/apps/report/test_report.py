@@ -17,7 +17,7 @@ from src.apps.report import queries
 from src.retrieval.metrics import chance
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
-from tests.support.browsers import DESK, PHONE, chromium, data_of, opened, require_pictures
+from tests.support.browsers import DESK, PHONE, data_of, opened, require_pictures
 from tests.support.commands import COMBINER, status_of, toy_options
 
 
@@ -118,12 +118,6 @@ def test_the_introduction_counts_queries_and_pictures(finished, capsys):
 
 
 # ---- in a browser ----
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE])
