@@ -48,9 +48,13 @@ class Gallery:
             raise ValueError(f"{len(features)} features for {len(names)} names")
         self.features, self.names, self.lengths = features, list(names), lengths
         self.folder, self.digests = None if folder is None else Path(folder), digests
-        self._row = {name: row for row, name in enumerate(self.names)}
-        if len(self._row) != len(self.names):
-            raise InputError(f"the gallery holds {len(self.names) - len(self._row)} names more than once")
+        repeated = len(self.names) - len(set(self.names))
+        if repeated:
+            raise InputError(f"the gallery holds {repeated} names more than once")
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names)}
 
     def __repr__(self) -> str:
         where = "" if self.folder is None else f" of {self.folder}"

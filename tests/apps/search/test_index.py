@@ -198,10 +198,11 @@ def test_meta_of_another_program_is_not_replaced(pictures, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "meta.json"]
 
 
-def test_an_index_of_format_1_is_written_anew(pictures, tmp_path, capsys):
-    np.save(tmp_path / "features.npy", np.zeros((2, DIM), np.float32))
-    (tmp_path / "items.jsonl").write_text("{}\n{}\n")
-    meta = {"format": 1, "pictures": 2, "folder": "/", "depends_on": DEPENDS_ON, "items_sha256": ""}
+@pytest.mark.parametrize(("number", "version"), [(1, ""), (2, "0" * 32 + ".")])
+def test_an_index_of_an_older_format_is_written_anew(number, version, pictures, tmp_path, capsys):
+    np.save(tmp_path / f"features.{version}npy", np.zeros((2, DIM), np.float32))
+    (tmp_path / f"items.{version}jsonl").write_text("{}\n{}\n")
+    meta = {"format": number, "pictures": 2, "folder": "/", "depends_on": DEPENDS_ON, "items_sha256": ""}
     (tmp_path / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(InputError, match="is of another version; --pictures FOLDER --index FOLDER writes the index"):
         open_index(tmp_path, DEPENDS_ON)
