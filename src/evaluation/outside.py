@@ -61,9 +61,9 @@ def judge_run(
         what = f"{split} of {name}" if len(splits) > 1 else split
         of_groups = None if groups is None else (groups, group_keys[name])
         rankings[name] = rank(protocol, queries[name], list(of.pictures), run, keys[name], of_groups, what, counts)
-    _require_references(run, protocol, counts)
     judged = _judged(task, split, protocol, path, rankings)
     _require_same_data(run, judged)
+    _require_references(run, protocol, counts)
     judged, not_known = _without_unknown(judged, rankings, run, keys)
     remarks = [*run.remarks, *(groups.remarks if groups else []), *_said_of(counts, protocol)]
     facts = {"file": str(path), "form": run.form, "sha256": file_digest(path)}
@@ -189,7 +189,8 @@ def with_ladder(run: Judged, model: Judged) -> Judged:
 
 def _require_references(run: RunFile, protocol: Protocol, counts: Counter) -> None:
     """Raise InputError for lists that were made without the references, which the protocol keeps."""
-    if protocol.reference == "drop" or counts["with reference"]:
+    # A table of the same data was counted by the same protocol.
+    if protocol.reference == "drop" or counts["with reference"] or any(row.data for row in run.rows.values()):
         return
     if counts["whole but for the reference"] or counts["by chance"] >= BY_CHANCE:
         kept = f"which protocol {protocol.name} keeps in the ranking"
