@@ -180,7 +180,7 @@ def test_candidates_are_the_answers(folder, asked, tmp_path):
     picture, file = sorted(folder.glob("*/*.png"))[0], tmp_path / "candidates.jsonl"
     (of,) = asked("--reference", picture, "--caption", "red", "-k", "3", "--candidates", file, folder=folder)
     (line,) = map(json.loads, file.read_text().splitlines())
-    assert line["reference"] == {"name": str(picture), "path": str(picture)}
+    assert line["reference"] == {"name": picture.relative_to(folder).as_posix(), "path": str(picture)}
     assert line["texts"] == ["red"]
     assert line["candidates"] == [{key: one[key] for key in ("name", "path", "score")} for one in of["answers"]]
 
