@@ -125,8 +125,9 @@ def test_what_it_writes_is_taken_back(dataset, protocol, data, ours, tmp_path):
 
 
 def test_the_ladder_of_a_model_below_a_run(data, ours, tmp_path, capsys):
-    run = ours("FashionIQ") / "run.clip4cir.trec"
-    validate.main(["--dataset", "FashionIQ", "--run", str(run), *toy_options(data, tmp_path)])
+    run = ours("CIRR") / "run.clip4cir.trec"
+    groups = ["--group-run", str(run.with_name("run.clip4cir.group.trec"))]
+    validate.main(["--dataset", "CIRR", "--run", str(run), *groups, *toy_options(data, tmp_path)])
     lines = capsys.readouterr().out.splitlines()
     sums, own = (next(line.split()[1:] for line in lines if line.startswith(f"{name} ")) for name in ("sum", run.name))
     assert sums == own[-len(sums) :]
