@@ -3,8 +3,10 @@
     python report.py --run-folder models/combiner_trained_on_cirr_RN50x4_<time>
 
 The page, report.html in the run folder, opens offline. A run of stage 2 brings the run of stage 1 that it stands on.
+With --run FILE it is of a ranking of another program.
 """
 
+from argparse import Namespace
 from pathlib import Path
 
 from src.command.data_flags import add_dataset_option, add_skip_missing_option
@@ -17,7 +19,10 @@ from src.command.text import text_table
 
 def make_parser() -> Parser:
     parser = Parser("Make a page of a finished run: ladder, curves, and a wall of queries.", __doc__)
-    parser.add_argument("--run-folder", type=Path, required=True, help="run folder of either stage, below models/")
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--run-folder", type=Path, help="run folder of either stage, below models/")
+    help_text = "a ranking of another program instead, as validate.py --run takes it, on --dataset"
+    group.add_argument("--run", type=existing_file, metavar="FILE", help=help_text)
     parser.add_argument("--output", type=Path, help="the page (default: report.html in the run folder)")
     add_dataset_option(parser, otherwise="the run's; another one is judged too")
     parser.add_argument("--data-path", type=Path, help="folder that holds the data set (default: the run's)")
@@ -30,22 +35,50 @@ def make_parser() -> Parser:
     return parser
 
 
+def parse(argv: list[str] | None = None) -> Namespace:
+    """Parse the options; those that a ranking of another program lacks or cannot have end as a wrong flag does."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.run is not None and args.dataset is None:
+        parser.error("--run needs --dataset, whose queries it answers")
+    of_runs = args.given & {"clip_model_name", "clip_model_path", "skip_missing"}
+    if args.run is not None and of_runs:
+        parser.error(f"--{sorted(of_runs)[0].replace('_', '-')} is for a --run-folder")
+    return args
+
+
 if __name__ == "__main__":
-    make_parser().parse_args()  # --help and a wrong flag are answered here, before torch is imported
+    parse()  # --help and a wrong flag are answered here, before torch is imported
 
 from combiner import COMBINING_FUNCTIONS, line_of, load_network
-from data_utils import read_data
-from src.apps.pages.kit import Album, write_page
-from src.apps.report.judging import find_tasks, judge, retriever_options, validations
-from src.apps.report.ladder import climb, describe, draw_curves, ladder_cells
-from src.apps.report.queries import about_queries
+from data_utils import base_path, find_task, read_data
+from src.apps.report.judging import find_tasks, judge, judge_ranking, retriever_options, validations
+from src.apps.report.ladder import climb, climb_to_run, describe, draw_curves, ladder_cells
+from src.apps.report.page import write_report
 from src.apps.report.runs import not_comparable, runs_behind
 from utils import say_device
 
 
+def report_ranking(args: Namespace) -> None:
+    """Make the page of a ranking of another program, by the published protocol of its data set."""
+    task = find_task(args.dataset)
+    output = args.output or args.run.with_name(f"{args.run.stem}.report.html")
+    data_path = args.data_path or base_path
+    require_outputs(vars(args), {"--output": [output]}, data_files(task.tables(data_path)))
+    splits = read_data(task, data_path, "val")["val"]
+    judged, remarks = judge_ranking(task, splits, args.run)
+    ladder = ladder_cells(climb_to_run(judged), judged.headline())
+    print(text_table(*ladder))
+    introduction = " ".join(f"{sentence}." for sentence in (judged.described(), *remarks))
+    write_report(output, args.run.name, judged, splits, introduction=introduction, ladder=ladder, curves="")
+
+
 @one_line_errors
 def main(argv=None):
-    args = make_parser().parse_args(argv)
+    args = parse(argv)
+    if args.run is not None:
+        report_ranking(args)
+        return
     output = args.output or args.run_folder / "report.html"
     renamed = {"clip_model_name": args.clip_model_name, "clip_model_path": args.clip_model_path}
     runs = runs_behind(args.run_folder, {name: str(file) for name, file in renamed.items() if file is not None})
@@ -67,11 +100,8 @@ def main(argv=None):
     print(text_table(*ladder), *filter(None, [warning]), sep="\n")
 
     introduction = " ".join([describe(last, judged), *warning.splitlines()])
-    pictures = {category: split.pictures for category, split in after.splits.items()}
-    album = Album()
-    page = {"introduction": introduction, "ladder": ladder, "curves": curves, **about_queries(judged, pictures, album)}
-    write_page(output, "report/report.html", album, title=args.run_folder.name, **page)
-    print(output)
+    page = {"introduction": introduction, "ladder": ladder, "curves": curves}
+    write_report(output, args.run_folder.name, judged, after.splits, **page)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ ROOMS = {
     "compare": {"src.apps.compare"},
     "demo": {"src.apps.demo"},
     "quickstart": set(),
-    "report": {"src.apps.report", "src.apps.pages"},
+    "report": {"src.apps.report"},
     "search": {"src.apps.search"},
     "validate": {"src.evaluation"},
 }

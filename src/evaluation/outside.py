@@ -1,5 +1,6 @@
 """Judging a ranking that another program made, without a model: a file is counted as the ranking of a CLIP is."""
 
+import math
 import re
 import sys
 from collections import Counter
@@ -61,9 +62,9 @@ def judge_run(
         what = f"{split} of {name}" if len(splits) > 1 else split
         of_groups = None if groups is None else (groups, group_keys[name])
         rankings[name] = rank(protocol, queries[name], list(of.pictures), run, keys[name], of_groups, what, counts)
-    _require_references(run, protocol, counts)
     judged = _judged(task, split, protocol, path, rankings)
     _require_same_data(run, judged)
+    _require_references(run, protocol, counts)
     judged, not_known = _without_unknown(judged, rankings, run, keys)
     remarks = [*run.remarks, *(groups.remarks if groups else []), *_said_of(counts, protocol)]
     facts = {"file": str(path), "form": run.form, "sha256": file_digest(path)}
@@ -114,9 +115,10 @@ def _without_unknown(
             mask = rankings[name].unknown(metric, cut_off, judged.protocol.soft) & ~np.isnan(scores)
             culprits = [query.id for query, is_unknown in zip(category.queries, mask, strict=True) if is_unknown]
             called = [f"{query} of {name}" if len(rankings) > 1 else query for query in culprits]
-            cells = [_score(run, metric, run.rows.get(keys[name][query])) for query in culprits]
-            if cells and None not in cells:
-                scores[mask] = cells
+            # All of a column, as equal scores have to stay equal: the intervals draw each distinct one.
+            cells = np.array([_score(run, metric, run.rows.get(keys[name][query.id])) for query in category.queries])
+            if culprits and not np.isnan(cells[~np.isnan(scores)]).any():
+                scores[:] = cells
                 category.recalls[metric] = percent(scores)
             elif culprits:
                 unknown.setdefault(metric, []).extend(called)
@@ -138,11 +140,11 @@ def _without_unknown(
     return judged._replace(categories=categories), not_known
 
 
-def _score(run: RunFile, metric: str, row: Row | None) -> float | None:
-    """Return what a per-query table of the same data has in a metric's column; None where it has nothing."""
+def _score(run: RunFile, metric: str, row: Row | None) -> float:
+    """Return what a per-query table of the same data has in a metric's column; NaN where it has nothing."""
     text = row.scores.get(metric, "") if row is not None and row.data else ""
     if not text:
-        return None
+        return math.nan
     score = number_of(text)
     if not 0 <= score <= 1:
         raise InputError(f"{run.path}: {shown(text)!r} is no {metric}, which is from 0 to 1")
@@ -189,7 +191,8 @@ def with_ladder(run: Judged, model: Judged) -> Judged:
 
 def _require_references(run: RunFile, protocol: Protocol, counts: Counter) -> None:
     """Raise InputError for lists that were made without the references, which the protocol keeps."""
-    if protocol.reference == "drop" or counts["with reference"]:
+    # A table of the same data was counted by the same protocol.
+    if protocol.reference == "drop" or counts["with reference"] or any(row.data for row in run.rows.values()):
         return
     if counts["whole but for the reference"] or counts["by chance"] >= BY_CHANCE:
         kept = f"which protocol {protocol.name} keeps in the ranking"

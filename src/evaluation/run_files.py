@@ -79,8 +79,8 @@ def is_table(path: Path) -> bool:
     """Whether a file is a table with a column query, or called like a table."""
     if path.suffix.lower() in TABLES:
         return True
-    header = read_text(path, UNPACK).partition("\n")[0]
-    return "query" in re.split(r'[,;\t"\r]', header)
+    header = read_text(path, UNPACK).lstrip().partition("\n")[0]
+    return header[:1] not in ("{", "[") and "query" in re.split(r'[,;\t"\r]', header)
 
 
 def refuse(path: Path, culprits: Sequence, total: int, fault: str, mend: str) -> None:

@@ -8,6 +8,7 @@ from src.command.combining import CombiningFunction
 from src.command.flags import RetrieverOptions
 from src.evaluation import judging
 from src.evaluation.judged import Judged
+from src.evaluation.outside import judge_runs
 from src.evaluation.validation import Validation
 from src.models.facts import holds_its_clip
 from src.retrieval.retriever import load_retriever
@@ -50,6 +51,13 @@ def validations(
     if is_combiner:
         after = after.combining_by(load_network(run.weights, after.backbone).combine_features)
     return Validation(task, splits, before), Validation(task, splits, after)
+
+
+def judge_ranking(task: Task, splits: Mapping[str, Split], path: Path) -> tuple[Judged, list[str]]:
+    """Judge a ranking of another program by the data set's own protocol; return lines about it too."""
+    options = {"run": path, "group_run": None, "protocol": None}
+    (outside,) = judge_runs(task, splits, [task.protocol()], options)
+    return outside.judged, outside.lines()
 
 
 def judge(validation: Validation, functions: Sequence[CombiningFunction], name: str) -> Judged:

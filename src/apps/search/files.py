@@ -33,10 +33,10 @@ def write_answers(answered: Answered, searcher: Searcher, files: Mapping[str, Pa
 def candidate_lines(answered: Answered, searcher: Searcher) -> Iterator[dict]:
     """Yield what re-ranks a question: its picture, its caption and its answers."""
     for name, question, found in answered:
-        reference = None if question.reference is None else str(question.reference)
+        reference = None if question.reference is None else searcher.find(question.reference)
         yield {
             "query": name,
-            "reference": reference and {"name": reference, "path": str(searcher.find(question.reference).path)},
+            "reference": reference and {"name": reference.name or str(question.reference), "path": str(reference.path)},
             "texts": [question.caption] if question.caption else [],
             "without": question.without,
             "candidates": [{"name": answer.name, "path": str(answer.path), "score": answer.score} for answer in found],

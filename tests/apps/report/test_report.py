@@ -243,3 +243,37 @@ def test_chance_is_no_more_than_certain():
     triplets = [Triplet("a", ("red",), ("b",), tuple("abcdef"))]
     assert max(chance(triplets, 12, TASKS["CIRR"].protocol()).values()) == 100
     assert chance(triplets, 100, TASKS["FashionIQ"].protocol()) == {"recall_at10": 10, "recall_at50": 50}
+
+
+@pytest.mark.parametrize("cut", [2, 30])
+def test_a_page_of_another_programs_ranking(cut, world, tmp_path, capsys):
+    """Of a list that ends too early it says so, and draws no rank that is not known."""
+    (split,) = TASKS["CIRR"].read_all(world, "val").values()
+    queries = TASKS["CIRR"].queries(split.triplets, "caption")
+    ranked = {one.id: [name for name in split.pictures if name != one.triplet.reference][:cut] for one in queries}
+    run = tmp_path / "other.json"
+    run.write_text(json.dumps(ranked))
+    report.main(["--run", str(run), "--dataset", "CIRR", "--data-path", str(world)])
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == str(tmp_path / "other.report.html")
+    page = (tmp_path / "other.report.html").read_text()
+    assert ("target ranked after the first 2 of 29" in page) == (cut == 2)
+    assert ("after the list" in page) == (cut == 2)
+    assert ("recall_at5 is not known" in page) == (cut == 2)
+    assert "Curves" not in page
+    assert "not solved by" not in page
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ([], "one of the arguments --run-folder --run is required"),
+        (["--run", "{run}"], "--run needs --dataset"),
+        (["--run", "{run}", "--dataset", "CIRR", "--skip-missing"], "--skip-missing is for a --run-folder"),
+    ],
+)
+def test_options_of_such_a_page(options, fault, tmp_path, capsys):
+    run = tmp_path / "other.json"
+    run.write_text("{}")
+    assert status_of(report.main, [option.format(run=run) for option in options]) == 2
+    assert fault in capsys.readouterr().err

@@ -176,6 +176,15 @@ def test_a_name_that_is_no_text(folder, asked, tmp_path, capsys):
     assert names(alone["answers"])[0] == "a\udcff.png"
 
 
+def test_candidates_are_the_answers(folder, asked, tmp_path):
+    picture, file = sorted(folder.glob("*/*.png"))[0], tmp_path / "candidates.jsonl"
+    (of,) = asked("--reference", picture, "--caption", "red", "-k", "3", "--candidates", file, folder=folder)
+    (line,) = map(json.loads, file.read_text().splitlines())
+    assert line["reference"] == {"name": picture.relative_to(folder).as_posix(), "path": str(picture)}
+    assert line["texts"] == ["red"]
+    assert line["candidates"] == [{key: one[key] for key in ("name", "path", "score")} for one in of["answers"]]
+
+
 def test_only_what_is_new_is_encoded(folder, asked, monkeypatch, world):
     clip_class, counts = type(load_clip(str(world / "small_clip.pt")).model), []
     encode = clip_class.encode_image
