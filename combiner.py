@@ -220,11 +220,10 @@ def load_network(
     # Published checkpoints do not record it; any CLIP of the right size must do then.
     trained_on = read_facts(path).get("clip_weights")
     if trained_on not in (None, backbone.digest()):
-        remedy = "--clip-model-name and --clip-model-path have to name the one, or the features, that it was trained on"
+        named = "the one it was trained on, or --clip-model-name the features"
         if holds_its_clip(path):
-            learned = f"this {line.label} and the CLIP beside it learned together"
-            remedy = f"--clip-model-path has to name the same file, or nothing: {learned}"
-        raise InputError(f"{path}: was trained on another CLIP; {remedy}")
+            named = f"the same file, or nothing: this {line.label} and the CLIP beside it learned together"
+        raise InputError(f"{path}: was trained on another CLIP; --clip-model-path has to name {named}")
     network = line.function(**sizes)
     load_weights(network, weights, path)
     return network.to(device).eval()
