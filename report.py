@@ -7,7 +7,7 @@ The page, report.html in the run folder, opens offline. A run of stage 2 brings 
 
 from pathlib import Path
 
-from src.base.parser import Parser, existing_file, name_or_file
+from src.base.parser import Parser, name_or_file, weights_place
 from src.command.data_flags import add_dataset_option, add_skip_missing_option
 from src.command.flags import RetrieverOptions, add_feature_cache_options, add_num_workers
 from src.command.outputs import data_files, require_outputs
@@ -21,7 +21,7 @@ def make_parser() -> Parser:
     parser.add_argument("--data-path", type=Path, help="folder that holds the data set (default: the run's)")
     moved = "where its file was moved (default: the run's)"
     parser.add_argument("--clip-model-name", type=name_or_file, help=f"the CLIP of the run, {moved}")
-    parser.add_argument("--clip-model-path", type=existing_file, help=f"the checkpoint of stage 1 it took, {moved}")
+    parser.add_argument("--clip-model-path", type=weights_place, help=f"the checkpoint of stage 1 it took, {moved}")
     add_skip_missing_option(parser)
     add_num_workers(parser)
     add_feature_cache_options(parser)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from src.base.errors import InputError
+from src.base.hub import is_on_hub, is_shared_folder, repository_and_file
 from src.base.reading import kind_of
 from src.base.terminal import command_lines, wrapped
 
@@ -177,6 +179,13 @@ def existing_file(text: str) -> Path:
     return path.absolute()
 
 
+def weights_place(text: str) -> Path | str:
+    """Take the path of a file that is there or of a folder of shared weights, made absolute, or a place on the hub."""
+    if is_on_hub(text):
+        return name_or_file(text)
+    return Path(text).absolute() if text and is_shared_folder(text) else existing_file(text)
+
+
 def file_path(text: str) -> Path:
     """Take a path, made absolute now: what a run keeps of it has to be found from any folder."""
     return Path(text).absolute()
@@ -194,6 +203,12 @@ def name_or_file(text: str) -> str:
         with_weights = path.is_dir() and any(any(path.glob(f"*.{end}")) for end in ("safetensors", "bin"))
         return str(path.absolute()) if part and (path.is_file() or with_weights) else part
 
+    if is_on_hub(text):
+        try:
+            repository_and_file(text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
     if absolute(text) != text:
         return absolute(text)
     first, *parts = text.split(":")
