@@ -13,7 +13,7 @@ from src.command.data_flags import add_dataset_option, add_skip_missing_option
 from src.command.flags import add_feature_cache_options, add_num_workers
 from src.command.frame import one_line_errors
 from src.command.outputs import data_files, require_outputs
-from src.command.parser import Parser, existing_file, name_or_file
+from src.command.parser import Parser, existing_file, name_or_file, weights_place
 from src.command.text import text_table
 
 
@@ -28,7 +28,7 @@ def make_parser() -> Parser:
     parser.add_argument("--data-path", type=Path, help="folder that holds the data set (default: the run's)")
     moved = "where its file was moved (default: the run's)"
     parser.add_argument("--clip-model-name", type=name_or_file, help=f"the CLIP of the run, {moved}")
-    parser.add_argument("--clip-model-path", type=existing_file, help=f"the checkpoint of stage 1 it took, {moved}")
+    parser.add_argument("--clip-model-path", type=weights_place, help=f"the checkpoint of stage 1 it took, {moved}")
     add_skip_missing_option(parser)
     add_num_workers(parser)
     add_feature_cache_options(parser)

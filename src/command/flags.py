@@ -6,21 +6,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.base.files import PROJECT_ROOT
+from src.base.hub import FORM
 from src.command.combining import PUBLISHED_NETWORK
 from src.command.parser import (
     Parser,
     any_case,
     count,
     count_or_zero,
-    existing_file,
     file_path,
     name_or_file,
     one_or_more,
     share,
     usable_cores,
+    weights_place,
 )
 from src.pictures.padding import TRANSFORMS, USUAL_RATIO, USUAL_TRANSFORM
 
+EVERYWHERE = f"or a folder of shared weights, or {FORM}"
+"""What options of weights take instead of a file."""
 PRECISIONS = {"auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """{name of --precision: name of torch's type}; "auto" depends on the device."""
 FEATURES = PROJECT_ROOT / "features"
@@ -112,10 +115,10 @@ def add_clip_options(parser: Parser) -> None:
     help_text = (
         "a name that clip.available_models() lists, open_clip:ARCHITECTURE:PRETRAINED_OR_FILE, or a file of CLIP"
     )
-    help_text += " weights, Hugging Face's folder of one, or features:FOLDER of another program"
+    help_text += f" weights, {EVERYWHERE}, Hugging Face's folder of one, or features:FOLDER of another program"
     group.add_argument("--clip-model-name", type=name_or_file, default="RN50x4", help=help_text)
-    help_text = "checkpoint of stage 1 to load over --clip-model-name"
-    group.add_argument("--clip-model-path", type=existing_file, help=help_text)
+    help_text = f"checkpoint of stage 1 to load over --clip-model-name, {EVERYWHERE}"
+    group.add_argument("--clip-model-path", type=weights_place, help=help_text)
     help_text = "how pictures become square"
     group.add_argument("--transform", choices=tuple(TRANSFORMS), default=USUAL_TRANSFORM, help=help_text)
     help_text = "targetpad pads pictures whose sides have a larger ratio"
@@ -146,7 +149,8 @@ def add_combiner_options(parser: Parser, functions: dict[str, bool], trained: bo
         help_text = "how picture and caption become a query: " + ", ".join(names)
         help_text += " (default: the network of --combiner-path, else sum)"
         group.add_argument("--combining-function", type=any_case(*names), help=help_text)
-        group.add_argument("--combiner-path", type=existing_file, help="checkpoint of stage 2, a Combiner")
+        help_text = f"checkpoint of stage 2, a Combiner, {EVERYWHERE}"
+        group.add_argument("--combiner-path", type=weights_place, help=help_text)
 
 
 def add_searching_options(parser: Parser, functions: dict[str, bool]) -> None:

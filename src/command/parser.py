@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from src.base.errors import InputError
 from src.base.files import HELD_FEATURES
+from src.base.hub import is_on_hub, is_shared_folder, repository_and_file
 from src.base.reading import kind_of
 from src.command.terminal import command_lines, wrapped
 
@@ -154,6 +156,13 @@ def existing_file(text: str) -> Path:
     return path.absolute()
 
 
+def weights_place(text: str) -> Path | str:
+    """Take the path of a file that is there or of a folder of shared weights, made absolute, or a place on the hub."""
+    if is_on_hub(text):
+        return name_or_file(text)
+    return Path(text).absolute() if text and is_shared_folder(text) else existing_file(text)
+
+
 def file_path(text: str) -> Path:
     """Take a path, made absolute now: what a run keeps of it has to be found from any folder."""
     return Path(text).absolute()
@@ -173,6 +182,12 @@ def name_or_file(text: str) -> str:
         with_weights = path.is_dir() and any(any(path.glob(f"*.{end}")) for end in ("safetensors", "bin"))
         return str(path.absolute()) if part and (path.is_file() or with_weights) else part
 
+    if is_on_hub(text):
+        try:
+            repository_and_file(text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
     if absolute(text) != text:
         return absolute(text)
     first, *parts = text.split(":")

@@ -17,6 +17,7 @@ from src.command.parser import (
     name_or_file,
     plain,
     positive,
+    weights_place,
 )
 from src.command.recipes import Recipe
 from src.tasks.registry import TASKS
@@ -125,7 +126,7 @@ def _is_plain_value(action: Action, value: object) -> bool:
     if action.dest == "extra_triplets":
         return isinstance(value, list) and all(isinstance(path, str) for path in value)
     # What a path leads to may have moved, and is for others to look at.
-    if action.dest == "dataset" or action.type in (None, file_path, existing_file, name_or_file):
+    if action.dest == "dataset" or action.type in (None, file_path, existing_file, name_or_file, weights_place):
         return isinstance(value, str)
     return _takes(action.type, value)
 
@@ -163,7 +164,7 @@ def _take_over(args: Namespace, parser: Parser) -> None:
             f"--resume {args.resume}: the run has "
             + ", ".join(f"{flags[name]} {options[name]}, not {plain(getattr(args, name))}" for name in other)
         )
-    paths = {action.dest for action in parser._actions if action.type in (file_path, existing_file)}
+    paths = {action.dest for action in parser._actions if action.type in (file_path, existing_file, weights_place)}
     for name in options.keys() - args.given:
         setattr(args, name, _as_path(options[name]) if name in paths else options[name])
 

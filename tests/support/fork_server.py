@@ -37,6 +37,7 @@ import compare
 import report
 import search
 import validate
+from src.apps.share import __main__ as share
 from src.models.openai_clip import CLIP
 from src.processes.workers import end_with_parent
 from src.training.state import STATE_FILE
@@ -44,7 +45,8 @@ from tests.support import formula, gradients
 
 DOORS = (check_data, check_submission, cirr_test_submission, clip_fine_tune, combiner_train)
 DOORS += (compare, report, search, validate)
-COMMANDS = {door.__name__: door for door in DOORS} | {"gradients": gradients, "torchrun": torch.distributed.run}
+COMMANDS = {door.__name__: door for door in DOORS} | {"share": share}
+COMMANDS |= {"gradients": gradients, "torchrun": torch.distributed.run}
 
 
 def main():
