@@ -41,7 +41,7 @@ def ours(data, tmp_path_factory):
             folder = folders[dataset] = tmp_path_factory.mktemp("ours")
             files = [f"--{what}={folder / name}" for what, name in WRITTEN.items()]
             validate.main(["--dataset", named(dataset, data), "--protocol", "all", *files, *toy_options(data, folder)])
-        return folder
+        return folders[dataset]
 
     return judge
 
