@@ -54,7 +54,9 @@ def _rows(judged: Judged, metrics: list[str]) -> Iterator[list]:
         # The Combiner's column stays empty where a CLIP was judged without one.
         rungs = [category.solved.get(function.name) for function in judged.listed()]
         solved = [[""] * len(ranks) if rung is None else rung.astype(int).tolist() for rung in rungs]
-        scores = [[_cell(value) for value in category.scores[judged.rung][metric].tolist()] for metric in metrics]
+        # Of a ranking that ends early one protocol may know a metric that another does not.
+        known, nothing = category.scores[judged.rung], np.full(len(ranks), np.nan)
+        scores = [[_cell(value) for value in known.get(metric, nothing).tolist()] for metric in metrics]
         for number, query in enumerate(category.queries):
             triplet = query.triplet
             yield [

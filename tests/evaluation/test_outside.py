@@ -41,7 +41,7 @@ def ours(data, tmp_path_factory):
             folder = folders[dataset] = tmp_path_factory.mktemp("ours")
             files = [f"--{what}={folder / name}" for what, name in WRITTEN.items()]
             validate.main(["--dataset", named(dataset, data), "--protocol", "all", *files, *toy_options(data, folder)])
-        return folder
+        return folders[dataset]
 
     return judge
 
@@ -382,7 +382,7 @@ def test_compare_takes_a_run(data, ours, tmp_path, capsys):
     compare.main([str(folder / "run.csv"), str(cut), "--data-path", str(data), "--json", str(result)])
     said = capsys.readouterr()
     assert "protocol clip4cir: left out" in said.err
-    assert "recall_at50, which cut does not have" in " ".join(said.out.split())
+    assert "protocol clip4cir, searle, which cut does not have" in " ".join(said.out.split())
     (first, *_) = json.loads(result.read_text())["comparisons"]
     assert first["protocol"] == "covr"
     assert {of["gain"] for of in first["differences"].values()} == {0}
