@@ -183,15 +183,11 @@ def load_combined(options: RetrieverOptions, combining: CombiningOptions | None 
     Raises InputError when something cannot be loaded.
     """
     combining = combining or CombiningOptions()
-    if (
-        combining.combiner_path is None
-        and options.clip_model_path is not None
-        and is_in(options.clip_model_path, COMBINER)
-    ):
-        path = options.clip_model_path
-        print(f"{path}: the Combiner in it is not used; --combiner-path {path} takes it", file=sys.stderr)
     options = as_trained(with_clip_of_pair(options, combining.combiner_path), combining.combiner_path)
     retriever = load_retriever(options)
+    path = options.clip_model_path
+    if combining.combiner_path is None and path is not None and is_in(path, COMBINER):
+        print(f"{path}: the Combiner in it is not used; --combiner-path {path} takes it", file=sys.stderr)
     dimensions = combining.projection_dim, combining.hidden_dim
     function = load_combining_function(combining.name, combining.combiner_path, retriever.backbone, *dimensions)
     return retriever.combining_by(function)

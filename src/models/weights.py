@@ -189,7 +189,8 @@ NO_WEIGHTS = {
 def _read_safetensors(path, tensors):
     """Return a state dict or, of a checkpoint that was shared, {"CLIP": state dict, …, "facts": …}."""
     try:
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
+        from safetensors.torch import safe_open
     except ImportError:
         raise Unreadable("a safetensors file needs `pip install safetensors`") from None
     try:
