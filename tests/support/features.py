@@ -10,7 +10,8 @@ from src.models.openai_clip import clip  # the library itself, which needs a sta
 @torch.no_grad()
 def encode_lists(folder, start, weights, kind=np.float32):
     """Encode both lists of a folder, whose paths begin at `start`, with a file of CLIP weights; return its name."""
-    state = torch.load(weights, weights_only=True)
+    content = torch.load(weights, weights_only=True)
+    state = content.get("CLIP", content)
     model = clip.model.build_model(dict(state)).float().eval()
     model.load_state_dict(state)
     transform = clip.clip._transform(model.visual.input_resolution)
