@@ -30,15 +30,15 @@ def make_parser() -> Parser:
 if __name__ == "__main__":
     # --help, a wrong flag and what needs no model are answered here, before torch is imported.
     if (args := parse_validation(make_parser(), FUNCTIONS)).run_only:
-        from src.evaluation.alone import judge_alone
+        from src.evaluation.standalone import judge_run_only
 
-        raise SystemExit(judge_alone(vars(args)))
+        raise SystemExit(judge_run_only(vars(args)))
 
 from combiner import COMBINING_FUNCTIONS, line_of, load_combined
 from data_utils import TASKS, Protocol, Triplet, find_task, read_data
 from src.command.comet import start_experiment
-from src.evaluation.alone import judge_alone
 from src.evaluation.judged import print_published
+from src.evaluation.standalone import judge_run_only
 from src.evaluation.validation import Validation, recalls
 from utils import (
     Gallery,
@@ -122,7 +122,7 @@ def fingerprint(retriever: Retriever) -> dict[str, str]:
 def main(argv=None):
     args = parse_validation(make_parser(), FUNCTIONS, argv)
     if args.run_only:
-        judge_alone(vars(args))
+        judge_run_only(vars(args))
         return
     given, task = settings(args), find_task(args.dataset)
     protocols = chosen_protocols(task, args.protocol, args.gallery, args.reference, args.captions)

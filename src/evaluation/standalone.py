@@ -11,7 +11,7 @@ from src.tasks.registry import find_task
 
 
 @one_line_errors
-def judge_alone(options: Mapping) -> None:
+def judge_run_only(options: Mapping) -> None:
     """Print what a ranking scores, and write the files that `options` name. No picture is looked at."""
     task = find_task(options["dataset"])
     rules = (options[name] for name in ("protocol", "gallery", "reference", "captions"))
