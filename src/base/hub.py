@@ -36,13 +36,32 @@ def repository_and_file(place: Path | str) -> tuple[str, str]:
 
 
 def local_file(place: Path | str) -> Path:
-    """Return the file that a place names on this machine; from the hub it is downloaded, once.
+    """Return the file that a place names on this machine; from the hub it is downloaded, where it is new.
 
     Whether there is such a file is for its reader to see. Raises InputError when the hub does not give it.
     """
     if is_on_hub(place):
         return _download(str(place))
     return Path(place) / SHARED if is_shared_folder(place) else Path(place)
+
+
+@functools.cache
+def beside(place: Path | str, name: str) -> Path | None:
+    """Return the file `name` beside the weights at a place, on the hub in their repository; None without such a file.
+
+    Raises InputError when the hub does not say.
+    """
+    if not is_on_hub(place):
+        path = local_file(place).parent / name
+        return path if path.is_file() else None
+    repository, _ = repository_and_file(place)
+    library = require_library(str(place))
+    try:
+        return Path(library.hf_hub_download(repository, name))
+    except library.utils.EntryNotFoundError:  # also where neither hub nor cache has it, as their weights' reader says
+        return None
+    except Exception as error:  # as below
+        raise InputError(f"{place}: {_fault(library, error, repository, name)}") from None
 
 
 @functools.cache

@@ -165,6 +165,16 @@ def test_a_clip_of_hugging_face_is_found_under_a_prefix(tmp_path):
         read_weights(path, "CLIP")
 
 
+def test_weights_of_open_clip_are_not_read_as_openais(parts, judge, tmp_path):
+    torch.save(parts[0], tmp_path / "clip.pt")
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    fault = f"{tmp_path}/clip.pt: open_clip's weights by the open_clip_config.json beside them, which OpenAI's network"
+    for option in ("--clip-model-name", "--clip-model-path"):
+        status, _, (*_, line) = judge(option, tmp_path / "clip.pt")
+        assert status == 2
+        assert f"{fault} may read wrongly; --clip-model-name open_clip:local-dir:{tmp_path} takes them" in line
+
+
 def test_a_shape_is_a_clip_by_its_name_too(parts, tmp_path):
     torch.save(SHAPES["SPN4CIR"](*parts), tmp_path / "spn.pt")
     loaded = load_clip(tmp_path / "spn.pt").model.state_dict()

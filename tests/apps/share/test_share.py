@@ -153,7 +153,7 @@ def test_a_clip_that_changed_since_is_refused(trained, tmp_path, world, capsys):
     assert "was trained on another CLIP than" in capsys.readouterr().err
 
 
-def test_a_repository_is_made_and_loads_by_its_name(trained, shared, judge, forks, tmp_path):
+def test_a_repository_is_made_and_loads_by_its_name(trained, shared, judge, forks, world, tmp_path):
     cache = {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}
     with hub() as server:
         env = cache | {"HF_ENDPOINT": server.address}
@@ -173,6 +173,10 @@ def test_a_repository_is_made_and_loads_by_its_name(trained, shared, judge, fork
         assert judge("--clip-model-name", "hf:lab/combiner", **env) == judge("--clip-model-path", trained.clip)
         fault = "hf:lab/old: the repository has no weights.safetensors; its weights are models/clip.pt"
         assert fault in judge("--clip-model-path", "hf:lab/old", **env)
+        theirs = {"open_clip_model.bin": (world / "small_clip.pt").read_bytes(), "open_clip_config.json": b"{}"}
+        server.repositories["laion/clip"] = theirs
+        fault = "read wrongly; --clip-model-name open_clip:hf-hub:laion/clip takes them"
+        assert fault in judge("--clip-model-name", "hf:laion/clip:open_clip_model.bin", **env)
         server.private.add("lab/old")
         asks = env | {"HF_TOKEN": "another"}
         fault = "hf:lab/old:x.pt: no such repository, or a private one: HF_TOKEN or `hf auth login` says who you are"
