@@ -75,10 +75,11 @@ def lines(pictures: int, turns: int) -> Iterator[str]:
 @one_line_errors
 def main(argv=None):
     args = parse_arguments(argv)
+    args.output.mkdir(parents=True, exist_ok=True)
     rows = [row for pictures in args.pictures for row in lines(pictures, args.turns)]
     table = "\n".join(["| pictures | questions | | | ratio |", "|---|---|---|---|---|", *rows])
-    (args.output / "search.md").write_text(table + "\n", encoding="utf-8")
     print(f"{table}\n\n{machine()}")
+    (args.output / "search.md").write_text(table + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

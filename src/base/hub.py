@@ -36,13 +36,32 @@ def repository_and_file(place: Path | str) -> tuple[str, str]:
 
 
 def local_file(place: Path | str) -> Path:
-    """Return the file that a place names on this machine; from the hub it is downloaded, once.
+    """Return the file that a place names on this machine; from the hub it is downloaded, where it is new.
 
     Whether there is such a file is for its reader to see. Raises InputError when the hub does not give it.
     """
     if is_on_hub(place):
         return _download(str(place))
     return Path(place) / SHARED if is_shared_folder(place) else Path(place)
+
+
+@functools.cache
+def beside(place: Path | str, name: str) -> Path | None:
+    """Return the file `name` beside the weights at a place, on the hub in their repository; None without such a file.
+
+    Raises InputError when the hub does not say.
+    """
+    if not is_on_hub(place):
+        path = local_file(place).parent / name
+        return path if path.is_file() else None
+    repository, _ = repository_and_file(place)
+    library = require_library(str(place))
+    try:
+        return Path(library.hf_hub_download(repository, name))
+    except library.utils.EntryNotFoundError:  # also where neither hub nor cache has it, as their weights' reader says
+        return None
+    except Exception as error:  # as below
+        raise InputError(f"{place}: {_fault(library, error, repository, name)}") from None
 
 
 @functools.cache
@@ -54,6 +73,24 @@ def _download(place: str) -> Path:
         return Path(library.hf_hub_download(repository, file))
     except Exception as error:  # what the library raises, and those below it, may be anything
         raise InputError(f"{place}: {_fault(library, error, repository, file)}") from None
+
+
+def require_without_weights(place: str) -> None:
+    """Raise InputError for a repository that has weights, which an upload would replace, and where the hub is away."""
+    repository, _ = repository_and_file(place)
+    library = require_library(place)
+    try:
+        weights = _weights_of(library, repository)
+    except library.utils.RepositoryNotFoundError:  # an upload makes it
+        return
+    except Exception as error:  # as below
+        raise InputError(f"{place}: {_fault(library, error, repository)}") from None
+    if weights:
+        raise InputError(f"{place}: the repository has weights already ({first_ten(weights)}); name a new one")
+
+
+def _weights_of(library: ModuleType, repository: str) -> list[str]:
+    return [name for name in library.list_repo_files(repository) if name.endswith(SUFFIXES)]
 
 
 def upload(folder: Path, place: str) -> None:
@@ -86,12 +123,12 @@ def _fault(library: ModuleType, error: Exception, repository: str, file: str | N
     """Say what is wrong, and what would be right, when the hub did not do what was asked."""
     # The order matters: one that may not be read, and one in no cache, are kinds of those not found.
     if isinstance(error, library.utils.GatedRepoError):
-        return "its owner lets in only those who asked, on its page; HF_TOKEN or `hf auth login` says who you are"
+        return "gated: request access on its page, then set HF_TOKEN or run `hf auth login`"
     if isinstance(error, library.utils.RepositoryNotFoundError):
         return "no such repository, or a private one: HF_TOKEN or `hf auth login` says who you are"
     if isinstance(error, library.utils.LocalEntryNotFoundError):
         if library.constants.HF_HUB_OFFLINE:
-            return "not in the cache, and HF_HUB_OFFLINE forbids to download it"
+            return "not in the cache, and HF_HUB_OFFLINE forbids downloading it"
         return "not in the cache, and the hub cannot be reached; a file on this machine will do too"
     if isinstance(error, library.utils.EntryNotFoundError):
         return f"the repository has no {file}; {_weights_in(library, repository)}"
@@ -100,7 +137,7 @@ def _fault(library: ModuleType, error: Exception, repository: str, file: str | N
 
 def _weights_in(library: ModuleType, repository: str) -> str:
     try:
-        files = [name for name in library.list_repo_files(repository) if name.endswith(SUFFIXES)]
+        files = _weights_of(library, repository)
     except Exception:  # the list is only a help
         return f"name one of its files: {FORM}"
     return f"its weights are {first_ten(files)}" if files else "it has no weights"

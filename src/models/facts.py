@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from src.base.errors import InputError, in_a_line
-from src.base.hub import SHARED, local_file
+from src.base.files import HELD_FEATURES
+from src.base.hub import SHARED, is_on_hub, local_file
 from src.models.weights import FACTS, read_content
 from src.pictures.padding import TRANSFORMS
 
@@ -52,6 +53,8 @@ def read_facts(path: Path | str) -> dict:
 
 def _found(name: str, path: Path | str) -> str:
     """Return the name of a CLIP in which the file of shared weights at `path` may name itself."""
+    if is_on_hub(name) or name.startswith(HELD_FEATURES):  # their files have names of their owners' choice
+        return name
     if name == SHARED:
         return str(path)
     return ":".join(str(local_file(path)) if part == SHARED else part for part in name.split(":"))

@@ -69,8 +69,10 @@ class FeatureFiles(Backbone):
         known = self._rows["image"].numbers
         whole = [Path(path).absolute() for path in paths]
         if self._start is None:
-            # The longest part of a path that is listed. All have to begin alike, or they are not the pictures listed.
-            starts = (start for path in whole for start in reversed(path.parents) if _below(path, start) in known)
+            # The longest part of a path that is listed, where it is not listed as a whole. All such have to begin
+            # alike, or they are not the pictures listed.
+            moved = (path for path in whole if path.as_posix() not in known)
+            starts = (start for path in moved for start in reversed(path.parents) if _below(path, start) in known)
             self._start = next(starts, None)
         return [str(path) if self._start is None else self._line(path, known) for path in whole]
 

@@ -15,8 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from src.base.bars import Bar
 from src.base.errors import InputError, in_a_line
+from src.base.hub import beside, is_on_hub, repository_and_file
 from src.models.backbone import Backbone
-from src.models.facts import require_network
+from src.models.facts import read_facts, require_network
 from src.models.weights import load_weights, read_weights
 from src.pictures.normalisation import OPENAI_NORMALISATION
 from src.pictures.torchvision import import_transforms
@@ -50,6 +51,8 @@ clip.clip.tqdm = partial(Bar, desc="downloading CLIP")
 
 NAMES = clip.available_models()
 """The published CLIPs, which clip downloads."""
+OPEN_CLIPS = "open_clip_config.json"
+"""What lies beside weights of open_clip, which have OpenAI's names, but often another activation and other heads."""
 
 
 class OpenAIClip(Backbone):
@@ -61,6 +64,11 @@ class OpenAIClip(Backbone):
     @classmethod
     def load(cls, name: str) -> "OpenAIClip":
         return cls(_load_named(name) if name in NAMES else _load_file(name))
+
+    def load_over(self, path: Path | str) -> None:
+        if not self.network:
+            _refuse_open_clips(path)
+        super().load_over(path)
 
     @property
     def resolution(self) -> int:
@@ -126,12 +134,23 @@ def _load_named(name: str) -> CLIP:
 
 def _load_file(path: str) -> CLIP:
     """Load the CLIP whose weights a file holds."""
+    _refuse_open_clips(path)
     weights = read_weights(path, CLIP.__name__)
     try:
         require_network(Path(path), OpenAIClip.network)
     except InputError as error:
         raise InputError(f"{error}; --clip-model-path takes it") from None
     return built(weights, path)
+
+
+def _refuse_open_clips(place: Path | str) -> None:
+    config = beside(place, OPEN_CLIPS)
+    # Of a checkpoint of this code its own facts are compared.
+    if config is None or read_facts(place):
+        return
+    source = f"hf-hub:{repository_and_file(place)[0]}" if is_on_hub(place) else f"local-dir:{config.parent}"
+    fault = f"open_clip's weights by the {OPEN_CLIPS} beside them, which OpenAI's network may read wrongly"
+    raise InputError(f"{place}: {fault}; --clip-model-name open_clip:{source} takes them")
 
 
 class _WithoutNumbers(TorchFunctionMode):

@@ -1,6 +1,6 @@
 """Parts of a file of weights: the CLIP and the Combiner in it, whatever other programs put around them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from types import UnionType
@@ -27,19 +27,45 @@ MOST = 100
 """How many networks of a kind are looked at, since each is compared with all names."""
 TEMPERATURES = "logit_scale", "logit_bias"
 """Names of numbers that training scales all similarities with: no ranking depends on them."""
+OF_TRAINING = "optim", "callbacks", "rng"
+"""Parts of keys under which a training keeps what it goes on with: no answer depends on that."""
 
 
 def state_dicts(content: object, kind: type | UnionType = Tensor) -> dict[str, Tensor]:
     """Return all weights in nested dicts: those of {"model": {"clip": {"visual.proj": …}}} as model.clip.visual.proj.
 
-    What is no state dict is left out: epochs, metrics, the state of an optimizer. `kind` is what its values are.
+    What is no state dict is left out: epochs, metrics. `kind` is what its values are.
     """
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         return {}
     if content and all(isinstance(value, kind) for value in content.values()):
         return dict(content)
-    inner = {key: state_dicts(value, kind) for key, value in content.items() if isinstance(value, dict)}
+    inner = {key: state_dicts(value, kind) for key, value in content.items() if not _is_of_training(key, value)}
     return {f"{key}.{name}": tensor for key, weights in inner.items() for name, tensor in weights.items()}
+
+
+def _is_of_training(key: object, value: object) -> bool:
+    is_optimizer = isinstance(value, dict) and "param_groups" in value
+    return is_optimizer or any(part in str(key).lower() for part in OF_TRAINING)
+
+
+def outside(content: object, name: str = "", is_looked_at: bool = True) -> Iterator[str]:
+    """Yield the names of tensors in nested dicts and lists that `state_dicts` leaves out, but for single numbers."""
+    if isinstance(content, Tensor):
+        if content.numel() > 1:
+            yield name
+        return
+    if isinstance(content, dict):
+        is_looked_at = is_looked_at and all(isinstance(key, str) for key in content)
+        if is_looked_at and all(isinstance(value, Tensor) for value in content.values()):
+            return
+        inner = content.items()
+    else:
+        is_looked_at = False
+        inner = enumerate(content) if isinstance(content, (list, tuple, set)) else ()
+    for key, value in inner:
+        if not _is_of_training(key, value):
+            yield from outside(value, f"{name}.{key}" if name else str(key), is_looked_at)
 
 
 def beginnings(names: Collection[str], mark: str) -> list[str]:
@@ -66,15 +92,14 @@ def divide(names: Collection[str], mark: str) -> dict[str | None, list[str]]:
     return divided
 
 
-def take(
-    weights: Mapping[str, Tensor], name: str, mark: str, path: Path | str, is_own: bool = False
-) -> dict[str, Tensor] | None:
-    """Return the weights of the network called `name` that has a `mark`, without what stands before their names.
+def take(content: object, name: str, mark: str, path: Path | str, is_own: bool = False) -> dict[str, Tensor] | None:
+    """Return the weights in a file's `content` of the network called `name` that has a `mark`, under their own names.
 
     None where there is no such network. Raises InputError where there are several, or where weights of something else
     lie beside it, without which it would give other results. `is_own`: the file is a checkpoint of this code, whose
     metadata name what belongs together.
     """
+    weights = state_dicts(content)
     found = beginnings(weights, mark)
     if not found:
         return None
@@ -84,6 +109,7 @@ def take(
     divided = divide(weights, mark)
     taken = divided.pop(beginning)
     strays = [full for full in divided.pop(None, ()) if full.rpartition(".")[2] not in TEMPERATURES]
+    strays += outside(content)
     for other, names in divided.items():
         strays += [] if _is_for_another_option(other, names, mark) else names
     if strays and not is_own:

@@ -41,7 +41,7 @@ def read_state_dict(path: Path | str, name: str, mark: str | None = CLIP) -> dic
     """
     content = read_content(path)
     is_own = isinstance(content, dict) and FACTS in content
-    taken = mark and take(state_dicts(content), name, mark, path, is_own)
+    taken = mark and take(content, name, mark, path, is_own)
     if taken is None:  # then loading says what is lacking, where there are weights at all
         taken = _only_state_dict(content, name, path)
     require_finite(taken, path)

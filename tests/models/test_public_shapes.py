@@ -28,7 +28,10 @@ SHAPES = {
         "epoch": 3,
         "pytorch-lightning_version": "2.1.0",
         "state_dict": behind("model.clip_model.", clip),
-        "callbacks": {"ModelCheckpoint{}": {"best_model_score": torch.tensor(0.4), "best_model_path": "x.ckpt"}},
+        "callbacks": {"ModelCheckpoint{}": {"best_k_models": {"x.ckpt": torch.tensor(0.4)}, "best_model_path": "x"}},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"params": [0]}]}],
+        "rng_state": torch.ones(2, dtype=torch.uint8),
+        "losses": [torch.tensor(0.5), torch.tensor(0.4)],
     },
     "a Combiner beside a CLIP": lambda clip, combiner: {"clip_model": clip, "combiner": behind("module.", combiner)},
     "a CLIP in a Combiner": lambda clip, combiner: {"epoch": 9, "Combiner": combiner | behind("clip_model.", clip)},
@@ -106,6 +109,14 @@ ADAPTER = {"text_adapter.weight": torch.ones(2, 2)}
             "beside a CLIP it holds 1 other weight (state_dict.text_adapter.weight), without which results would be",
         ),
         (lambda clip, _: {"CLIP": clip, "text_adapter": {"weight": torch.ones(2)}}, "1 other weight (text_adapter"),
+        (lambda clip, _: {"state_dict": behind("clip.", clip), "prompt": torch.ones(2)}, "1 other weight (prompt)"),
+        (
+            lambda clip, _: {"CLIP": clip, "adapter": {"dim": 3, "weight": torch.ones(2)}},
+            "1 other weight (adapter.weight)",
+        ),
+        (lambda clip, _: {"CLIP": clip, "img2text": [torch.ones(2)]}, "1 other weight (img2text.0)"),
+        (lambda clip, _: {"CLIP": clip, "layers": [{"w": torch.ones(2)}, 3]}, "1 other weight (layers.0.w)"),
+        (lambda clip, _: {"CLIP": clip, "layers": {0: {"w": torch.ones(2)}}}, "1 other weight (layers.0.w)"),
         (lambda clip, other: {"CLIP": clip, "Combiner": other | ADAPTER}, "beside a CLIP it holds 13 other weights"),
         (lambda clip, _: {"CLIP": clip, "ema": {"CLIP": clip}}, "beside a CLIP it holds 62 other weights (ema.CLIP."),
         (
@@ -152,6 +163,16 @@ def test_a_clip_of_hugging_face_is_found_under_a_prefix(tmp_path):
     assert read_state_dict(path, "CLIPModel").keys() == theirs.keys()
     with pytest.raises(InputError, match="a model of Hugging Face"):
         read_weights(path, "CLIP")
+
+
+def test_weights_of_open_clip_are_not_read_as_openais(parts, judge, tmp_path):
+    torch.save(parts[0], tmp_path / "clip.pt")
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    fault = f"{tmp_path}/clip.pt: open_clip's weights by the open_clip_config.json beside them, which OpenAI's network"
+    for option in ("--clip-model-name", "--clip-model-path"):
+        status, _, (*_, line) = judge(option, tmp_path / "clip.pt")
+        assert status == 2
+        assert f"{fault} may read wrongly; --clip-model-name open_clip:local-dir:{tmp_path} takes them" in line
 
 
 def test_a_shape_is_a_clip_by_its_name_too(parts, tmp_path):

@@ -2,8 +2,8 @@
 
     python -m src.apps.features --dataset CIRR --data-path DATA --list FOLDER
 
-Writes pictures.txt, paths from the data path, and texts.txt. A program encodes both into pictures.npy and texts.npy, a
-row for each line; then `--clip-model-name features:FOLDER` names them.
+Writes pictures.txt, paths from the data path or whole ones, and texts.txt. A program encodes both into pictures.npy and
+texts.npy, a row for each line; then `--clip-model-name features:FOLDER` names them.
 """
 
 from collections.abc import Sequence
@@ -43,9 +43,8 @@ def lines_of(tasks: Sequence[Task], data_path: Path, extra: Sequence[Path], skip
         from src.tasks.own import read_extra  # late: most runs train on a data set with a name
 
         splits += [(task, split) for split in usable(list(read_extra(extra).values()), skipping) for task in tasks]
-    starts = {task.name: task.root(data_path).absolute().parent for task in tasks}
     return {
-        "image": [line for task, split in splits for line in pictures(split, starts[task.name])],
+        "image": [line for _, split in splits for line in pictures(split, data_path.absolute())],
         "text": [line for task, split in splits for line in texts(task, split)],
     }
 

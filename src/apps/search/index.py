@@ -73,7 +73,9 @@ def _open_newest(folder: Path, depends_on: dict) -> Gallery:
 def _open(folder: Path, meta: dict) -> Gallery:
     try:
         return _open_files(folder, meta)
-    except (LookupError, TypeError) as error:  # of a meta.json that was sealed anew with values of other kinds
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError) as error:  # of files that were sealed anew with values of other kinds
         raise TornIndexError(f"{folder / META}: is not as it was written ({in_a_line(error)})") from None
 
 
@@ -131,7 +133,12 @@ def read_columns(folder: Path, meta: dict, keys: Sequence[str] = KEYS) -> list[l
     if checksum(text) != meta["items_sum"]:
         raise TornIndexError(f"{path}: is not as it was written")
     lines = zip(KEYS, io.BytesIO(text), strict=True)
-    columns = {key: json.loads(line)[key] for key, line in lines if key in keys}
+    try:
+        columns = {key: json.loads(line)[key] for key, line in lines if key in keys}
+        if len(set(map(len, columns.values()))) > 1:
+            raise ValueError("columns of different lengths")
+    except (LookupError, TypeError, ValueError, RecursionError) as error:  # of a file that was sealed anew
+        raise TornIndexError(f"{path}: is not as it was written ({in_a_line(error)})") from None
     return [columns[key] for key in keys]
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from src.base.errors import InputError
 from src.base.files import replacing, require_writable, write_json
-from src.base.hub import FORM, HUB, SHARED, is_on_hub, repository_and_file, require_library, upload
+from src.base.hub import FORM, HUB, SHARED, is_on_hub, repository_and_file, require_without_weights, upload
 from src.command.frame import one_line_errors
 from src.command.parser import Parser, file_path, part_of_a_file_name, words
 
@@ -84,7 +84,7 @@ def main(argv=None):
         run = run._replace(weights=checkpoint_path(run.folder, args.weights.removesuffix(".pt")))
     licence = Licence(args.license.strip(), LISTED.fullmatch(args.license.strip()) is not None)
     if isinstance(to, str):
-        require_library(to)  # before the work
+        require_without_weights(to)  # before the work
         with tempfile.TemporaryDirectory() as folder:
             write_folder(Path(folder), run, licence, to)
             upload(Path(folder), to)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from src.apps.features import __main__ as features
-from src.models.features import read_list
+from src.models.features import FeatureFiles, read_list
 from src.tasks.registry import TASKS
 from tests.support.own_folders import HEADER, with_pictures, write
 
@@ -49,6 +49,23 @@ def test_data_sets_and_more_triplets_share_a_folder(lists, world):
     joined = [set(lines) for lines in lists("--dataset", "CIRR", world / OWN, "--extra-triplets", table)]
     assert all(lines < more for lines, more in zip(alone, joined, strict=True))
     assert all((world / line).is_file() for line in joined[0])
+
+
+def test_a_picture_outside_the_data_path_is_listed_by_its_whole_path(lists, tmp_path):
+    """A program that encodes joins lines with the one data path, below which another may lie by the same name."""
+    data_sets = [with_pictures(tmp_path / place / "mine") for place in ("data", "other")]
+    for folder in data_sets:
+        write(folder, "triplets.val.csv", f"{HEADER}a.jpg,b.PNG,in red\n")
+    pictures, texts = lists("--dataset", *data_sets, data_path=tmp_path / "data")
+    assert {tmp_path / "data" / line for line in pictures} == {
+        path for folder in data_sets for path in folder.rglob("*.*") if path.suffix != ".csv"
+    }
+    rows = np.arange(1, len(pictures) + 1, dtype=np.float32)[:, None]
+    np.save(tmp_path / "features" / "pictures.npy", rows)
+    np.save(tmp_path / "features" / "texts.npy", np.ones((len(texts), 1), np.float32))
+    held = FeatureFiles(tmp_path / "features")
+    for folder, line in reversed([*zip(data_sets, ("mine/a.jpg", f"{data_sets[1]}/a.jpg"), strict=True)]):
+        assert held.held("image", [folder / "a.jpg"]).item() == pictures.index(line) + 1
 
 
 def test_a_split_that_is_not_there_is_not_listed(lists, broken_world):

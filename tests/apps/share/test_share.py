@@ -153,13 +153,17 @@ def test_a_clip_that_changed_since_is_refused(trained, tmp_path, world, capsys):
     assert "was trained on another CLIP than" in capsys.readouterr().err
 
 
-def test_a_repository_is_made_and_loads_by_its_name(trained, shared, judge, forks, tmp_path):
+def test_a_repository_is_made_and_loads_by_its_name(trained, shared, judge, forks, world, tmp_path):
     cache = {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}
     with hub() as server:
         env = cache | {"HF_ENDPOINT": server.address}
         arguments = [trained.second, "--to", "hf:lab/combiner", "--license", "mit"]
         done = forks.done("share", arguments, env=env)
         assert (done.returncode, done.stdout) == (0, "hf:lab/combiner\n"), done.stderr
+        again = forks.done("share", arguments, env=env)
+        fault = "hf:lab/combiner: the repository has weights already (weights.safetensors); name a new one"
+        assert (again.returncode, again.stdout) == (2, "")
+        assert fault in again.stderr.splitlines()[-1]
         files = server.repositories["lab/combiner"]
         assert set(files) == {SHARED, "README.md", "config.json", "metrics.json"}
         assert files[SHARED] == (shared / "combiner" / SHARED).read_bytes()
@@ -173,6 +177,13 @@ def test_a_repository_is_made_and_loads_by_its_name(trained, shared, judge, fork
         assert judge("--clip-model-name", "hf:lab/combiner", **env) == judge("--clip-model-path", trained.clip)
         fault = "hf:lab/old: the repository has no weights.safetensors; its weights are models/clip.pt"
         assert fault in judge("--clip-model-path", "hf:lab/old", **env)
+        theirs = {"open_clip_model.bin": (world / "small_clip.pt").read_bytes(), "open_clip_config.json": b"{}"}
+        server.repositories["laion/clip"] = theirs
+        fault = "read wrongly; --clip-model-name open_clip:hf-hub:laion/clip takes them"
+        assert fault in judge("--clip-model-name", "hf:laion/clip:open_clip_model.bin", **env)
+        server.gated.add("laion/clip")
+        fault = "hf:laion/clip:x.bin: gated: request access on its page, then set HF_TOKEN or run `hf auth login`"
+        assert fault in judge("--clip-model-path", "hf:laion/clip:x.bin", **env | {"HF_TOKEN": "another"})
         server.private.add("lab/old")
         asks = env | {"HF_TOKEN": "another"}
         fault = "hf:lab/old:x.pt: no such repository, or a private one: HF_TOKEN or `hf auth login` says who you are"
@@ -183,5 +194,5 @@ def test_a_repository_is_made_and_loads_by_its_name(trained, shared, judge, fork
         assert judge("--combiner-path", "hf:lab/combiner", **way) == pair
     fault = "hf:lab/new: not in the cache, and the hub cannot be reached; a file on this machine will do too"
     assert fault in judge("--combiner-path", "hf:lab/new", **gone)
-    fault = "hf:lab/new: not in the cache, and HF_HUB_OFFLINE forbids to download it"
+    fault = "hf:lab/new: not in the cache, and HF_HUB_OFFLINE forbids downloading it"
     assert fault in judge("--combiner-path", "hf:lab/new", **gone, HF_HUB_OFFLINE="1")
