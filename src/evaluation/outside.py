@@ -129,7 +129,7 @@ def _without_unknown(
         for metric, culprits in unknown.items()
     }
     if first in not_known:
-        raise InputError(f"{run.path}: lists too short for {first}: {not_known[first]}; give longer ones")
+        raise OtherProtocolError(f"{run.path}: lists too short for {first}: {not_known[first]}; give longer ones")
     categories = {
         name: category._replace(
             recalls={metric: value for metric, value in category.recalls.items() if metric not in unknown},
@@ -169,9 +169,20 @@ def judge_runs(
             print(f"protocol {protocol.name}: left out, {error}", file=sys.stderr)
     if not outside:
         raise faults[0]
-    for line in dict.fromkeys(line for one in outside for line in one.lines()):
-        print(line, file=sys.stderr)
+    _print_remarks(outside)
     return outside
+
+
+def _print_remarks(outside: Sequence[Outside]) -> None:
+    """Print what was decided, with the protocol's name before a line that is not of all of them."""
+    protocols = Counter(line for one in outside for line in one.lines())
+    lines = [
+        line if protocols[line] == len(outside) else f"protocol {one.judged.protocol.name}: {line}"
+        for one in outside
+        for line in one.lines()
+    ]
+    for line in dict.fromkeys(lines):
+        print(line, file=sys.stderr)
 
 
 def with_ladder(run: Judged, model: Judged) -> Judged:
@@ -196,7 +207,7 @@ def _require_references(run: RunFile, protocol: Protocol, counts: Counter) -> No
         return
     if counts["whole but for the reference"] or counts["by chance"] >= BY_CHANCE:
         kept = f"which protocol {protocol.name} keeps in the ranking"
-        mend = "judge it under a protocol that drops it, or with --reference drop"
+        mend = "judge it under a protocol that drops it, or with validate.py --reference drop"
         raise OtherProtocolError(f"{run.path}: no list has its query's reference, {kept}; {mend}")
 
 
@@ -221,7 +232,7 @@ def _said_of(counts: Counter, protocol: Protocol) -> list[str]:
     if not reference and protocol.reference == "keep":
         remarks.append(
             f"no list has its query's reference, which protocol {protocol.name} keeps; if it was taken out, judge with "
-            "--reference drop"
+            "validate.py --reference drop"
         )
     if counts["with others"]:
         remarks.append(

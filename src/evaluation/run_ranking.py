@@ -83,10 +83,14 @@ class Ranking(NamedTuple):
         places = self.groups if metric.startswith("group_") else self.places
         if not soft and "map_" not in metric:
             return places.beyond & (places.reach < k)
-        ranks = self.graded.group_ranks if metric.startswith("group_") else self.graded.ranks
-        lacking = np.zeros(len(self.queries), dtype=bool)
-        lacking[self.graded.queries[(ranks == UNRANKED) & (self.graded.grades > 0)]] = True
-        return lacking & (places.known < k)
+        graded = self.graded
+        ranks = graded.group_ranks if metric.startswith("group_") else graded.ranks
+        found, lacking = np.zeros((2, len(self.queries)))
+        np.maximum.at(lacking, graded.queries, graded.grades * (ranks == UNRANKED))
+        if "map_" not in metric:
+            # The best grade counts: what comes later changes nothing unless it is graded higher.
+            np.maximum.at(found, graded.queries, graded.grades * (ranks < k))
+        return (lacking > found) & (places.known < k)
 
 
 def rank(
@@ -182,7 +186,8 @@ def _with_graded(ranking: Ranking, protocol: Protocol) -> Ranking:
 def _among_members(ranking: Ranking, pictures: list[tuple[int, str]]) -> np.ndarray:
     groups = [set(query.triplet.group) for query in ranking.queries]
     ranks = ranking.groups.of(pictures)
-    return np.where([name in groups[query] for query, name in pictures], ranks, UNRANKED)
+    # A picture of no group is known to come after every cut-off.
+    return np.where([name in groups[query] for query, name in pictures], ranks, UNRANKED - 1)
 
 
 def _with_any_target(ranking: Ranking) -> Ranking:

@@ -6,11 +6,15 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import compare
 import validate
 from src.base.files import PROJECT_ROOT
+from src.evaluation.run_ranking import UNRANKED, Places, Ranking
+from src.retrieval.metrics import GradedRanks
+from src.tasks.triplets import Query, Triplet
 from tests.support.circo_world import write_circo
 from tests.support.commands import status_of, toy_options
 from tests.support.own_folders import with_pictures
@@ -245,12 +249,12 @@ CSV = "query,rank,answers\n1,1,b.jpg|e.jpg\n2,2,f.jpg|in/c.jpg\n3,{},a.jpg\n"
         ({"1": RANKED["1"], "2": RANKED["2"]}, "queries missing: 1 of 3 (3); answer every query of val"),
         ('{"1": [], "1": []}', "not JSON (the key 1 stands twice in one object)"),
         (
-            {"q(1)": RANKED["1"], "q(01)": RANKED["1"]} | RANKED | {"1": None},
+            {"tensor(1)": RANKED["1"], "1.0": RANKED["1"]} | RANKED | {"1": None},
             "values that are not a list of names: 1 of 5 (1)",
         ),
         (
-            {"q(1)": RANKED["1"], "q(01)": [], "2": [], "3": []},
-            "keys that mean the query of another: 1 of 4 (q(01)); write each query once",
+            {"tensor(1)": RANKED["1"], "1.0": [], "2": [], "3": []},
+            "keys that mean the query of another: 1 of 4 (1.0); write each query once",
         ),
         (changed("2", ["zebra.jpg"]), "lists with names that val does not list, as zebra.jpg: 1 of 3 (2); rank its"),
         (changed("2", ["B.JPG"]), "as B.JPG: 1 of 3 (2); there is b.jpg, in other case"),
@@ -258,7 +262,10 @@ CSV = "query,rank,answers\n1,1,b.jpg|e.jpg\n2,2,f.jpg|in/c.jpg\n3,{},a.jpg\n"
         (changed("2", ["b.jpg", "e.jpg", "b.jpg"]), "lists that repeat a name: 1 of 3 (2); give each picture once"),
         (changed("2", ["b.jpg", "e.jpg", "/tmp/b.png"]), "lists that repeat a name: 1 of 3 (2)"),
         (changed("2", [17]), "lists with names that val does not list, as 17: 1 of 3 (2)"),
-        (changed("2", [float("nan")]), "NaN: 1 of 3 (2); write names alone"),
+        (changed("2", [float("nan")]), "NaN: 1 of 3 (2); write only names"),
+        (changed("2", True), "values that are not a list of names: 1 of 3 (2)"),
+        ({"all": changed("2", True)}, "values that are not a list of names: 1 of 3 (2)"),
+        ({"pair_1": RANKED["1"], "2": RANKED["2"], "b3": RANKED["3"]}, "that val does not have: 2 of 3 (pair_1, b3)"),
         (changed("2", {"b.jpg": float("nan")}), "NaN: 1 of 3 (2)"),
         (changed("2", {"b.jpg": "high"}), "values that are not a list of names: 1 of 3 (2)"),
         (changed("2", "b.jpg"), "values that are not a list of names: 1 of 3 (2)"),
@@ -273,6 +280,7 @@ CSV = "query,rank,answers\n1,1,b.jpg|e.jpg\n2,2,f.jpg|in/c.jpg\n3,{},a.jpg\n"
         (trec(RANKED, lambda place: "nan"), "line 1: score 'nan' is no number; write query Q0 name rank score run"),
         (trec(RANKED).replace(" other\n", "\n"), "line 1: has 5 columns, a TREC run has six"),
         (gzip.compress(b"{}"), "line 1: not UTF-8; unpack it, or save it as UTF-8"),
+        (trec({"9": ["b.jpg"]}).replace(" ", "\t").replace("other", "query"), "queries that val does not have: 1 of 1"),
         ("name,answers\n1,b.jpg\n", "line 1: has 1 columns"),
         (CSV.format(1), "query 3 has the rank 1, but its target is no answer"),
         (CSV.format(5).replace("1,1,", "1,2,"), "query 1 has the rank 2, but its target is answer 1"),
@@ -327,6 +335,9 @@ def test_what_is_counted_and_said(content, recall, remark, judged):
     ("options", "fault"),
     [
         (["--skip-missing"], "--skip-missing leaves queries out"),
+        (["--transform", "squarepad"], "--transform: a --run without a model looks at no picture"),
+        (["--num-workers", "0"], "--num-workers: a --run without a model looks at no picture"),
+        (["--no-feature-cache"], "--no-feature-cache: a --run without a model looks at no picture"),
         (["--comet-offline"], "--comet-offline: a --run without a model is not logged to Comet"),
         (["--group-run", "{run}"], "ranks groups, which protocol own of hand does not count"),
         (["--json", "{run}"], "is an input of this command (--run); name another file"),
@@ -336,6 +347,49 @@ def test_options_that_do_not_go_with_a_run(options, fault, judged, tmp_path):
     status, _, (line,) = judged(RANKED, *(option.format(run=tmp_path / "other.run") for option in options))
     assert status == 2
     assert fault in line
+
+
+@pytest.mark.parametrize(
+    ("cut", "protocols", "lines"),
+    [
+        (
+            10,
+            ["all"],
+            ["protocol covr: left out, {run}: lists too short for recall_at10: ", "{run}: recall_at50 is not "],
+        ),
+        (
+            12,
+            ["clip4cir", "covr"],
+            [
+                "protocol clip4cir: {run}: lists with the query's reference, which counts as a miss: 24 of 24",
+                "protocol covr: {run}: lists with the query's reference, which leaves them, and so one place: 24 of 24",
+            ],
+        ),
+    ],
+)
+def test_what_each_protocol_says(cut, protocols, lines, data, ours, tmp_path, capsys):
+    """Lists that are too short for one protocol are judged by the others; each line says of which one it is."""
+    lists = {query: names[:cut] for query, names in lists_in(ours("FashionIQ") / "run.clip4cir.trec").items()}
+    run = written(tmp_path / "cut.json", json.dumps(lists))
+    capsys.readouterr()
+    options = ["--dataset", "FashionIQ", "--data-path", data, "--run", run, "--protocol", *protocols]
+    assert status_of(validate.main, options) == 0
+    said = capsys.readouterr().err.splitlines()
+    for line in lines:
+        assert sum(one.startswith(line.format(run=run)) for one in said) == 1, said
+
+
+@pytest.mark.parametrize(
+    ("k", "listed", "unlisted", "is_unknown"),
+    [(2, 0.5, 1, False), (5, 0.5, 1, True), (5, 1, 0.5, False), (5, 1, 1, False), (5, 0, -1, False)],
+)
+def test_what_a_grade_leaves_unknown(k, listed, unlisted, is_unknown):
+    """Two places are known, and one of two graded pictures comes later."""
+    places = Places([["a", "b"]], [9], np.array([1]), np.array([2]))
+    graded = GradedRanks(np.zeros(2, int), np.array([listed, unlisted]), np.array([1, UNRANKED]), None)
+    query = Query("1", Triplet("r", ("",), ("b",)), ("",))
+    ranking = Ranking([query], list("abcdefghi"), 9, places, None, graded)
+    assert ranking.unknown(f"recall_at{k}", k, soft=True) == [is_unknown]
 
 
 # ---- re-ranking ----
