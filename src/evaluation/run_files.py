@@ -151,7 +151,7 @@ def _json(path: Path, text: str, of_groups: bool) -> RunFile:
         raise InputError(f"{path}: not a JSON object, but a list; write one object, {{query: [names]}}")
     metric = content.get("metric")
     if metric in ("recall", GROUPS) and (metric == GROUPS) != of_groups:
-        option = "--group-run" if metric == GROUPS else "--run"
+        option = "--group-run of validate.py" if metric == GROUPS else "--run"
         raise InputError(f"{path}: metric of the other file ({metric}); give it as {option}")
     answers = {key: value for key, value in content.items() if key not in HEAD}
     form = "CIRR's form" if len(answers) < len(content) else "JSON"
@@ -208,7 +208,7 @@ def _has_ties(value: object) -> bool:
 def _table(path: Path, protocol: str) -> RunFile:
     rows = cells_of(path, "line", fault="not a CSV file")
     _, header = next(rows, ("", []))
-    if "query" not in header or not {"answers", "rank"} & set(header):
+    if "query" not in header or not {"answers", "rank", "group_rank"} & set(header):
         raise InputError(
             f"{path}: no per-query table, it has no column {'query' if 'query' not in header else 'answers'}"
         )

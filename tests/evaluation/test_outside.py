@@ -190,10 +190,10 @@ def judged(tmp_path, capsys):
     """Return a function that judges a run by hand: (status, {metric: percent}, lines on stderr)."""
     folder = tmp_path / "hand"
     folder.mkdir()
-    (folder / "triplets.val.csv").write_text(TRIPLETS)
-    (folder / "gallery.val.txt").write_text("\n".join(GALLERY))
 
-    def judge(content, *options, name="other.run"):
+    def judge(content, *options, name="other.run", triplets=TRIPLETS, gallery=GALLERY):
+        (folder / "triplets.val.csv").write_text(triplets)
+        (folder / "gallery.val.txt").write_text("\n".join(gallery))
         path = tmp_path / name
         path.write_bytes(content) if isinstance(content, bytes) else path.write_text(
             content if isinstance(content, str) else json.dumps(content)
@@ -390,6 +390,118 @@ def test_what_a_grade_leaves_unknown(k, listed, unlisted, is_unknown):
     query = Query("1", Triplet("r", ("",), ("b",)), ("",))
     ranking = Ranking([query], list("abcdefghi"), 9, places, None, graded)
     assert ranking.unknown(f"recall_at{k}", k, soft=True) == [is_unknown]
+
+
+# ---- ranks of a table, groups, and what all lists show together ----
+
+PLACES = "query,rank,answers\n1,{}\n2,2,f.jpg|in/c.jpg\n3,4,a.jpg|b.jpg\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "metrics", "remark"),
+    [
+        # The reference was ranked too: the target's place is one less than its rank, unless it comes after the list.
+        (
+            "4,a.jpg|e.jpg|d.jpg|b.jpg",
+            (),
+            {"recall_at1": 0, "recall_at5": 100},
+            "which leaves them, and so one place: 1",
+        ),
+        ("2,a.jpg|b.jpg", (), {"recall_at1": 100 / 3, "recall_at5": 100}, "ranks left out, as pictures left the list"),
+        ("6,a.jpg|d.jpg", (), {"recall_at1": 0}, "recall_at5 is not known: 1 of 3 lists end too early (1)"),
+        ("2,e.jpg|b.jpg", ("--gallery", "val"), {}, "pictures left the list before them: 1"),
+        ("3,d.jpg", (), {"recall_at1": 0, "recall_at5": 100}, "without an answer, taken as of protocol own: 2"),
+        ("3,d.jpg", ("--gallery", "val"), {}, "taken as of protocol val-drop-joined: 2"),
+    ],
+)
+def test_ranks_of_a_table(row, options, metrics, remark, judged):
+    status, found, said = judged(PLACES.format(row), *options)
+    assert status == 0
+    assert any(remark in line for line in said)
+    assert {name: found.get(name) for name in metrics} == pytest.approx(metrics, abs=1e-4)
+
+
+GROUPED = """id,reference,target,caption,group
+1,a.jpg,b.jpg,red,a.jpg|b.jpg|e.jpg
+2,a.jpg,in/c.jpg,blue,in/c.jpg|e.jpg
+3,d.jpg,f.jpg,old,f.jpg|a.jpg
+"""
+MEMBERS = {"1": ["b.jpg", "e.jpg"], "2": ["e.jpg", "in/c.jpg"], "3": ["f.jpg", "a.jpg"]}
+TABLE = "query,group_rank,answers\n1,1,b.jpg\n2,2,\n3,{}\n"
+
+
+@pytest.mark.parametrize(
+    ("run", "groups", "says"),
+    [
+        (MEMBERS, None, "ranks groups: all its lists name only members of their query's group; give it as --group-run"),
+        (trec(MEMBERS), None, "ranks groups: all its lists"),
+        (
+            RANKED,
+            MEMBERS | {"1": ["a.jpg", "b.jpg", "e.jpg"]},
+            "groups with the query's reference, which leaves them: 1",
+        ),
+        (RANKED, TABLE.format("3,"), "query 3 has the group_rank 3, where 2 pictures are ranked"),
+        (RANKED, TABLE.format(">2,"), "query 3 has the group_rank >2, where 2 pictures are ranked"),
+        (RANKED, TABLE.format("2,f.jpg"), "query 3 has the group_rank 2, but its target is answer 1"),
+        (RANKED, TABLE.format("1,"), "ranks without an answer, taken as of protocol own: 2"),
+        (RANKED, CSV.format(1).replace("a.jpg", "").replace("b.jpg|e.jpg", ""), "lists with names outside the group"),
+        (RANKED, "query,rank\n1,1\n2,1\n3,1\n", "groups with a rank and no group_rank: 3 of 3 (1, 2, 3); call"),
+        (CSV.format(6), None, "query 3 has the rank 6, where 5 pictures are ranked"),
+        (CSV.format(900), None, "query 3 has the rank 900, where 5 pictures are ranked"),
+    ],
+)
+def test_groups(run, groups, says, judged, tmp_path):
+    options = []
+    if groups is not None:
+        file = written(tmp_path / "groups.run", groups if isinstance(groups, str) else json.dumps(groups))
+        options = ["--group-run", file]
+    status, metrics, said = judged(run, *options, triplets=GROUPED)
+    assert any(says in line for line in said)
+    is_fault = "taken as" not in says and "leaves them" not in says
+    assert status == (2 if is_fault else 0)
+    if not is_fault:
+        assert metrics["group_recall_at1"] == pytest.approx(200 / 3, abs=1e-4)
+
+
+MANY = [f"{number:02}.jpg" for number in range(60)]
+"""The first twenty are references of two queries each, the next ten only targets; nothing names the last thirty."""
+ASKED = [(reference, MANY[20 + number % 10]) for number, reference in enumerate(MANY[:20] * 2)]
+
+
+@pytest.mark.parametrize(
+    ("ranked", "remark"),
+    [
+        (lambda number, pictures: pictures[number:] + pictures[:number], None),
+        (lambda number, pictures: MANY[30:], "identical lists: 1 different for 40 queries"),
+        (
+            lambda number, pictures: pictures[number % 20 :] + pictures[: number % 20],
+            "captions that change nothing: all",
+        ),
+        (
+            lambda number, pictures: [*MANY[:20][number % 19 :: -1], *MANY[:20][number % 19 + 1 :], ASKED[number][1]],
+            "pictures that no list ranks: all 40 of 60 that are not a reference, but for the query's own targets",
+        ),
+        (
+            lambda number, pictures: MANY[:30][number % 29 :: -1] + MANY[:30][number % 29 + 1 :],
+            "pictures that no list ranks: all 30 of 60 that no query names",
+        ),
+        (
+            lambda number, pictures: MANY[5:33][number % 27 :: -1] + MANY[5:33][number % 27 + 1 :],
+            "pictures that no list ranks: 32 of 60",
+        ),
+    ],
+)
+def test_what_all_lists_show(ranked, remark, judged):
+    rows = [f"{number},{reference},{target},{number}" for number, (reference, target) in enumerate(ASKED)]
+    lists = {}
+    for number, (reference, _) in enumerate(ASKED):
+        others = [name for name in MANY if name != reference]
+        lists[str(number)] = [name for name in ranked(number, others) if name != reference]
+    triplets = "\n".join(["id,reference,target,caption", *rows])
+    status, _, said = judged(lists, triplets=triplets, gallery=MANY)
+    assert status == 0
+    odd = [line for line in said if "not known" not in line]
+    assert [remark in line for line in odd] == ([] if remark is None else [True])
 
 
 # ---- re-ranking ----
