@@ -14,6 +14,7 @@ import validate
 from src.base.files import PROJECT_ROOT
 from src.evaluation.run_ranking import UNRANKED, Places, Ranking
 from src.retrieval.metrics import GradedRanks
+from src.tasks.registry import TASKS
 from src.tasks.triplets import Query, Triplet
 from tests.support.circo_world import write_circo
 from tests.support.commands import status_of, toy_options
@@ -538,6 +539,58 @@ def test_candidates_of_a_model_and_their_groups(data, ours, tmp_path):
 
 
 # ---- beside ours ----
+
+
+@pytest.fixture(scope="module")
+def large(world, tmp_path_factory):
+    """Return a folder with FashionIQ's toy, in which each category has sixty more pictures; none is opened."""
+    folder = tmp_path_factory.mktemp("large") / "fashionIQ_dataset"
+    shutil.copytree(world / folder.name, folder, ignore=shutil.ignore_patterns("images"))
+    (folder / "images").symlink_to(world / folder.name / "images")
+    for path in (folder / "image_splits").glob("*.val.json"):
+        path.write_text(json.dumps([*json.loads(path.read_text()), *(f"B{number:04}" for number in range(60))]))
+    return folder.parent
+
+
+@pytest.mark.parametrize("form", ["JSON", "CSV", "per-query"])
+def test_compare_takes_what_one_protocol_does_not_know(form, large, tmp_path, capsys):
+    """Fifty places, from which the reference leaves under "covr": R@50 of the query that found nothing is unknown."""
+    first, options = tmp_path / "first.csv", ["--protocol", "clip4cir", "covr", "--data-path", str(large)]
+    lists, whole = {}, {}
+    for category, split in TASKS["FashionIQ"].read_all(large, "val").items():
+        for number, triplet in enumerate(split.triplets):
+            rest = [name for name in split.pictures if name not in (triplet.reference, *triplet.targets)]
+            names = [triplet.reference, *(triplet.targets if number else ()), *rest]
+            lists[category, str(number)] = names[:50]
+            whole[f"{category}-{number}"] = [*names, *triplet.targets][: len(rest) + 2]
+    ours = written(tmp_path / "whole.json", json.dumps(whole))
+    validate.main(["--dataset", "FashionIQ", "--run", str(ours), "--per-query", str(first), *options])
+    if form == "CSV":
+        rows = [f"{query},{category},{'|'.join(names)}\n" for (category, query), names in lists.items()]
+        other = written(tmp_path / "cut.csv", "query,category,answers\n" + "".join(rows))
+    else:
+        other = written(tmp_path / "cut.json", json.dumps({"-".join(key): names for key, names in lists.items()}))
+    if form == "per-query":
+        run, other = other, tmp_path / "cut.csv"
+        validate.main(["--dataset", "FashionIQ", "--run", str(run), "--per-query", str(other), *options])
+    capsys.readouterr()
+    result = tmp_path / "compared.json"
+    assert status_of(compare.main, [first, other, "--data-path", large, "--json", result]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Left out: metric recall_at50 of protocol covr, which cut does not know." in said
+    found = {one["protocol"]: one["differences"] for one in json.loads(result.read_text())["comparisons"]}
+    assert "dress_recall_at50" in found["clip4cir"]
+    assert found["covr"].keys() == {f"{name}_recall_at10" for name in ("dress", "toptee", "shirt", "average")}
+
+
+def test_compare_wants_ours_first(ours, tmp_path, capsys):
+    run = ours("FashionIQ") / "run.covr.trec"
+    table = written(tmp_path / "other.csv", CSV.format(5))
+    capsys.readouterr()
+    for first in (run, table):
+        assert status_of(compare.main, [first, run.with_name("run.csv")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{first}: no file of validate.py --per-query, which the first must be; the others may" in line
 
 
 def test_compare_takes_a_run(data, ours, tmp_path, capsys):
