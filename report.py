@@ -41,7 +41,9 @@ def parse(argv: list[str] | None = None) -> Namespace:
     args = parser.parse_args(argv)
     if args.run is not None and args.dataset is None:
         parser.error("--run needs --dataset, whose queries it answers")
-    of_runs = args.given & {"clip_model_name", "clip_model_path", "skip_missing"}
+    of_runs = args.given & {
+        *("clip_model_name", "clip_model_path", "skip_missing", "num_workers", "feature_cache", "no_feature_cache")
+    }
     if args.run is not None and of_runs:
         parser.error(f"--{sorted(of_runs)[0].replace('_', '-')} is for a --run-folder")
     return args

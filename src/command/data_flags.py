@@ -137,6 +137,12 @@ MODEL = {"clip_model_name", "clip_model_path", "combining_function", "combiner_p
 """Options that ask for a model, which beside --run is the ladder."""
 
 
+PICTURES = {"transform", "target_ratio", "feature_cache", "no_feature_cache", "num_workers", "precision"}
+SIZES = {"projection_dim", "hidden_dim"}
+"""Options of how a model sees pictures, and of a Combiner's network."""
+COMET = {"api_key", "workspace", "experiment_name", "comet_offline"}
+
+
 def parse_validation(parser: Parser, functions: dict[str, bool], argv: list[str] | None = None) -> Namespace:
     """Parse the options of validate.py as `parse_judging` does; a combination that makes no sense ends likewise.
 
@@ -151,9 +157,10 @@ def parse_validation(parser: Parser, functions: dict[str, bool], argv: list[str]
     args.run_only = args.run is not None and not args.given & MODEL
     args.prints_tables = bool(args.given & RULES) or (args.run is not None and not args.run_only)
     args.in_full = args.run is not None or bool(args.given & (RULES | FILES))
-    comet = [name for name in ("api_key", "workspace", "experiment_name", "comet_offline") if name in args.given]
-    if args.run_only and comet:
-        parser.error(f"--{comet[0].replace('_', '-')}: a --run without a model is not logged to Comet")
+    why_not = {"is not logged to Comet": COMET, "looks at no picture": PICTURES, "has no Combiner": SIZES}
+    for why, names in why_not.items() if args.run_only else ():
+        if names := sorted(args.given & names):
+            parser.error(f"--{names[0].replace('_', '-')}: a --run without a model {why}")
     return args
 
 

@@ -16,6 +16,7 @@ from src.command.combining import CombiningFunction
 from src.evaluation.judged import Judged, JudgedCategory, percent
 from src.evaluation.run_files import OtherProtocolError, Row, RunFile, number_of, read_run
 from src.evaluation.run_names import find_queries
+from src.evaluation.run_oddities import find_oddities
 from src.evaluation.run_ranking import Ranking, rank
 from src.retrieval.metrics import chance, of_each_query
 from src.tasks.protocol import Protocol
@@ -58,15 +59,19 @@ def judge_run(
     keys = find_queries(run, queries, split)
     group_keys = None if groups is None else find_queries(groups, queries, split)
     counts, rankings = Counter(), {}
-    for name, of in splits.items():
+    for name, pictures in ((name, list(split.pictures)) for name, split in splits.items()):
         what = f"{split} of {name}" if len(splits) > 1 else split
         of_groups = None if groups is None else (groups, group_keys[name])
-        rankings[name] = rank(protocol, queries[name], list(of.pictures), run, keys[name], of_groups, what, counts)
+        rankings[name] = rank(protocol, queries[name], pictures, run, keys[name], of_groups, what, counts)
     judged = _judged(task, split, protocol, path, rankings)
     _require_same_data(run, judged)
     _require_references(run, protocol, counts)
     judged, not_known = _without_unknown(judged, rankings, run, keys)
-    remarks = [*run.remarks, *(groups.remarks if groups else []), *_said_of(counts, protocol)]
+    remarks = [*run.remarks, *(groups.remarks if groups else []), *_remarks(counts, protocol)]
+    for name, ranking in rankings.items():
+        of_category = f"{name}: " if len(rankings) > 1 else ""
+        odd = find_oddities(ranking.queries, ranking.places.lists, ranking.gallery)
+        remarks += [f"{of_category}{oddity}" for oddity in odd]
     facts = {"file": str(path), "form": run.form, "sha256": file_digest(path)}
     if groups is not None:
         facts |= {"group_file": str(group_path), "group_sha256": file_digest(group_path)}
@@ -129,7 +134,7 @@ def _without_unknown(
         for metric, culprits in unknown.items()
     }
     if first in not_known:
-        raise InputError(f"{run.path}: lists too short for {first}: {not_known[first]}; give longer ones")
+        raise OtherProtocolError(f"{run.path}: lists too short for {first}: {not_known[first]}; give longer ones")
     categories = {
         name: category._replace(
             recalls={metric: value for metric, value in category.recalls.items() if metric not in unknown},
@@ -169,9 +174,20 @@ def judge_runs(
             print(f"protocol {protocol.name}: left out, {error}", file=sys.stderr)
     if not outside:
         raise faults[0]
-    for line in dict.fromkeys(line for one in outside for line in one.lines()):
-        print(line, file=sys.stderr)
+    _print_remarks(outside)
     return outside
+
+
+def _print_remarks(outside: Sequence[Outside]) -> None:
+    """Print what was decided, with the protocol's name before a line that is not of all of them."""
+    protocols = Counter(line for one in outside for line in one.lines())
+    lines = [
+        line if protocols[line] == len(outside) else f"protocol {one.judged.protocol.name}: {line}"
+        for one in outside
+        for line in one.lines()
+    ]
+    for line in dict.fromkeys(lines):
+        print(line, file=sys.stderr)
 
 
 def with_ladder(run: Judged, model: Judged) -> Judged:
@@ -196,7 +212,7 @@ def _require_references(run: RunFile, protocol: Protocol, counts: Counter) -> No
         return
     if counts["whole but for the reference"] or counts["by chance"] >= BY_CHANCE:
         kept = f"which protocol {protocol.name} keeps in the ranking"
-        mend = "judge it under a protocol that drops it, or with --reference drop"
+        mend = "judge it under a protocol that drops it, or with validate.py --reference drop"
         raise OtherProtocolError(f"{run.path}: no list has its query's reference, {kept}; {mend}")
 
 
@@ -208,7 +224,7 @@ def _require_same_data(run: RunFile, judged: Judged) -> None:
         raise InputError(f"{run.path}: {fault}; its texts, answers or galleries are not those of --data-path")
 
 
-def _said_of(counts: Counter, protocol: Protocol) -> list[str]:
+def _remarks(counts: Counter, protocol: Protocol) -> list[str]:
     """Return what happened to lists, in sentences."""
     total, reference = counts["queries"], counts["with reference"]
     remarks = []
@@ -221,12 +237,18 @@ def _said_of(counts: Counter, protocol: Protocol) -> list[str]:
     if not reference and protocol.reference == "keep":
         remarks.append(
             f"no list has its query's reference, which protocol {protocol.name} keeps; if it was taken out, judge with "
-            "--reference drop"
+            "validate.py --reference drop"
         )
     if counts["with others"]:
         remarks.append(
             f"lists with pictures outside the gallery, which leave them: {counts['with others']:,} of {total:,}"
         )
+    if counts["groups with reference"]:
+        remarks.append(f"groups with the query's reference, which leaves them: {counts['groups with reference']:,}")
+    if counts["ranks left out"]:
+        remarks.append(f"ranks left out, as pictures left the list before them: {counts['ranks left out']:,}")
+    if counts["ranks taken"]:
+        remarks.append(f"ranks without an answer, taken as of protocol {protocol.name}: {counts['ranks taken']:,}")
     if counts["contrary"]:
         remarks.append(f"groups in another order than the gallery's: {counts['contrary']:,} of {total:,}; of one run?")
     return remarks

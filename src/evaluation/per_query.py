@@ -29,7 +29,13 @@ ANSWERS = 10
 
 
 def write_per_query(path: Path, all_judged: list[Judged]) -> None:
-    """Write a row for each query of each protocol: ranks from 1, then each metric's score from 0 to 1."""
+    """Write the table of what was judged."""
+    with replacing(path) as unfinished, unfinished.open("w", newline="", **ESCAPING) as file:
+        csv.writer(file, lineterminator="\n").writerows(table_of(all_judged))
+
+
+def table_of(all_judged: list[Judged]) -> Iterator[list]:
+    """Yield a header, then a row for each query of each protocol: ranks from 1, and each metric's score from 0 to 1."""
     metrics = dict.fromkeys(
         metric
         for judged in all_judged
@@ -37,11 +43,9 @@ def write_per_query(path: Path, all_judged: list[Judged]) -> None:
         for metric in category.scores[judged.rung]
     )
     solvers = [f"{SOLVED_BY}{function.name}" for function in all_judged[0].listed()]
-    with replacing(path) as unfinished, unfinished.open("w", newline="", **ESCAPING) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, *solvers, *metrics])
-        for judged in all_judged:
-            writer.writerows(_rows(judged, list(metrics)))
+    yield [*COLUMNS, *solvers, *metrics]
+    for judged in all_judged:
+        yield from _rows(judged, list(metrics))
 
 
 def _rows(judged: Judged, metrics: list[str]) -> Iterator[list]:

@@ -80,6 +80,9 @@ def is_table(path: Path) -> bool:
     if path.suffix.lower() in TABLES:
         return True
     header = read_text(path, UNPACK).lstrip().partition("\n")[0]
+    words = header.split()
+    if len(words) == 6 and words[1] == "Q0":
+        return False  # a TREC run, whatever it calls itself
     return header[:1] not in ("{", "[") and "query" in re.split(r'[,;\t"\r]', header)
 
 
@@ -148,7 +151,7 @@ def _json(path: Path, text: str, of_groups: bool) -> RunFile:
         raise InputError(f"{path}: not a JSON object, but a list; write one object, {{query: [names]}}")
     metric = content.get("metric")
     if metric in ("recall", GROUPS) and (metric == GROUPS) != of_groups:
-        option = "--group-run" if metric == GROUPS else "--run"
+        option = "--group-run of validate.py" if metric == GROUPS else "--run"
         raise InputError(f"{path}: metric of the other file ({metric}); give it as {option}")
     answers = {key: value for key, value in content.items() if key not in HEAD}
     form = "CIRR's form" if len(answers) < len(content) else "JSON"
@@ -161,7 +164,7 @@ def _json(path: Path, text: str, of_groups: bool) -> RunFile:
 
     if not values:
         raise InputError(f"{path}: holds no queries; write one object, {{query: [names]}}")
-    refuse_those(_has_constants, "NaN", "write names alone, or numbers as scores: JSON has no NaN and no Infinity")
+    refuse_those(_has_constants, "NaN", "write only names, or numbers as scores: JSON has no NaN and no Infinity")
     mend = 'write "query": ["name", …] for each query'
     refuse_those(lambda value: _names(value) is None, "values that are not a list of names", mend)
     tied = [query for (_, query), value in values.items() if _has_ties(value)]
@@ -191,7 +194,8 @@ def _names(value: object) -> list[str] | None:
 
 
 def _has_constants(value: object) -> bool:
-    return any(type(part) is Constant for part in (value.values() if isinstance(value, dict) else value or ()))
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return any(type(part) is Constant for part in parts)
 
 
 def _has_ties(value: object) -> bool:
@@ -204,7 +208,7 @@ def _has_ties(value: object) -> bool:
 def _table(path: Path, protocol: str) -> RunFile:
     rows = cells_of(path, "line", fault="not a CSV file")
     _, header = next(rows, ("", []))
-    if "query" not in header or not {"answers", "rank"} & set(header):
+    if "query" not in header or not {"answers", "rank", "group_rank"} & set(header):
         raise InputError(
             f"{path}: no per-query table, it has no column {'query' if 'query' not in header else 'answers'}"
         )

@@ -14,6 +14,8 @@ from src.tasks.triplets import Query
 
 NUMBER = re.compile(r"(?!-)\D*0*([1-9][0-9]*|0)(\.0*)?\D*")
 """A text with one whole number, without its leading zeros, such as COCO's 000000000139.jpg or 139.0."""
+PRINTED_NUMBER = re.compile(r"tensor\(([0-9]+)\)|([0-9]+)\.0*")
+"""A whole number as programs write it that print a tensor's item or a float: tensor(12063), 12063.0."""
 
 
 class Names:
@@ -145,8 +147,8 @@ def _require_categories(run: RunFile, categories: Collection[str]) -> None:
 
 def _of_number(key: Key, by_key: Mapping[Key, Key], there: Collection[Key]) -> Key | None:
     """Return the query that a key such as tensor(12063) means, if the file does not have that by its own name too."""
-    number = NUMBER.fullmatch(key[1])
-    plain = number and (key[0], number[1])
+    number = PRINTED_NUMBER.fullmatch(key[1])
+    plain = number and (key[0], number[1] or number[2])
     return by_key.get(plain) if plain and plain not in there else None
 
 

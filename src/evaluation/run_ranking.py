@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from src.base.errors import InputError, shown
-from src.evaluation.run_files import PLACE, Key, RunFile, refuse
+from src.evaluation.run_files import PLACE, Key, OtherProtocolError, Row, RunFile, refuse
 from src.evaluation.run_names import find_names
 from src.retrieval.metrics import GradedRanks, Ranks, counting
 from src.tasks.protocol import Protocol
-from src.tasks.triplets import Query, named_by
+from src.tasks.triplets import Query, Triplet, named_by
 
 UNRANKED = np.iinfo(np.int64).max
 """The rank of what no list names: beyond every cut-off."""
@@ -83,10 +83,14 @@ class Ranking(NamedTuple):
         places = self.groups if metric.startswith("group_") else self.places
         if not soft and "map_" not in metric:
             return places.beyond & (places.reach < k)
-        ranks = self.graded.group_ranks if metric.startswith("group_") else self.graded.ranks
-        lacking = np.zeros(len(self.queries), dtype=bool)
-        lacking[self.graded.queries[(ranks == UNRANKED) & (self.graded.grades > 0)]] = True
-        return lacking & (places.known < k)
+        graded = self.graded
+        ranks = graded.group_ranks if metric.startswith("group_") else graded.ranks
+        found, lacking = np.zeros((2, len(self.queries)))
+        np.maximum.at(lacking, graded.queries, graded.grades * (ranks == UNRANKED))
+        if "map_" not in metric:
+            # The best grade counts: what comes later changes nothing unless it is graded higher.
+            np.maximum.at(found, graded.queries, graded.grades * (ranks < k))
+        return (lacking > found) & (places.known < k)
 
 
 def rank(
@@ -101,33 +105,54 @@ def rank(
 ) -> Ranking:
     """Rank one category's queries as `run` does, where `keys` {query: key} are; `groups` may rank their groups instead.
 
-    `pictures` are those of `what`. Adds to `counts` what had to leave lists. Raises InputError for lists that rank
-    something else.
+    `pictures` are those of `what`. Adds to `counts` what had to leave lists, and what was taken of a table's ranks.
+    Raises InputError for lists that rank something else.
     """
     triplets = [query.triplet for query in queries]
     inside = None if protocol.gallery == "full" else named_by(triplets)
     gallery = [name for name in pictures if inside is None or name in inside]
     size = len(gallery) - (protocol.reference == "drop")
     found = find_names(run, {query.id: run.lists[keys[query.id]] for query in queries}, pictures, what)
+    if protocol.group_at:
+        _require_gallery(run, queries, found, gallery)
     lists = [_ranked(protocol, query.triplet.reference, found[query.id], inside, size, counts) for query in queries]
     targets = [triplet.targets[0] for triplet in triplets]
     places = _places(lists, [size] * len(queries), targets)
-    of_groups = None
+    of_groups, rows_of_groups = None, []
     if protocol.group_at:
-        others = [[name for name in triplet.group if name != triplet.reference] for triplet in triplets]
-        members = lists if groups is None else _group_lists(groups, queries, pictures, what)
-        members = [[name for name in names if name in set(of)] for names, of in zip(members, others, strict=True)]
+        ranked = lists
         if groups is not None:
-            counts["contrary"] += sum(map(_contradict, members, lists))
-        of_groups = _places(members, list(map(len, others)), targets)
-    ranking = Ranking(queries, gallery, size, places, of_groups, None)
-    ranking = _with_graded(ranking, protocol)
-    return _with_rows(ranking, run, [run.rows.get(keys[query.id]) for query in queries])
+            ranked, rows_of_groups = _group_lists(groups, queries, pictures, what, counts)
+        of_groups = _group_places(triplets, ranked)
+        if groups is not None:
+            counts["contrary"] += sum(map(_contradict, of_groups.lists, lists))
+    ranking = _with_graded(Ranking(queries, gallery, size, places, of_groups, None), protocol)
+    if rows_of_groups:
+        ranking = _with_rows(ranking, groups[0], rows_of_groups, ["group_rank"], counts)
+    rows = _rows(run, keys, queries, [names != found[query.id] for query, names in zip(queries, lists, strict=True)])
+    return _with_rows(ranking, run, rows, ["rank", *(["group_rank"] if protocol.group_at else [])], counts)
+
+
+def _require_gallery(run: RunFile, queries: list[Query], found: Mapping[str, list[str]], gallery: list[str]) -> None:
+    """Raise InputError for lists that rank only each query's group, which would score as if they ranked the gallery."""
+    is_ours = any(row.data for row in run.rows.values())
+    is_larger = all(len(query.triplet.group) < len(gallery) for query in queries)
+    are_within = all(set(found[query.id]) <= set(query.triplet.group) for query in queries)
+    if are_within and is_larger and not is_ours and any(found.values()):
+        fault = "ranks groups: all its lists name only members of their query's group"
+        raise InputError(f"{run.path}: {fault}; give it as --group-run of validate.py, beside a --run of the gallery")
 
 
 def _places(lists: list[list[str]], sizes: list[int], targets: Sequence[str]) -> Places:
     places = Places(lists, sizes, np.array([]), np.array([]))
     return places._replace(ranks=places.of(list(enumerate(targets))), reach=places.known)
+
+
+def _group_places(triplets: Sequence[Triplet], lists: list[list[str]]) -> Places:
+    """Return where lists rank targets among the other members of each group."""
+    others = [{*triplet.group} - {triplet.reference} for triplet in triplets]
+    members = [[name for name in names if name in others[query]] for query, names in enumerate(lists)]
+    return _places(members, list(map(len, others)), [triplet.targets[0] for triplet in triplets])
 
 
 def _ranked(
@@ -149,13 +174,19 @@ def _ranked(
 
 
 def _group_lists(
-    groups: tuple[RunFile, Mapping[str, Key]], queries: list[Query], pictures: Sequence[str], what: str
-) -> list[list[str]]:
+    groups: tuple[RunFile, Mapping[str, Key]], queries: list[Query], pictures: Sequence[str], what: str, counts: Counter
+) -> tuple[list[list[str]], list[Row | None]]:
+    """Return a file's lists of groups, and what a table has besides."""
     file, keys = groups
     found = find_names(file, {query.id: file.lists[keys[query.id]] for query in queries}, pictures, what)
     outside = [query.id for query in queries if not set(found[query.id]) <= set(query.triplet.group)]
     refuse(file.path, outside, len(queries), "lists with names outside the group", "rank only the query's group")
-    return list(found.values())
+    of_gallery = [query for (_, query), row in file.rows.items() if row.rank and not row.group_rank]
+    mend = "call the column group_rank: a rank is one in the gallery"
+    refuse(file.path, of_gallery, len(file.rows), "groups with a rank and no group_rank", mend)
+    with_reference = [query.triplet.reference in found[query.id] for query in queries]
+    counts["groups with reference"] += sum(with_reference)
+    return list(found.values()), _rows(file, keys, queries, with_reference)
 
 
 def _contradict(members: list[str], names: list[str]) -> bool:
@@ -182,7 +213,8 @@ def _with_graded(ranking: Ranking, protocol: Protocol) -> Ranking:
 def _among_members(ranking: Ranking, pictures: list[tuple[int, str]]) -> np.ndarray:
     groups = [set(query.triplet.group) for query in ranking.queries]
     ranks = ranking.groups.of(pictures)
-    return np.where([name in groups[query] for query, name in pictures], ranks, UNRANKED)
+    # A picture of no group is known to come after every cut-off.
+    return np.where([name in groups[query] for query, name in pictures], ranks, UNRANKED - 1)
 
 
 def _with_any_target(ranking: Ranking) -> Ranking:
@@ -200,35 +232,50 @@ def _with_any_target(ranking: Ranking) -> Ranking:
 # ---- ranks that a per-query table has beside its first answers ----
 
 
-def _with_rows(ranking: Ranking, run: RunFile, rows: list) -> Ranking:
-    if not run.rows:
+def _rows(
+    file: RunFile, keys: Mapping[str, Key], queries: list[Query], are_changed: Sequence[bool]
+) -> list[Row | None]:
+    """Return the rows of a table whose ranks may count; nothing of another file.
+
+    Where something left a list (`are_changed`), a rank of another program may count it still.
+    """
+    rows = [file.rows[keys[query.id]] for query in queries] if file.rows else []
+    return [row if row.data or not is_changed else None for row, is_changed in zip(rows, are_changed, strict=False)]
+
+
+def _with_rows(ranking: Ranking, file: RunFile, rows: list, columns: Sequence[str], counts: Counter) -> Ranking:
+    if not rows:
         return ranking
-    places = _agreeing(ranking, run, ranking.places, [row.rank for row in rows], "rank")
-    groups = ranking.groups
-    if groups is not None:
-        groups = _agreeing(ranking, run, groups, [row.group_rank for row in rows], "group_rank")
-    return ranking._replace(places=places, groups=groups)
+    counts["ranks left out"] += rows.count(None)
+    for column in columns:
+        field = "groups" if column == "group_rank" else "places"
+        places = _agreeing(ranking.queries, file, getattr(ranking, field), rows, column, counts)
+        ranking = ranking._replace(**{field: places})
+    return ranking
 
 
-def _agreeing(ranking: Ranking, run: RunFile, places: Places, cells: list[str], column: str) -> Places:
+def _agreeing(
+    queries: list[Query], file: RunFile, places: Places, rows: list[Row | None], column: str, counts: Counter
+) -> Places:
     """Return places with the ranks that a column has; raises InputError where its answers say something else."""
     ranks, reach = places.ranks.copy(), places.reach.copy()
-    for number, cell in enumerate(cells):
+    for number, row in enumerate(rows):
+        cell = getattr(row, column) if row else ""
         if not cell:
             continue
         is_after, place = PLACE.fullmatch(cell).groups()
-        stands, named = ranks[number], len(places.lists[number])
-        agrees = (
-            stands == UNRANKED
-            if is_after
-            else stands in (int(place) - 1, UNRANKED) and (stands != UNRANKED or int(place) > named)
-        )
-        if not agrees:
-            query = shown(ranking.queries[number].id)
-            there = "no answer" if stands == UNRANKED else f"answer {stands + 1}"
-            raise InputError(f"{run.path}: query {query} has the {column} {cell}, but its target is {there}")
-        if is_after:
-            reach[number] = max(reach[number], int(place))
-        else:
-            ranks[number] = int(place) - 1
+        place, stands, size = int(place), ranks[number], places.sizes[number]
+        has = f"{file.path}: query {shown(queries[number].id)} has the {column} {cell}"
+        if place + bool(is_after) > size:
+            raise OtherProtocolError(f"{has}, where {size:,} pictures are ranked")
+        is_new = stands == UNRANKED
+        is_possible = stands == place - 1 or (is_new and place > reach[number])
+        if not (place <= stands if is_after else is_possible):
+            there = "no answer" if is_new else f"answer {stands + 1}"
+            raise InputError(f"{has}, but its target is {there}")
+        counts["ranks taken"] += bool(is_new and not row.data)
+        if not is_after:
+            ranks[number] = place - 1
+        elif is_new:
+            reach[number] = max(reach[number], place)
     return places._replace(ranks=ranks, reach=reach)

@@ -6,11 +6,16 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import compare
 import validate
 from src.base.files import PROJECT_ROOT
+from src.evaluation.run_ranking import UNRANKED, Places, Ranking
+from src.retrieval.metrics import GradedRanks
+from src.tasks.registry import TASKS
+from src.tasks.triplets import Query, Triplet
 from tests.support.circo_world import write_circo
 from tests.support.commands import status_of, toy_options
 from tests.support.own_folders import with_pictures
@@ -186,10 +191,10 @@ def judged(tmp_path, capsys):
     """Return a function that judges a run by hand: (status, {metric: percent}, lines on stderr)."""
     folder = tmp_path / "hand"
     folder.mkdir()
-    (folder / "triplets.val.csv").write_text(TRIPLETS)
-    (folder / "gallery.val.txt").write_text("\n".join(GALLERY))
 
-    def judge(content, *options, name="other.run"):
+    def judge(content, *options, name="other.run", triplets=TRIPLETS, gallery=GALLERY):
+        (folder / "triplets.val.csv").write_text(triplets)
+        (folder / "gallery.val.txt").write_text("\n".join(gallery))
         path = tmp_path / name
         path.write_bytes(content) if isinstance(content, bytes) else path.write_text(
             content if isinstance(content, str) else json.dumps(content)
@@ -245,12 +250,12 @@ CSV = "query,rank,answers\n1,1,b.jpg|e.jpg\n2,2,f.jpg|in/c.jpg\n3,{},a.jpg\n"
         ({"1": RANKED["1"], "2": RANKED["2"]}, "queries missing: 1 of 3 (3); answer every query of val"),
         ('{"1": [], "1": []}', "not JSON (the key 1 stands twice in one object)"),
         (
-            {"q(1)": RANKED["1"], "q(01)": RANKED["1"]} | RANKED | {"1": None},
+            {"tensor(1)": RANKED["1"], "1.0": RANKED["1"]} | RANKED | {"1": None},
             "values that are not a list of names: 1 of 5 (1)",
         ),
         (
-            {"q(1)": RANKED["1"], "q(01)": [], "2": [], "3": []},
-            "keys that mean the query of another: 1 of 4 (q(01)); write each query once",
+            {"tensor(1)": RANKED["1"], "1.0": [], "2": [], "3": []},
+            "keys that mean the query of another: 1 of 4 (1.0); write each query once",
         ),
         (changed("2", ["zebra.jpg"]), "lists with names that val does not list, as zebra.jpg: 1 of 3 (2); rank its"),
         (changed("2", ["B.JPG"]), "as B.JPG: 1 of 3 (2); there is b.jpg, in other case"),
@@ -258,7 +263,10 @@ CSV = "query,rank,answers\n1,1,b.jpg|e.jpg\n2,2,f.jpg|in/c.jpg\n3,{},a.jpg\n"
         (changed("2", ["b.jpg", "e.jpg", "b.jpg"]), "lists that repeat a name: 1 of 3 (2); give each picture once"),
         (changed("2", ["b.jpg", "e.jpg", "/tmp/b.png"]), "lists that repeat a name: 1 of 3 (2)"),
         (changed("2", [17]), "lists with names that val does not list, as 17: 1 of 3 (2)"),
-        (changed("2", [float("nan")]), "NaN: 1 of 3 (2); write names alone"),
+        (changed("2", [float("nan")]), "NaN: 1 of 3 (2); write only names"),
+        (changed("2", True), "values that are not a list of names: 1 of 3 (2)"),
+        ({"all": changed("2", True)}, "values that are not a list of names: 1 of 3 (2)"),
+        ({"pair_1": RANKED["1"], "2": RANKED["2"], "b3": RANKED["3"]}, "that val does not have: 2 of 3 (pair_1, b3)"),
         (changed("2", {"b.jpg": float("nan")}), "NaN: 1 of 3 (2)"),
         (changed("2", {"b.jpg": "high"}), "values that are not a list of names: 1 of 3 (2)"),
         (changed("2", "b.jpg"), "values that are not a list of names: 1 of 3 (2)"),
@@ -273,6 +281,7 @@ CSV = "query,rank,answers\n1,1,b.jpg|e.jpg\n2,2,f.jpg|in/c.jpg\n3,{},a.jpg\n"
         (trec(RANKED, lambda place: "nan"), "line 1: score 'nan' is no number; write query Q0 name rank score run"),
         (trec(RANKED).replace(" other\n", "\n"), "line 1: has 5 columns, a TREC run has six"),
         (gzip.compress(b"{}"), "line 1: not UTF-8; unpack it, or save it as UTF-8"),
+        (trec({"9": ["b.jpg"]}).replace(" ", "\t").replace("other", "query"), "queries that val does not have: 1 of 1"),
         ("name,answers\n1,b.jpg\n", "line 1: has 1 columns"),
         (CSV.format(1), "query 3 has the rank 1, but its target is no answer"),
         (CSV.format(5).replace("1,1,", "1,2,"), "query 1 has the rank 2, but its target is answer 1"),
@@ -327,6 +336,9 @@ def test_what_is_counted_and_said(content, recall, remark, judged):
     ("options", "fault"),
     [
         (["--skip-missing"], "--skip-missing leaves queries out"),
+        (["--transform", "squarepad"], "--transform: a --run without a model looks at no picture"),
+        (["--num-workers", "0"], "--num-workers: a --run without a model looks at no picture"),
+        (["--no-feature-cache"], "--no-feature-cache: a --run without a model looks at no picture"),
         (["--comet-offline"], "--comet-offline: a --run without a model is not logged to Comet"),
         (["--group-run", "{run}"], "ranks groups, which protocol own of hand does not count"),
         (["--json", "{run}"], "is an input of this command (--run); name another file"),
@@ -336,6 +348,161 @@ def test_options_that_do_not_go_with_a_run(options, fault, judged, tmp_path):
     status, _, (line,) = judged(RANKED, *(option.format(run=tmp_path / "other.run") for option in options))
     assert status == 2
     assert fault in line
+
+
+@pytest.mark.parametrize(
+    ("cut", "protocols", "lines"),
+    [
+        (
+            10,
+            ["all"],
+            ["protocol covr: left out, {run}: lists too short for recall_at10: ", "{run}: recall_at50 is not "],
+        ),
+        (
+            12,
+            ["clip4cir", "covr"],
+            [
+                "protocol clip4cir: {run}: lists with the query's reference, which counts as a miss: 24 of 24",
+                "protocol covr: {run}: lists with the query's reference, which leaves them, and so one place: 24 of 24",
+            ],
+        ),
+    ],
+)
+def test_what_each_protocol_says(cut, protocols, lines, data, ours, tmp_path, capsys):
+    """Lists that are too short for one protocol are judged by the others; each line says of which one it is."""
+    lists = {query: names[:cut] for query, names in lists_in(ours("FashionIQ") / "run.clip4cir.trec").items()}
+    run = written(tmp_path / "cut.json", json.dumps(lists))
+    capsys.readouterr()
+    options = ["--dataset", "FashionIQ", "--data-path", data, "--run", run, "--protocol", *protocols]
+    assert status_of(validate.main, options) == 0
+    said = capsys.readouterr().err.splitlines()
+    for line in lines:
+        assert sum(one.startswith(line.format(run=run)) for one in said) == 1, said
+
+
+@pytest.mark.parametrize(
+    ("k", "listed", "unlisted", "is_unknown"),
+    [(2, 0.5, 1, False), (5, 0.5, 1, True), (5, 1, 0.5, False), (5, 1, 1, False), (5, 0, -1, False)],
+)
+def test_what_a_grade_leaves_unknown(k, listed, unlisted, is_unknown):
+    """Two places are known, and one of two graded pictures comes later."""
+    places = Places([["a", "b"]], [9], np.array([1]), np.array([2]))
+    graded = GradedRanks(np.zeros(2, int), np.array([listed, unlisted]), np.array([1, UNRANKED]), None)
+    query = Query("1", Triplet("r", ("",), ("b",)), ("",))
+    ranking = Ranking([query], list("abcdefghi"), 9, places, None, graded)
+    assert ranking.unknown(f"recall_at{k}", k, soft=True) == [is_unknown]
+
+
+# ---- ranks of a table, groups, and what all lists show together ----
+
+PLACES = "query,rank,answers\n1,{}\n2,2,f.jpg|in/c.jpg\n3,4,a.jpg|b.jpg\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "metrics", "remark"),
+    [
+        # The reference was ranked too: the target's place is one less than its rank, unless it comes after the list.
+        (
+            "4,a.jpg|e.jpg|d.jpg|b.jpg",
+            (),
+            {"recall_at1": 0, "recall_at5": 100},
+            "which leaves them, and so one place: 1",
+        ),
+        ("2,a.jpg|b.jpg", (), {"recall_at1": 100 / 3, "recall_at5": 100}, "ranks left out, as pictures left the list"),
+        ("6,a.jpg|d.jpg", (), {"recall_at1": 0}, "recall_at5 is not known: 1 of 3 lists end too early (1)"),
+        ("2,e.jpg|b.jpg", ("--gallery", "val"), {}, "pictures left the list before them: 1"),
+        ("3,d.jpg", (), {"recall_at1": 0, "recall_at5": 100}, "without an answer, taken as of protocol own: 2"),
+        ("3,d.jpg", ("--gallery", "val"), {}, "taken as of protocol val-drop-joined: 2"),
+    ],
+)
+def test_ranks_of_a_table(row, options, metrics, remark, judged):
+    status, found, said = judged(PLACES.format(row), *options)
+    assert status == 0
+    assert any(remark in line for line in said)
+    assert {name: found.get(name) for name in metrics} == pytest.approx(metrics, abs=1e-4)
+
+
+GROUPED = """id,reference,target,caption,group
+1,a.jpg,b.jpg,red,a.jpg|b.jpg|e.jpg
+2,a.jpg,in/c.jpg,blue,in/c.jpg|e.jpg
+3,d.jpg,f.jpg,old,f.jpg|a.jpg
+"""
+MEMBERS = {"1": ["b.jpg", "e.jpg"], "2": ["e.jpg", "in/c.jpg"], "3": ["f.jpg", "a.jpg"]}
+TABLE = "query,group_rank,answers\n1,1,b.jpg\n2,2,\n3,{}\n"
+
+
+@pytest.mark.parametrize(
+    ("run", "groups", "says"),
+    [
+        (MEMBERS, None, "ranks groups: all its lists name only members of their query's group; give it as --group-run"),
+        (trec(MEMBERS), None, "ranks groups: all its lists"),
+        (
+            RANKED,
+            MEMBERS | {"1": ["a.jpg", "b.jpg", "e.jpg"]},
+            "groups with the query's reference, which leaves them: 1",
+        ),
+        (RANKED, TABLE.format("3,"), "query 3 has the group_rank 3, where 2 pictures are ranked"),
+        (RANKED, TABLE.format(">2,"), "query 3 has the group_rank >2, where 2 pictures are ranked"),
+        (RANKED, TABLE.format("2,f.jpg"), "query 3 has the group_rank 2, but its target is answer 1"),
+        (RANKED, TABLE.format("1,"), "ranks without an answer, taken as of protocol own: 2"),
+        (RANKED, CSV.format(1).replace("a.jpg", "").replace("b.jpg|e.jpg", ""), "lists with names outside the group"),
+        (RANKED, "query,rank\n1,1\n2,1\n3,1\n", "groups with a rank and no group_rank: 3 of 3 (1, 2, 3); call"),
+        (CSV.format(6), None, "query 3 has the rank 6, where 5 pictures are ranked"),
+        (CSV.format(900), None, "query 3 has the rank 900, where 5 pictures are ranked"),
+    ],
+)
+def test_groups(run, groups, says, judged, tmp_path):
+    options = []
+    if groups is not None:
+        file = written(tmp_path / "groups.run", groups if isinstance(groups, str) else json.dumps(groups))
+        options = ["--group-run", file]
+    status, metrics, said = judged(run, *options, triplets=GROUPED)
+    assert any(says in line for line in said)
+    is_fault = "taken as" not in says and "leaves them" not in says
+    assert status == (2 if is_fault else 0)
+    if not is_fault:
+        assert metrics["group_recall_at1"] == pytest.approx(200 / 3, abs=1e-4)
+
+
+MANY = [f"{number:02}.jpg" for number in range(60)]
+"""The first twenty are references of two queries each, the next ten only targets; nothing names the last thirty."""
+ASKED = [(reference, MANY[20 + number % 10]) for number, reference in enumerate(MANY[:20] * 2)]
+
+
+@pytest.mark.parametrize(
+    ("ranked", "remark"),
+    [
+        (lambda number, pictures: pictures[number:] + pictures[:number], None),
+        (lambda number, pictures: MANY[30:], "identical lists: 1 different for 40 queries"),
+        (
+            lambda number, pictures: pictures[number % 20 :] + pictures[: number % 20],
+            "captions that change nothing: all",
+        ),
+        (
+            lambda number, pictures: [*MANY[:20][number % 19 :: -1], *MANY[:20][number % 19 + 1 :], ASKED[number][1]],
+            "pictures that no list ranks: all 40 of 60 that are not a reference, but for the query's own targets",
+        ),
+        (
+            lambda number, pictures: MANY[:30][number % 29 :: -1] + MANY[:30][number % 29 + 1 :],
+            "pictures that no list ranks: all 30 of 60 that no query names",
+        ),
+        (
+            lambda number, pictures: MANY[5:33][number % 27 :: -1] + MANY[5:33][number % 27 + 1 :],
+            "pictures that no list ranks: 32 of 60",
+        ),
+    ],
+)
+def test_what_all_lists_show(ranked, remark, judged):
+    rows = [f"{number},{reference},{target},{number}" for number, (reference, target) in enumerate(ASKED)]
+    lists = {}
+    for number, (reference, _) in enumerate(ASKED):
+        others = [name for name in MANY if name != reference]
+        lists[str(number)] = [name for name in ranked(number, others) if name != reference]
+    triplets = "\n".join(["id,reference,target,caption", *rows])
+    status, _, said = judged(lists, triplets=triplets, gallery=MANY)
+    assert status == 0
+    odd = [line for line in said if "not known" not in line]
+    assert [remark in line for line in odd] == ([] if remark is None else [True])
 
 
 # ---- re-ranking ----
@@ -372,6 +539,58 @@ def test_candidates_of_a_model_and_their_groups(data, ours, tmp_path):
 
 
 # ---- beside ours ----
+
+
+@pytest.fixture(scope="module")
+def large(world, tmp_path_factory):
+    """Return a folder with FashionIQ's toy, in which each category has sixty more pictures; none is opened."""
+    folder = tmp_path_factory.mktemp("large") / "fashionIQ_dataset"
+    shutil.copytree(world / folder.name, folder, ignore=shutil.ignore_patterns("images"))
+    (folder / "images").symlink_to(world / folder.name / "images")
+    for path in (folder / "image_splits").glob("*.val.json"):
+        path.write_text(json.dumps([*json.loads(path.read_text()), *(f"B{number:04}" for number in range(60))]))
+    return folder.parent
+
+
+@pytest.mark.parametrize("form", ["JSON", "CSV", "per-query"])
+def test_compare_takes_what_one_protocol_does_not_know(form, large, tmp_path, capsys):
+    """Fifty places, from which the reference leaves under "covr": R@50 of the query that found nothing is unknown."""
+    first, options = tmp_path / "first.csv", ["--protocol", "clip4cir", "covr", "--data-path", str(large)]
+    lists, whole = {}, {}
+    for category, split in TASKS["FashionIQ"].read_all(large, "val").items():
+        for number, triplet in enumerate(split.triplets):
+            rest = [name for name in split.pictures if name not in (triplet.reference, *triplet.targets)]
+            names = [triplet.reference, *(triplet.targets if number else ()), *rest]
+            lists[category, str(number)] = names[:50]
+            whole[f"{category}-{number}"] = [*names, *triplet.targets][: len(rest) + 2]
+    ours = written(tmp_path / "whole.json", json.dumps(whole))
+    validate.main(["--dataset", "FashionIQ", "--run", str(ours), "--per-query", str(first), *options])
+    if form == "CSV":
+        rows = [f"{query},{category},{'|'.join(names)}\n" for (category, query), names in lists.items()]
+        other = written(tmp_path / "cut.csv", "query,category,answers\n" + "".join(rows))
+    else:
+        other = written(tmp_path / "cut.json", json.dumps({"-".join(key): names for key, names in lists.items()}))
+    if form == "per-query":
+        run, other = other, tmp_path / "cut.csv"
+        validate.main(["--dataset", "FashionIQ", "--run", str(run), "--per-query", str(other), *options])
+    capsys.readouterr()
+    result = tmp_path / "compared.json"
+    assert status_of(compare.main, [first, other, "--data-path", large, "--json", result]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Left out: metric recall_at50 of protocol covr, which cut does not know." in said
+    found = {one["protocol"]: one["differences"] for one in json.loads(result.read_text())["comparisons"]}
+    assert "dress_recall_at50" in found["clip4cir"]
+    assert found["covr"].keys() == {f"{name}_recall_at10" for name in ("dress", "toptee", "shirt", "average")}
+
+
+def test_compare_wants_ours_first(ours, tmp_path, capsys):
+    run = ours("FashionIQ") / "run.covr.trec"
+    table = written(tmp_path / "other.csv", CSV.format(5))
+    capsys.readouterr()
+    for first in (run, table):
+        assert status_of(compare.main, [first, run.with_name("run.csv")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{first}: no file of validate.py --per-query, which the first must be; the others may" in line
 
 
 def test_compare_takes_a_run(data, ours, tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -14,7 +13,7 @@ from src.base.errors import InputError, first_ten, repeated, shown
 from src.base.tables import cells_of
 from src.evaluation.intervals import Values
 from src.evaluation.outside import RUN, judge_runs
-from src.evaluation.per_query import COLUMNS, SOLVED_BY, write_per_query
+from src.evaluation.per_query import COLUMNS, SOLVED_BY, table_of
 from src.evaluation.run_files import PLACE, is_table
 from src.tasks.own import OwnTriplets
 from src.tasks.protocol import Protocol
@@ -56,16 +55,23 @@ class PerQuery(NamedTuple):
         """Whether it is of a ranking of another program."""
         return f"{SOLVED_BY}{RUN}" in next(iter(self.rows.values()))
 
+    def known(self, protocol: str) -> list[str]:
+        """Return the metrics of one protocol: all, but of a ranking of another program those that it knows."""
+        if not self.is_outside:
+            return self.metrics
+        rows = [self.rows[key] for key in self.keys(protocol)]
+        return [metric for metric in self.metrics if any(row[metric] for row in rows)]
+
     def keys(self, protocol: str) -> list[Key]:
         """Return the queries of one protocol."""
         return [key for key in self.rows if key[0] == protocol]
 
-    def scores(self, keys: list[Key]) -> Values:
+    def scores(self, keys: list[Key], metrics: Sequence[str]) -> Values:
         """Return what the queries `keys` of one protocol score, by category."""
         values = {}
         for key in keys:
-            of_category = values.setdefault(key[1], {metric: [] for metric in self.metrics})
-            for metric in self.metrics:
+            of_category = values.setdefault(key[1], {metric: [] for metric in metrics})
+            for metric in metrics:
                 of_category[metric].append(float(self.rows[key][metric] or "nan"))
         return {name: {m: np.array(scores) for m, scores in by_metric.items()} for name, by_metric in values.items()}
 
@@ -80,10 +86,22 @@ def read_all(paths: Sequence[Path], data_path: Path) -> list[PerQuery]:
     """
     if len(paths) < 2:
         raise InputError(f"{paths[0]}: needs at least two files")
+    if not _is_per_query(paths[0]):
+        what = "no file of validate.py --per-query, which the first must be"
+        raise InputError(f"{paths[0]}: {what}; the others may be rankings of other programs")
     first = read_per_query(paths[0])
-    others = [read_per_query(path) if is_table(path) else _judged(path, first, data_path) for path in paths[1:]]
+    others = [read_per_query(path) if _is_per_query(path) else _judged(path, first, data_path) for path in paths[1:]]
     stems = [path.stem for path in paths]
     return [run if stems.count(run.name) == 1 else run._replace(name=str(run.path)) for run in (first, *others)]
+
+
+def _is_per_query(path: Path) -> bool:
+    """Whether a file is a table, perhaps a faulty one, and not one that another program made for --run."""
+    if not is_table(path):
+        return False
+    _, header = next(cells_of(path, "line", fault="not a CSV file"), ("", []))
+    is_ours = {"protocol", "data"} <= {*header} and any(column.startswith(SOLVED_BY) for column in header)
+    return is_ours or "query" not in header
 
 
 def _judged(path: Path, first: PerQuery, data_path: Path) -> PerQuery:
@@ -92,10 +110,11 @@ def _judged(path: Path, first: PerQuery, data_path: Path) -> PerQuery:
     options = {"run": path, "group_run": None, "protocol": ["all"]}
     protocols = [_protocol(first, name) for name in first.data]
     outside = judge_runs(task, task.read_all(data_path, first.split), protocols, options)
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder, "run.csv")
-        write_per_query(written, [one.judged for one in outside])
-        return read_per_query(written)._replace(path=path, name=path.stem)
+    header, *table = table_of([one.judged for one in outside])
+    rows = [dict(zip(header, map(str, cells), strict=True)) for cells in table]
+    keyed = {(row["protocol"], row["category"], row["query"]): row for row in rows}
+    data = {row["protocol"]: row["data"] for row in rows}
+    return PerQuery(path, path.stem, _metrics(path, header), keyed, data)
 
 
 def _protocol(run: PerQuery, name: str) -> Protocol:
@@ -185,7 +204,7 @@ def _require_complete(run: PerQuery) -> None:
     if len({data.rpartition(".")[0] for data in run.data.values()}) > 1:
         raise InputError(f"{run.path}: is of more than one data set or split: {first_ten(list(run.data.values()))}")
     for protocol in run.data:
-        values = run.scores(run.keys(protocol))
+        values = run.scores(run.keys(protocol), run.known(protocol))
         if values.keys() != set(run.task.categories):
             wanted = f"{run.task.name} has {', '.join(run.task.categories)}"
             raise InputError(f"{run.path}: protocol {shown(protocol)} has {first_ten(list(values))}, but {wanted}")
@@ -214,7 +233,14 @@ def shared(first: PerQuery, other: PerQuery) -> tuple[PerQuery, PerQuery, list[s
         if not set(names) & set(others):
             have = f"has {what} {first_ten(list(others))}, but {first.path} has {first_ten(list(names))}"
             raise InputError(f"{other.path}: {have}; give both the same --protocol")
-    _require_same_queries(one, two)
+    known = {protocol: [name for name in one.known(protocol) if name in two.known(protocol)] for protocol in one.data}
+    _require_same_queries(one, two, known)
+    unknown = [
+        f"Left out: metric {first_ten(lacking)} of protocol {shown(protocol)}, which {shown(run.name)} does not know."
+        for run in (one, two)
+        for protocol in known
+        if (lacking := [name for name in run.metrics if name not in run.known(protocol)])
+    ]
     left_out = [
         f"Left out: {what} {first_ten(lacking)}, which {shown(lacks.name)} does not have."
         for has, lacks in ((first, other), (other, first))
@@ -224,7 +250,7 @@ def shared(first: PerQuery, other: PerQuery) -> tuple[PerQuery, PerQuery, list[s
         )
         if lacking
     ]
-    return one, two, left_out
+    return one, two, left_out + unknown
 
 
 def _reduced(run: PerQuery, other: PerQuery) -> PerQuery:
@@ -234,7 +260,7 @@ def _reduced(run: PerQuery, other: PerQuery) -> PerQuery:
     return run._replace(data=data, rows=rows, metrics=[name for name in run.metrics if name in other.metrics])
 
 
-def _require_same_queries(first: PerQuery, other: PerQuery) -> None:
+def _require_same_queries(first: PerQuery, other: PerQuery, known: dict[str, list[str]]) -> None:
     for protocol, data in first.data.items():
         if other.data[protocol] != data:
             theirs, mine = (f"{len(run.keys(protocol)):,} queries" for run in (other, first))
@@ -246,7 +272,11 @@ def _require_same_queries(first: PerQuery, other: PerQuery) -> None:
             count = f"{len(lacking)} of the {len(one.rows)} queries of {one.path}"
             raise InputError(f"{two.path}: lacks {count}: {first_ten(lacking)}")
     for metric in first.metrics:
-        uneven = [_named(key) for key, row in first.rows.items() if bool(row[metric]) != bool(other.rows[key][metric])]
+        uneven = [
+            _named(key)
+            for key, row in first.rows.items()
+            if metric in known[key[0]] and bool(row[metric]) != bool(other.rows[key][metric])
+        ]
         if uneven:
             raise InputError(
                 f"{other.path}: counts other queries for {shown(metric)} than {first.path}: {first_ten(uneven)}"

@@ -52,7 +52,8 @@ def compare(first: PerQuery, others: list[PerQuery]) -> tuple[list[Compared], li
                 left_out.append(f"Left out for {shown(theirs.name)}: {again}.")
                 continue
             keys = mine.keys(protocol)
-            found = differences(mine.scores(keys), theirs.scores(keys), mine.task.measures)
+            known = [name for name in mine.known(protocol) if name in theirs.known(protocol)]
+            found = differences(mine.scores(keys, known), theirs.scores(keys, known), mine.task.measures)
             of_protocol.append(Compared(protocol, theirs, found, moved_most(mine, theirs, keys)))
         _correct(of_protocol)
         compared += of_protocol

@@ -270,6 +270,8 @@ def test_a_page_of_another_programs_ranking(cut, world, tmp_path, capsys):
         ([], "one of the arguments --run-folder --run is required"),
         (["--run", "{run}"], "--run needs --dataset"),
         (["--run", "{run}", "--dataset", "CIRR", "--skip-missing"], "--skip-missing is for a --run-folder"),
+        (["--run", "{run}", "--dataset", "CIRR", "--num-workers", "0"], "--num-workers is for a --run-folder"),
+        (["--run", "{run}", "--dataset", "CIRR", "--no-feature-cache"], "--no-feature-cache is for a --run-folder"),
     ],
 )
 def test_options_of_such_a_page(options, fault, tmp_path, capsys):
