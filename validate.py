@@ -29,7 +29,8 @@ def make_parser() -> Parser:
 
 if __name__ == "__main__":
     # --help, a wrong flag and what needs no model are answered here, before torch is imported.
-    if (args := parse_validation(make_parser(), FUNCTIONS)).run_only:
+    args = parse_validation(make_parser(), FUNCTIONS)
+    if args.run_only:
         from src.evaluation.standalone import judge_run_only
 
         raise SystemExit(judge_run_only(vars(args)))

@@ -105,8 +105,8 @@ def test_an_index_answers_alike_without_the_pictures(folder, asked, tmp_path):
     (whole,) = asked(*question, "--index", tmp_path / "index", folder=folder)
     meta = json.loads((tmp_path / "index" / "meta.json").read_text())
     assert np.load(tmp_path / "index" / meta["features"]).dtype == np.float32
-    lines = (tmp_path / "index" / meta["items"]).read_text().splitlines()
-    assert len(lines) == meta["pictures"] == len(list(folder.glob("*/*.png")))
+    listed, *_ = map(json.loads, (tmp_path / "index" / meta["items"]).read_text().splitlines())
+    assert len(listed["name"]) == meta["pictures"] == len(list(folder.glob("*/*.png")))
     (alone,) = asked(*question, "--index", tmp_path / "index")
     assert names(alone["answers"]) == names(whole["answers"])
     shutil.rmtree(folder)
