@@ -48,7 +48,7 @@ def test_a_small_clip_on_this_machine(arguments, capsys):
         (["--pictures", "."], "holds no pictures"),
         (
             ["--clip-model-name", "RN49"],
-            "--clip-model-name RN49: neither a file nor one of features:FOLDER, open_clip:",
+            "--clip-model-name RN49: neither a file nor one of features:FOLDER",
         ),
         (["--triplets", "0"], "is not a whole number above 0"),
     ],
