@@ -4,9 +4,10 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -r
 
-.PHONY: quickstart demo test slow benchmark docs clean
+.PHONY: quickstart demo test slow forkserver tested benchmark docs clean
 
 .venv/installed: requirements.txt
+	@$(PYTHON) -c "import src"  # which refuses an older Python, before gigabytes are downloaded
 	$(PYTHON) -m venv .venv
 	$(INSTALL) $<
 	touch $@
@@ -39,6 +40,15 @@ test: .venv/test
 
 slow: .venv/test
 	$(PYTEST) -m slow
+
+# As from Python 3.14 on, where a fork server starts the workers.
+forkserver: .venv/test
+	$(PYTEST) -m "workers and not slow" --start-method forkserver
+
+# The versions in .venv that just passed. They hold for its Python, and as constraints (pip install -c) on any system.
+tested: test
+	echo "# What make test last passed with, on $$($(BIN)/python --version)." > requirements/tested.txt
+	$(BIN)/python -m pip freeze >> requirements/tested.txt
 
 benchmark: .venv/installed
 	$(BIN)/python -m benchmarks

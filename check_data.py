@@ -7,19 +7,13 @@ Exit status 1 when something would change a result, 2 when the data set cannot b
 
 from pathlib import Path
 
-from src.apps.checking.findings import (
-    FAULT,
-    Splits,
-)
-from src.apps.checking.text import check, text_of, verdict
-from src.base.errors import InputError, one_line_errors
-from src.base.files import PROJECT_ROOT, write_json
-from src.base.parser import Parser
-from src.command.data_flags import dataset_choices, dataset_name
+from src.apps.checking.reading import read_all
+from src.apps.checking.text import check, faults_in, text_of, verdict, write
+from src.command.data_flags import add_data_sets_path, add_dataset_option
 from src.command.flags import add_num_workers
+from src.command.frame import one_line_errors
 from src.command.outputs import data_files, output_files, require_outputs
-from src.tasks.registry import TASKS, find_task, folders
-from src.tasks.task import Task
+from src.command.parser import Parser
 
 DESCRIPTION = (
     "Decode every picture of a data set once and say what is wrong with it. Exit status 1 when something would change "
@@ -31,43 +25,17 @@ DESCRIPTION = (
 
 def make_parser() -> Parser:
     parser = Parser(DESCRIPTION, __doc__)
-    help_text = f"{dataset_choices(TASKS)} (default: all in the data path)"
-    parser.add_argument("--dataset", type=dataset_name(TASKS), help=help_text)
-    parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
+    add_dataset_option(parser, otherwise="all in the data path", split=None)
+    add_data_sets_path(parser)
     add_num_workers(parser)
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="file that keeps the findings as JSON")
     return parser
 
 
-def tasks_to_check(dataset: str | None, data_path: Path) -> list[Task]:
-    """Return the task that `dataset` names, or all that `data_path` holds; raises InputError when it holds none."""
-    if dataset:
-        return [find_task(dataset)]
-    found = [task for task in TASKS.values() if (data_path / task.folder).is_dir()]
-    if not found:
-        raise InputError(f"{data_path}: holds none of {folders()}; --data-path names a folder that does")
-    return found
-
-
-def read_splits(task: Task, data_path: Path) -> Splits:
-    """Read the splits that have annotations; raises InputError for faulty ones and when there are none."""
-    root = task.root(data_path)
-    splits = {}
-    for split in task.splits:
-        there = task.categories_in(data_path, split)
-        if there:
-            splits[split] = {category: task.read(data_path, category, split) for category in there}
-    if not splits:
-        looked_for = task.files(data_path, task.categories[0], task.splits[0])[0].relative_to(root)
-        raise InputError(f"{root}: has annotations of no split; {looked_for} would be one of their files")
-    return splits
-
-
 @one_line_errors
 def main(argv=None):
     args = make_parser().parse_args(argv)
-    tasks = tasks_to_check(args.dataset, args.data_path)
-    annotated = [(task, read_splits(task, args.data_path)) for task in tasks]
+    annotated = read_all(args.dataset, args.data_path)
     # Before any picture is decoded.
     for task, splits in annotated:
         of_task = (split for categories in splits.values() for split in categories.values())
@@ -80,10 +48,9 @@ def main(argv=None):
         # Flushed, since the next data set may take an hour.
         print(*text_of(checked[-1]), "", sep="\n", flush=True)
 
-    faults = [finding for one in checked for finding in one.findings if finding.level == FAULT and finding.names]
+    faults = faults_in(checked)
     if args.output:
-        content = {"exit_status": int(bool(faults)), "datasets": [one.plain() for one in checked]}
-        write_json(args.output, content, indent=1)
+        write(args.output, checked)
     print(verdict(faults))
     if faults:
         # Scripts can stop on 1, as on a failed test; 2 means that nothing could be checked.

@@ -4,11 +4,10 @@
         --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from src.base.files import write_json
-from src.base.parser import Parser
 from src.command.combining import names_in
 from src.command.data_flags import add_judging_options, add_submission_option
 from src.command.flags import parse_judging
+from src.command.parser import Parser
 
 FUNCTIONS = names_in("combiner.py")
 
@@ -31,8 +30,8 @@ from functools import partial
 
 from combiner import load_combined
 from data_utils import TASKS
-from src.apps.submission.writing import answered, submit
-from utils import command, is_first, settings
+from src.apps.submission.writing import answered, submit, write
+from utils import command, settings
 
 
 @command
@@ -44,7 +43,7 @@ def main(argv=None):
     def files(name):
         return [args.output_path / "submission" / "CIRCO" / f"submission_{name}.json"]
 
-    def write(retriever, split, name):
+    def write_answers(retriever, split, name):
         split = retriever.usable(split)
         print(f"{task.name} {split.name}, {protocol.described({'': (len(split.triplets), len(split.pictures))})}")
         answers = answered(task, protocol, retriever, split)
@@ -52,11 +51,10 @@ def main(argv=None):
         ids = [int(name) for name in answers.gallery.names]
         rows = zip(split.triplets, answers.best.tolist(), strict=True)
         content = {triplet.id: [ids[row] for row in best] for triplet, best in rows}
-        if is_first():  # all processes answer, one writes
-            write_json(*files(name), content)
+        write(*files(name), content)
 
     given = settings(args)
-    submit(vars(args), given, task, partial(load_combined, given.retriever, given.combining), files, write)
+    submit(vars(args), given, task, partial(load_combined, given.retriever, given.combining), files, write_answers)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@
         --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from src.base.files import PROJECT_ROOT, write_json
-from src.base.parser import Parser
 from src.command.combining import names_in
 from src.command.data_flags import add_judging_options, add_submission_option
 from src.command.flags import parse_judging
+from src.command.parser import Parser
 
 FUNCTIONS = names_in("combiner.py")
 
@@ -27,10 +26,10 @@ from functools import partial
 from pathlib import Path
 
 from combiner import load_combined
-from data_utils import TASKS, Split
+from data_utils import TASKS, Split, base_path
 from src.apps.submission.cirr import LENGTHS, VERSION
-from src.apps.submission.writing import answered, read_test_split, retriever_of, submit
-from utils import Retriever, command, is_first, settings
+from src.apps.submission.writing import answered, read_test_split, retriever_of, submit, write
+from utils import Retriever, command, settings
 
 
 def generate_cirr_test_submissions(
@@ -38,8 +37,8 @@ def generate_cirr_test_submissions(
     file_name: str,
     clip_model,
     preprocess,
-    data_path: Path | str = PROJECT_ROOT,
-    output_path: Path | str = PROJECT_ROOT,
+    data_path: Path | str = base_path,
+    output_path: Path | str = base_path,
     retriever: Retriever | None = None,
     split: Split | None = None,
 ) -> list[Path]:
@@ -58,9 +57,7 @@ def generate_cirr_test_submissions(
     ids = [triplet.id for triplet in split.triplets]
     written = submission_files(output_path, file_name)
     for metric, path, content in zip(LENGTHS, written, named_answers(ids, answers), strict=True):
-        # All processes answer, one writes.
-        if is_first():
-            write_json(path, {"version": VERSION, "metric": metric, **content}, sort_keys=True)
+        write(path, {"version": VERSION, "metric": metric, **content}, sort_keys=True)
     return written
 
 
@@ -82,13 +79,15 @@ def named_answers(ids: list[str], answers) -> tuple[dict, dict]:
 def main(argv=None):
     args = parse_judging(make_parser(), FUNCTIONS, argv)
 
-    def write(retriever, split, name):
+    def write_answers(retriever, split, name):
         clip_and_transform, paths = (retriever.backbone, retriever.preprocess), (args.data_path, args.output_path)
         function = retriever.combining_function
         return generate_cirr_test_submissions(function, name, *clip_and_transform, *paths, retriever, split)
 
     given, files = settings(args), partial(submission_files, args.output_path)
-    submit(vars(args), given, TASKS["CIRR"], partial(load_combined, given.retriever, given.combining), files, write)
+    submit(
+        vars(args), given, TASKS["CIRR"], partial(load_combined, given.retriever, given.combining), files, write_answers
+    )
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ weights. With --encoder text the pictures' features never change, so they are ex
 
 from argparse import Namespace
 
-from src.base.parser import Parser, any_case, count, positive
 from src.command import data_flags, flags, training_flags
+from src.command.parser import Parser, any_case, count, positive
 from src.command.recipes import FINE_TUNING_RECIPES
 
 LEARNING = {"both": ("image", "text"), "text": ("text",), "image": ("image",)}

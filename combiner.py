@@ -13,7 +13,8 @@ from src.command.combining import PUBLISHED_NETWORK, CombiningFunction
 from src.command.flags import CombiningOptions, RetrieverOptions
 from src.models.backbone import Backbone
 from src.models.facts import NETWORK, holds_its_clip, read_facts
-from src.models.weights import load_weights, read_weights
+from src.models.parts import COMBINER
+from src.models.weights import has_weights, is_in, load_weights, read_beside, read_weights
 from src.retrieval.retriever import Retriever, as_trained, load_retriever
 from utils import device, element_wise_sum
 
@@ -184,6 +185,9 @@ def load_combined(options: RetrieverOptions, combining: CombiningOptions | None 
     combining = combining or CombiningOptions()
     options = as_trained(with_clip_of_pair(options, combining.combiner_path), combining.combiner_path)
     retriever = load_retriever(options)
+    path = options.clip_model_path
+    if combining.combiner_path is None and path is not None and is_in(path, COMBINER):
+        print(f"{path}: the Combiner in it is not used; --combiner-path {path} takes it", file=sys.stderr)
     dimensions = combining.projection_dim, combining.hidden_dim
     function = load_combining_function(combining.name, combining.combiner_path, retriever.backbone, *dimensions)
     return retriever.combining_by(function)
@@ -213,20 +217,30 @@ def load_network(
     line = network_in(path)
     if name not in (None, line.name):
         raise InputError(f"--combining-function {name}: {path} holds another network, {line.name}")
-    weights = read_weights(path, line.function.__name__)
+    weights = read_weights(path, line.function.__name__, COMBINER if line.name == PUBLISHED_NETWORK else None)
     sizes = _sizes(
         line, weights, path, backbone.dimension, {"projection_dim": projection_dim, "hidden_dim": hidden_dim}
     )
     # Published checkpoints do not record it; any CLIP of the right size must do then.
     trained_on = read_facts(path).get("clip_weights")
     if trained_on not in (None, backbone.digest()):
-        named = "the one it was trained on"
+        named = "the one it was trained on, or --clip-model-name the features"
         if holds_its_clip(path):
-            named = f"the same file, or nothing: this {line.label} and the CLIP beside it learned together"
+            named = f"the same file, or nothing: this {line.label} belongs to the CLIP beside it"
         raise InputError(f"{path}: was trained on another CLIP; --clip-model-path has to name {named}")
+    if trained_on is None:
+        _require_clip_beside(path, backbone)
     network = line.function(**sizes)
     load_weights(network, weights, path)
     return network.to(device).eval()
+
+
+def _require_clip_beside(path, backbone):
+    """Raise InputError where a file holds a CLIP beside the network, and `backbone` has other weights than that."""
+    beside = read_beside(path)
+    if beside is not None and not has_weights(backbone.model, beside):
+        taken = f"--clip-model-path {path} takes it"
+        raise InputError(f"{path}: holds a CLIP too, and it is another one than was loaded; {taken}")
 
 
 def _sizes(line, weights, path, clip_feature_dim, given):

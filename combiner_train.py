@@ -9,9 +9,9 @@ Its own options: --combiner-lr, --clip-bs, and for --encoder text --learning-rat
 
 from argparse import Namespace
 
-from src.base.parser import Parser, any_case, count, count_or_zero, positive
 from src.command import data_flags, flags, training_flags
 from src.command.combining import names_in
+from src.command.parser import Parser, any_case, count, count_or_zero, positive
 from src.command.recipes import COMBINER_RECIPES
 
 FUNCTIONS = names_in("combiner.py")
@@ -47,7 +47,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from combiner import network_facts, new_network
-from src.models.facts import LEARNED_ALONG
 from src.training.batches import Batch, TripletRows, encode_triplets
 from src.training.losses import Bank
 from src.training.one_encoder import OneEncoder
@@ -99,9 +98,7 @@ class CombinerTraining(Stage):
         )
 
     def facts(self) -> dict:
-        if self.text_encoder is None:
-            return {}
-        return {LEARNED_ALONG: "text", "clip_weights": self.text_encoder.backbone.digest()}
+        return {} if self.text_encoder is None else self.text_encoder.facts()
 
     def train(self, mode: bool = True):
         super().train(mode)

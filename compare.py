@@ -2,13 +2,13 @@
 
     python compare.py sum.csv combiner.csv --page difference.html
 
-Every further file is compared with the first.
+Every further file is compared with the first, and may be a ranking of another program.
 """
 
 from pathlib import Path
 
-from src.base.files import PROJECT_ROOT
-from src.base.parser import Parser, file_path
+from src.command.flags import add_data_path
+from src.command.parser import Parser, file_path
 
 DESCRIPTION = (
     "Compare models query by query, from files of validate.py --per-query, each with the first: the difference of each "
@@ -19,32 +19,27 @@ DESCRIPTION = (
 
 def make_parser() -> Parser:
     parser = Parser(DESCRIPTION, __doc__)
-    parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE.csv", help="two files or more; the first is compared with each"
-    )
+    help_text = "two files or more; the first is compared with each, which may be rankings as validate.py --run takes"
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.csv", help=help_text)
     parser.add_argument("--json", type=file_path, metavar="FILE.json", help="file for all differences")
     parser.add_argument("--page", type=file_path, metavar="FILE.html", help="page with the pictures of what moved most")
-    parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help="folder of the data set, for the page")
+    add_data_path(parser, "folder of the data set, for the page and rankings")
     return parser
 
 
 if __name__ == "__main__":
     make_parser().parse_args()  # --help and a wrong flag are answered here, before numpy and scipy are imported
 
-
 from src.apps.compare.comparison import read_all
-from src.apps.compare.text import compare, is_corrected, plain, print_all
-from src.base.errors import InputError, one_line_errors
-from src.base.files import write_json
+from src.apps.compare.text import compare, is_corrected, print_all, write
+from src.command.frame import one_line_errors
 from src.command.outputs import data_files, output_files, require_outputs
 
 
 @one_line_errors
 def main(argv=None):
     args = make_parser().parse_args(argv)
-    if len(args.files) < 2:
-        raise InputError(f"{args.files[0]}: needs at least two files")
-    first, *others = read_all(args.files)
+    first, *others = read_all(args.files, args.data_path)
     outputs, is_there = output_files(vars(args), "json", "page"), (args.data_path / first.task.folder).is_dir()
     require_outputs(vars(args), outputs, data_files(first.task.tables(args.data_path)) if is_there else {})
     compared, left_out = compare(first, others)
@@ -54,7 +49,7 @@ def main(argv=None):
     remarks = "".join(f" {sentence}" for sentence in (*holm, *left_out))
     print_all(first, compared, remarks)
     if args.json:
-        write_json(args.json, plain(first, compared, left_out), indent=1)
+        write(args.json, first, compared, left_out)
     if args.page:
         from src.apps.compare.page import draw_page  # late: opening pictures imports torch, which takes a second
 

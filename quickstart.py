@@ -13,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-from src.base.errors import one_line_errors
-from src.base.files import PROJECT_ROOT
-from src.base.parser import Parser, count_or_zero
+from src.command.frame import one_line_errors
+from src.command.parser import Parser, count_or_zero
 
+PROJECT_ROOT = Path(__file__).absolute().parent
 # Pictures and CLIP are so small here that opening pictures takes as long as computing. One thread for computing leaves
 # the other cores to the workers, which halves the time.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}

@@ -8,10 +8,10 @@ The folder is encoded once. Unreadable pictures are listed on stderr and left ou
 
 from pathlib import Path
 
-from src.base.parser import Parser, count, existing_file, file_path, finite, share, words
 from src.command.combining import names_in
 from src.command.flags import add_searching_options, parse_judging
 from src.command.outputs import output_files, require_outputs
+from src.command.parser import Parser, count, existing_file, file_path, finite, share, words
 
 FUNCTIONS = names_in("combiner.py")
 
@@ -53,6 +53,8 @@ def make_parser() -> Parser:
     group.add_argument("--json", type=file_path, metavar="FILE.json", help="file for the answers")
     group.add_argument("--csv", type=file_path, metavar="FILE.csv", help="file for the answers")
     group.add_argument("--page", type=file_path, metavar="FILE.html", help="page of the answers, which opens offline")
+    help_text = "file for what re-ranks: each question with its answers, a JSON object a line"
+    group.add_argument("--candidates", type=file_path, metavar="FILE.jsonl", help=help_text)
     add_searching_options(parser, FUNCTIONS)
     return parser
 
@@ -82,40 +84,27 @@ if __name__ == "__main__":
 
 from combiner import line_of, load_combined
 from src.apps.search.places import Places, opened, require_places
-from src.apps.search.printing import print_answers, say_what_is_missing
-from src.apps.search.questions import read_questions, references, require_references
-from src.processes.distributed import command, is_first
-from src.processes.signals import Stopping
-from src.retrieval.searcher import Question, Searcher
-from utils import autocast, say_device, settings
-
-WHAT_IS_KEPT = "the same command goes on where it was"
+from src.apps.search.printing import print_answers
+from src.apps.search.questions import ask_all, asked, references
+from utils import autocast, command, is_first, say_device, settings
 
 
 @command
 def main(argv=None):
     args = parse(argv)
     given, places = settings(args), Places(*(getattr(args, name) for name in Places._fields))
-    question = Question(
-        args.reference, args.caption or "", args.without or "", args.caption_weight, args.include_reference
-    )
-    questions = {"": question} if args.reference or args.caption else {}
-    if args.queries is not None:
-        questions = read_questions(args.queries, question)
-    files = output_files(vars(args), "json", "csv", "page")
+    rules = args.without, args.caption_weight, args.include_reference
+    questions = asked(args.reference, args.caption, *rules, args.queries)
+    files = output_files(vars(args), "json", "csv", "page", "candidates")
     require_outputs(vars(args), files, {"a reference": references(questions, args.pictures)})
     require_places(places, questions)
     retriever = load_combined(given.retriever, given.combining)
     say_device(args.precision)
     function = line_of(retriever.combining_function).name
-    with autocast(args.precision), Stopping(lambda: WHAT_IS_KEPT), opened(places, retriever, function) as gallery:
+    with autocast(args.precision), opened(places, retriever, function) as gallery:
         if not questions:
             return
-        require_references(questions, gallery.folder, gallery)
-        searcher = Searcher(retriever, gallery)
-        say_what_is_missing(list(questions.values()))
-        found = searcher.ask_all(list(questions.values()), args.k, args.min_score)
-        answered = list(zip(questions, questions.values(), found, strict=True))
+        answered, searcher = ask_all(questions, retriever, gallery, args.k, args.min_score)
         # Tables of many questions are no reading where a file has them.
         if args.queries is None or not files:
             print_answers(answered)
@@ -123,7 +112,7 @@ def main(argv=None):
             from src.apps.search.files import write_answers  # late: most searches print their answers
 
             # Indenting is slow, and many questions are for programs.
-            write_answers(answered, searcher, args.json, args.csv, args.page, indent=None if args.queries else 1)
+            write_answers(answered, searcher, vars(args), indent=None if args.queries else 1)
 
 
 if __name__ == "__main__":

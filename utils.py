@@ -1,17 +1,18 @@
 """The front desk of models and features: the published helpers, and what scripts need of both."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import nn
 
 from src.base.device import device
 from src.base.files import require_writable
+from src.command.frame import one_line_errors
 from src.models.backbone import ENCODERS, Backbone
 from src.models.registry import load_clip, model_label
 from src.models.weights import weights_digest
-from src.processes.distributed import command, is_first
+from src.processes.distributed import is_first, joining
 from src.retrieval.encoder import (
     Encoder,
     caption_tokens,
@@ -23,7 +24,7 @@ from src.retrieval.fusion import compared
 from src.retrieval.gallery import Gallery
 from src.retrieval.precision import autocast, say_device
 from src.retrieval.retriever import Retriever, element_wise_sum, load_retriever
-from src.retrieval.settings import settings
+from src.retrieval.settings import Settings, settings
 from src.tasks.captions import drawn_texts
 from src.training.progress import set_train_bar_description, update_train_running_results
 
@@ -33,6 +34,7 @@ __all__ = [
     "Encoder",
     "Gallery",
     "Retriever",
+    "Settings",
     "autocast",
     "caption_tokens",
     "collate_fn",
@@ -55,6 +57,11 @@ __all__ = [
     "update_train_running_results",
     "weights_digest",
 ]
+
+
+def command(main: Callable) -> Callable:
+    """Make `main(argv)` a command whose errors are one line, by itself or as one of torchrun's processes."""
+    return one_line_errors(joining(main))
 
 
 def generate_randomized_fiq_caption(flattened_captions: Sequence[str], draws=random) -> list[str]:

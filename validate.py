@@ -4,10 +4,16 @@
         --combining-function combiner --combiner-path models/.../combiner_arithmetic.pt
 """
 
-from src.base.parser import Parser
 from src.command.combining import names_in
-from src.command.data_flags import add_dataset_option, add_judging_options, add_protocol_options, chosen_protocols
-from src.command.flags import parse_judging
+from src.command.data_flags import (
+    add_dataset_option,
+    add_judging_options,
+    add_protocol_options,
+    add_run_options,
+    chosen_protocols,
+    parse_validation,
+)
+from src.command.parser import Parser
 
 FUNCTIONS = names_in("combiner.py")
 
@@ -16,17 +22,24 @@ def make_parser() -> Parser:
     parser = Parser("Print the recalls of a model on the validation split of a data set.", __doc__)
     add_dataset_option(parser, otherwise="required", required=True)
     add_protocol_options(parser)
+    add_run_options(parser)
     add_judging_options(parser, FUNCTIONS)
     return parser
 
 
 if __name__ == "__main__":
-    parse_judging(make_parser(), FUNCTIONS)  # --help and a wrong flag are answered here, before torch is imported
+    # --help, a wrong flag and what needs no model are answered here, before torch is imported.
+    args = parse_validation(make_parser(), FUNCTIONS)
+    if args.run_only:
+        from src.evaluation.standalone import judge_run_only
+
+        raise SystemExit(judge_run_only(vars(args)))
 
 from combiner import COMBINING_FUNCTIONS, line_of, load_combined
 from data_utils import TASKS, Protocol, Triplet, find_task, read_data
-from src.base.terminal import filled
 from src.command.comet import start_experiment
+from src.evaluation.judged import print_published
+from src.evaluation.standalone import judge_run_only
 from src.evaluation.validation import Validation, recalls
 from utils import (
     Gallery,
@@ -40,10 +53,6 @@ from utils import (
     settings,
     weights_digest,
 )
-
-RULES = {"protocol", "gallery", "reference", "captions", "cluster"}
-"""Options with which protocols are printed in full, and not the published recalls."""
-FILES = {"per_query", "json", "trec_run"}
 
 # ---- for other code ----
 
@@ -112,17 +121,22 @@ def fingerprint(retriever: Retriever) -> dict[str, str]:
 
 @command
 def main(argv=None):
-    args = parse_judging(make_parser(), FUNCTIONS, argv)
+    args = parse_validation(make_parser(), FUNCTIONS, argv)
+    if args.run_only:
+        judge_run_only(vars(args))
+        return
     given, task = settings(args), find_task(args.dataset)
     protocols = chosen_protocols(task, args.protocol, args.gallery, args.reference, args.captions)
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
-    data = read_data(task, args.data_path, "val", skip_missing=args.skip_missing)
+    data = read_data(
+        task, args.data_path, "val", skip_missing=args.skip_missing, clip_model_name=given.retriever.clip_model_name
+    )
     require_writable(args.output_path)
     full = None
-    if args.given & (RULES | FILES):
+    if args.in_full:
         from src.evaluation.full import FullJudging  # late: most runs ask only for the recalls
 
-        full = FullJudging(task, protocols, vars(args), data["val"].values())
+        full = FullJudging(task, protocols, vars(args), data["val"])
     retriever = load_combined(given.retriever, given.combining)
     say_device(args.precision)
     validation = Validation(task, data["val"], retriever)
@@ -134,29 +148,19 @@ def main(argv=None):
         # A protocol that was judged in full has the recalls already.
         published = validation.recalls() if full is None else full.judged[0].recalls()
     mark = retriever.skipping.mark
-    if args.given & RULES:
+    if args.prints_tables:
         full.print(mark)
         metrics = full.measures()
     else:
         metrics = task.printed(published)
-        print_published(validation, metrics, mark)
+        print_published(task, validation.described(), metrics, mark)
     if full is not None and is_first():
         # Digests take seconds, and only --json keeps them.
-        full.write(given.options, fingerprint(retriever) if args.json else {})
+        full.write(given.options, fingerprint(retriever) if args.json else {}, retriever.skipping.remarks)
     with experiment.validate():
         experiment.log_metrics(metrics)
     experiment.log_others(retriever.skipping.remarks)
     experiment.end()
-
-
-def print_published(validation: Validation, metrics: dict[str, float], mark: str) -> None:
-    """Print recalls in percent as the published code does, with the `mark` of results that lack pictures."""
-    names_protocol = validation.task.names_protocol
-    if names_protocol:
-        print(filled(validation.described(), indent="  "))
-    for name, recall in metrics.items():
-        # In full where the published code prints so.
-        print(f"{name} = {round(recall, 4) if names_protocol else recall}{mark}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from src.base.parser import Parser, usable_cores
+from src.command.parser import Parser, usable_cores
 
 
 def parse_arguments(argv=None) -> Namespace:
@@ -39,9 +39,10 @@ from benchmarks.cases import CASES, LONG_CASES, World, growth
 from benchmarks.measure import machine
 from benchmarks.results import draw_curves, table
 from benchmarks.worlds import write_large_pictures
-from src.base.errors import one_line_errors, require_one_of
+from src.base.errors import require_one_of
 from src.base.files import write_json
 from src.base.reading import read_json
+from src.command.frame import one_line_errors
 from src.toy import write_world
 from utils import load_clip
 

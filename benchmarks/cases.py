@@ -3,11 +3,13 @@
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from benchmarks import plain
 from benchmarks.measure import Measured, alternate, has_fast_bf16
@@ -102,7 +104,8 @@ class _Epochs:
 
     def plain(self):
         """Open and encode both pictures of every triplet, as the published code does in each epoch."""
-        loader = plain.triplet_loader(self.training_set, self.batch_size, self.workers)
+        options = {"shuffle": True, "num_workers": self.workers, "drop_last": True}
+        loader = DataLoader(self.training_set, self.batch_size, **options)
         plain.combiner_epoch(loader, self.backbone.model, self.combiner, self.optimizer)
 
     def ours(self):
@@ -124,16 +127,13 @@ def second_start(world: World) -> Iterator[Row]:
     preprocess = make_transform("targetpad", 1.25, world.backbone.resolution)
     triplets = TripletRows([_training_split(world.large_pictures)], preprocess)
     with tempfile.TemporaryDirectory() as folder:
-        caches = []
+        # A new folder for each, so nothing is cached; then the newest.
+        caches = (Path(folder) / str(number // 2) for number in count())
 
         def encode():
-            encode_triplets(triplets, CIRR, Encoder(world.backbone, ENCODERS, caches[-1], world.workers))
+            encode_triplets(triplets, CIRR, Encoder(world.backbone, ENCODERS, next(caches), world.workers))
 
-        def encode_anew():
-            caches.append(Path(folder) / str(len(caches)))  # a new folder, so nothing is cached
-            encode()
-
-        measured = alternate({"plain": encode_anew, "ours": encode}, world.size(3, 1))
+        measured = alternate({"plain": encode, "ours": encode}, world.size(3, 1))
     yield Row(f"stage 2, features of {len(triplets.pictures)} 500-pixel PNGs ready, second start", **measured)
 
 
@@ -183,15 +183,14 @@ class _Queries:
 
     def ours(self):
         queries = [(group[0], group[1], "", group) for group in self.groups]
-        predict = {"combining_function": lambda image, text: text, "caption_features": self.predicted}
-        return compute_cirr_val_metrics(queries, None, self.features, self.names, **predict)
+        return compute_cirr_val_metrics(queries, None, self.features, self.names, lambda _, text: text, self.predicted)
 
 
 def text_encoding(world: World) -> Iterator[Row]:
     """Measure the encoding of real captions: padded to CLIP's context, and only to the longest of the batch."""
     clip_model, captions = world.model("ViT-B/32"), world.captions[:: len(world.captions) // world.size(160, 8)]
-    encoders = {"plain": plain.encode_captions, "ours": extract_caption_features}
-    ways = {name: partial(encode, captions, clip_model) for name, encode in encoders.items()}
+    ways = {"plain": plain.encode_captions, "ours": extract_caption_features}
+    ways = {name: partial(encode, captions, clip_model) for name, encode in ways.items()}
     measured = alternate(ways, world.size(2, 1))
     torch.testing.assert_close(measured["ours"].result, measured["plain"].result, rtol=0, atol=1e-5)
     yield Row(f"text encoding, ViT-B/32, {len(captions)} captions", **measured)
@@ -199,34 +198,31 @@ def text_encoding(world: World) -> Iterator[Row]:
 
 def gallery_encoding(world: World) -> Iterator[Row]:
     """Measure the encoding of a gallery in fp32 and bf16."""
-    count = 2
     clip_model = world.model("RN50x4")
-    images = torch.randn(count, 3, *[clip_model.visual.input_resolution] * 2)
-    gallery = [(str(number), image) for number, image in enumerate(images)]
+    images = torch.randn(2, 3, *[clip_model.visual.input_resolution] * 2)
 
     def ours(precision):
         clip_model.to(memory_format=torch.channels_last)
         with autocast(precision):
-            extract_index_features(gallery, clip_model)
+            extract_index_features(list(zip("ab", images, strict=True)), clip_model)
 
     def published():
         clip_model.to(memory_format=torch.contiguous_format)
         plain.encode_images(images.to(device), clip_model)
 
-    ways = {"plain": published, "fp32": lambda: ours("fp32"), "bf16": lambda: ours("bf16")}
-    measured = alternate(ways, world.size(2, 1))
-    for precision in ("fp32", "bf16"):
-        yield Row(f"gallery encoding, RN50x4, {count} pictures, {precision}", measured["plain"], measured[precision])
+    yield from _in_precisions("gallery encoding, RN50x4, 2 pictures", published, ours, ("fp32", "bf16"), world)
 
 
 def fine_tuning_steps(world: World) -> Iterator[Row]:
     """Measure a step of stage 1, in bf16 too where the processor has instructions for it."""
+    precisions = ("fp32", "bf16") if has_fast_bf16() or world.quick else ("fp32",)
+    captions = world.captions[: world.size(8, 4)]
     for name in ("ViT-B/32", "RN50"):
-        yield from _fine_tuning_steps(world, name)
+        what = f"stage 1, a step of {len(captions)} triplets, {name}"
+        yield from _in_precisions(what, *_steps(world.model(name), captions), precisions, world)
 
 
-def _fine_tuning_steps(world, name):
-    clip_model, captions = world.model(name), world.captions[: world.size(8, 4)]
+def _steps(clip_model, captions):
     triplets = len(captions)
     pixels = torch.randint(256, (2 * triplets, *[clip_model.visual.input_resolution] * 2, 3), dtype=torch.uint8)
     images = normalised(pixels, OPENAI_NORMALISATION).contiguous().split(triplets)
@@ -242,16 +238,15 @@ def _fine_tuning_steps(world, name):
 
     def ours(precision):
         clip_model.to(memory_format=torch.channels_last)
-        training = training_of(stage, fused, triplets, precision=precision)
-        training.train_step(stage.inputs(batch, captions))
+        training_of(stage, fused, triplets, precision=precision).train_step(stage.inputs(batch, captions))
 
-    precisions = ("fp32", "bf16") if has_fast_bf16() or world.quick else ("fp32",)
+    return published, ours
+
+
+def _in_precisions(what, published, ours, precisions, world):
     ways = {"plain": published} | {precision: partial(ours, precision) for precision in precisions}
     measured = alternate(ways, world.size(2, 1))
-    for precision in precisions:
-        yield Row(
-            f"stage 1, a step of {triplets} triplets, {name}, {precision}", measured["plain"], measured[precision]
-        )
+    return [Row(f"{what}, {precision}", measured["plain"], measured[precision]) for precision in precisions]
 
 
 def pieces(world: World) -> Iterator[Row]:
@@ -285,9 +280,8 @@ def growth(world: World) -> dict[str, Curve]:
     """Measure CIRR's metrics in ever larger galleries, and epochs of ever more triplets; return {what grows: Curve}."""
     pictures = world.size((1000, 3000, 10_000, 30_000, 100_000), (50, 100))
     triplets = world.size((256, 512, 1024, 2048, 4096, 8192), (16, 32))
-    queries = world.size(418, 20)  # a tenth of CIRR's
-    # With more pictures the plain way would take gigabytes, with more triplets minutes.
-    in_galleries = _curve(pictures, 30_000, lambda size: _Queries(size, 128, queries))
+    # With more pictures the plain way would take gigabytes, with more triplets minutes. Queries are a tenth of CIRR's.
+    in_galleries = _curve(pictures, 30_000, lambda size: _Queries(size, 128, world.size(418, 20)))
     epochs = _curve(triplets, 1024, lambda size: _Epochs(world, world.data_path, size))
     return {"pictures in the gallery": in_galleries, "triplets": epochs}
 

@@ -10,7 +10,7 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from src.base.parser import Parser, count, file_path, name_or_file
+from src.command.parser import Parser, count, file_path, name_or_file
 
 
 def parse_arguments(argv=None) -> Namespace:
@@ -44,9 +44,10 @@ from benchmarks.fit import LARGEST, Fit, fitting
 from benchmarks.measure import Measured, alternate, has_fast_bf16, machine, timed
 from benchmarks.steps import CAPTION, CombinerSteps, Steps
 from benchmarks.worlds import SIZES, clip_named, write_photographs
-from src.base.errors import InputError, one_line_errors
+from src.base.errors import InputError
 from src.base.folders import pictures_below
-from src.base.parser import usable_cores
+from src.command.frame import one_line_errors
+from src.command.parser import usable_cores
 from src.models.backbone import Backbone
 from src.models.checkpoints import size_of
 from src.pictures.opening import opened

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from src.base.device import device, emulates_bf16
-from src.base.parser import usable_cores
+from src.command.parser import usable_cores
 
 CPUINFO = Path("/proc/cpuinfo")
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from combiner import Combiner
 from src.models.openai_clip import OpenAIClip
@@ -50,20 +50,13 @@ def encode_images(images: Tensor, clip_model: nn.Module, batch_size: int = 32) -
     return torch.cat([clip_model.encode_image(batch) for batch in images.split(batch_size)])
 
 
-def triplet_loader(training_set: Dataset, batch_size: int, num_workers: int) -> DataLoader:
-    """Make a loader that opens both pictures of each triplet, even if triplets share a picture."""
-    return DataLoader(training_set, batch_size=batch_size, shuffle=True, num_workers=num_workers, drop_last=True)
-
-
-def combiner_epoch(
-    loader: DataLoader, clip_model: nn.Module, combiner: Combiner, optimizer: Optimizer, clip_batch_size: int = 32
-) -> float:
+def combiner_epoch(loader: DataLoader, clip_model: nn.Module, combiner: Combiner, optimizer: Optimizer) -> float:
     """Train stage 2 for an epoch, encoding both pictures of every triplet; return the mean loss."""
     losses = []
     for references, targets, captions in loader:
-        reference_features = encode_images(references, clip_model, clip_batch_size)
-        target_features = encode_images(targets, clip_model, clip_batch_size)
-        text_features = encode_captions(captions, clip_model, clip_batch_size)
+        reference_features = encode_images(references, clip_model)
+        target_features = encode_images(targets, clip_model)
+        text_features = encode_captions(captions, clip_model)
         predicted = combiner.combine_features(reference_features, text_features)
         loss = contrastive_loss(predicted, F.normalize(target_features, dim=-1))
         optimizer.zero_grad()

@@ -33,13 +33,11 @@ def draw_curves(curves: dict[str, Curve], path: Path) -> None:
 
 
 def _line(row):
-    if row.plain is None:
-        cells = ["–", duration(row.ours.seconds), "–", "–", _size(row.ours.peak_bytes)]
-    else:
-        times = [duration(way.seconds) for way in (row.plain, row.ours)]
-        sizes = [_size(way.peak_bytes) for way in (row.plain, row.ours)]
-        cells = [*times, f"{row.plain.seconds / row.ours.seconds:.3g} ×", *sizes]
-    return f"| {' | '.join([row.what, *cells])} |"
+    ways = row.plain, row.ours
+    times = [duration(way.seconds) if way else "–" for way in ways]
+    sizes = [_size(way and way.peak_bytes) for way in ways]
+    ratio = f"{row.plain.seconds / row.ours.seconds:.3g} ×" if row.plain else "–"
+    return f"| {' | '.join([row.what, *times, ratio, *sizes])} |"
 
 
 def _size(number):

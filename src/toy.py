@@ -18,9 +18,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from src.base.bars import Bar
-from src.base.errors import InputError, one_line_errors
+from src.base.errors import InputError
 from src.base.files import replacing, write_json
-from src.base.parser import Parser, count_or_zero
+from src.command.frame import one_line_errors
+from src.command.parser import Parser, count_or_zero
 from src.models.openai_clip import small_clip
 from src.tasks.cirr import GROUP_SIZE
 

@@ -1,6 +1,7 @@
 """What tests share: a small toy world, its CLIP, and the reference implementation's numbers."""
 
 import json
+import multiprocessing
 import os
 import shutil
 from functools import partial
@@ -17,6 +18,17 @@ from tests.support.forks import Forks, only_run
 GOLDEN = Path(__file__).parent / "golden"
 # The reference's own checkpoints and the pictures they were trained on are too large for this repository.
 SHARED = Path(__file__).absolute().parents[2] / "shared"
+
+
+def pytest_addoption(parser):
+    help_text = "how tests start processes: fork, forkserver, spawn (default: as this Python and system do)"
+    parser.addoption("--start-method", help=help_text)
+
+
+def pytest_configure(config):
+    multiprocessing.set_start_method(config.getoption("--start-method"), force=True)
+    # Else each worker of a fork server would import torch, for seconds.
+    multiprocessing.set_forkserver_preload(["src.training.train"])
 
 
 def pytest_runtest_setup(item):
@@ -68,6 +80,12 @@ def shared():
     if not (SHARED / "golden" / "tuned_clip.pt").is_file():
         pytest.skip("needs the reference's checkpoints and the pictures they were trained on")
     return SHARED
+
+
+@pytest.fixture
+def ir_measures():
+    """The evaluator that others use; requirements/test.txt says where it cannot be had."""
+    return pytest.importorskip("ir_measures", reason="needs ir_measures, which has no wheels for Linux on ARM")
 
 
 @pytest.fixture(scope="session")

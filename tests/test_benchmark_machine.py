@@ -46,7 +46,10 @@ def test_a_small_clip_on_this_machine(arguments, capsys):
     [
         (["--pictures", "nowhere"], "nowhere: No such file"),
         (["--pictures", "."], "holds no pictures"),
-        (["--clip-model-name", "RN49"], "--clip-model-name RN49: neither a file nor one of open_clip:"),
+        (
+            ["--clip-model-name", "RN49"],
+            "--clip-model-name RN49: neither a file nor one of features:FOLDER",
+        ),
         (["--triplets", "0"], "is not a whole number above 0"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from docs import findings, options
 from src.base.files import PROJECT_ROOT
 
-PAGES = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(PROJECT_ROOT.glob("*.md")), *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("table", ["table.md", "search.md"])
@@ -63,3 +63,24 @@ def without_code(text):
 def test_who_comes_from_the_published_readme_finds_its_commands(page):
     text = " ".join((PROJECT_ROOT / page).read_text(encoding="utf-8").split())
     assert re.search(r"`python src/clip_fine_tune.py …`.{,60}`python clip_fine_tune.py …` here", text)
+
+
+def test_one_version_everywhere():
+    texts = {name: (PROJECT_ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "CITATION.cff")}
+    (version,) = re.findall(r'^version = "(.+)"$', texts["pyproject.toml"], re.MULTILINE)
+    changes = (PROJECT_ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released, date = re.search(r"^## \[(\d[^]]*)\] - (\d{4}-\d\d-\d\d)$", changes, re.MULTILINE).groups()
+    assert released == version
+    assert f"\nversion: {version}\ndate-released: {date}\n" in texts["CITATION.cff"]
+
+
+def test_citation_file_names_the_paper_of_the_readme():
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    fields = dict(re.findall(r"^  (\w+) += \{(.+)\}", readme, re.MULTILINE))
+    _, paper = (PROJECT_ROOT / "CITATION.cff").read_text(encoding="utf-8").split("preferred-citation:")
+    names = zip(*(re.findall(f"{part}-names: (.+)", paper) for part in ("family", "given")), strict=True)
+    assert fields["author"] == " and ".join(map(", ".join, names))
+    assert re.findall(r"^  (?:title|journal|year): (.+)$", paper, re.MULTILINE) == [
+        fields[name] for name in ("title", "journal", "year")
+    ]
+    assert f"value: {fields['note'].replace(' ', ':')}\n" in paper

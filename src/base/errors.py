@@ -1,12 +1,8 @@
 """Errors for people: one line that names what was given, what is wrong with it, and what would be right."""
 
 import errno
-import functools
-import sys
 from collections.abc import Callable, Collection, Sequence
 from itertools import islice
-
-from src.base.output import unbreakable_output
 
 NAMED = 10
 """How many culprits of a kind are named; the others are counted."""
@@ -133,40 +129,3 @@ def one_line(error: InputError) -> str:
     for kind in (InputError, *InputError.__subclasses__()):
         line = line.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
     return line
-
-
-def one_line_errors(main: Callable) -> Callable:
-    """Let `main(argv)` end with one line on stderr and exit status 2 where an input cannot be used.
-
-    An end by a signal prints a line too, with its own status. Any other exception is a bug and keeps its traceback.
-    """
-
-    @functools.wraps(main)
-    def command(argv=None):
-        from src.base.bars import showing_bars  # late: --help and a wrong flag are answered before it is needed
-
-        with unbreakable_output(), showing_bars():
-            try:
-                result = main(argv)
-                sys.stdout.flush()
-                return result
-            except Stopped as stopped:
-                print(stopped.line, file=sys.stderr, flush=True)
-                raise
-            except KeyboardInterrupt:  # before a training began, which prints its own line
-                print("stopped by SIGINT", file=sys.stderr, flush=True)
-                raise SystemExit(130) from None
-            except InputError as error:
-                fault = one_line(error)
-            except OSError as error:
-                if error.filename is None:
-                    raise
-                fault = f"{str(error.filename)}: {error.strerror}"
-            except (MemoryError, RuntimeError) as error:
-                fault = fault_of_machine(error)
-                if fault is None:
-                    raise
-            print(f"error: {escaped(fault)}", file=sys.stderr)
-            raise SystemExit(2)
-
-    return command

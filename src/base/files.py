@@ -14,6 +14,8 @@ from src.base.errors import InputError
 _UNSYNCED = set()
 """File systems that refused to sync a folder, each of which is mentioned once."""
 PROJECT_ROOT = Path(__file__).absolute().parents[2]
+HELD_FEATURES = "features:"
+"""How the name of a CLIP begins that is a folder of features (src/models/features.py)."""
 ESCAPING = {"encoding": "utf-8", "errors": "backslashreplace"}
 """How text for people is written: file names that are not UTF-8 are shown with escapes such as \\udce9."""
 

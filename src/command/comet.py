@@ -1,5 +1,6 @@
 """Comet experiments: online, in an archive, or one that takes every call and does nothing."""
 
+import contextlib
 import logging
 import os
 import queue
@@ -18,6 +19,17 @@ from src.command.flags import CometOptions
 COMET_URL = "https://www.comet.com/clientlib/"
 COMET_PATIENCE = 4
 """Seconds that Comet's server has to answer before a run goes on without it."""
+SETTINGS_FILES = ".env", "./.comet.config", "/content/drive/MyDrive/.comet.config", "~/.comet.config"
+"""Files that Comet reads its settings from; COMET_CONFIG, and COMET_INI before it, may name one more."""
+
+
+class DisabledExperiment:
+    """An experiment that takes every call and does nothing."""
+
+    disabled = True
+
+    def __getattr__(self, name: str) -> Callable:
+        return lambda *arguments, **options: contextlib.nullcontext()
 
 
 def start_experiment(
@@ -29,16 +41,18 @@ def start_experiment(
     in `offline_directory` when `options.offline` says so or Comet cannot be reached. Else, and in all but the first
     process of a job, it is a disabled one, which takes every call and does nothing.
     """
-    comet_ml = _import_comet()
-
     from src.processes import distributed
 
+    if not (distributed.is_first() and (options.offline or _may_have_a_key(options))):
+        return DisabledExperiment()
+    comet_ml = _import_comet()
     options = options._replace(
         api_key=options.api_key or comet_ml.get_config("comet.api_key"),
         workspace=options.workspace or comet_ml.get_config("comet.workspace"),
     )
-    mode = "offline" if options.offline else "online" if options.api_key and options.workspace else "disabled"
-    mode = mode if distributed.is_first() else "disabled"
+    mode = "offline" if options.offline else "online"
+    if mode == "online" and not (options.api_key and options.workspace):
+        return DisabledExperiment()
     if mode == "online" and not _answers(comet_ml.get_config("comet.url_override") or COMET_URL):
         print(f"Comet cannot be reached: logging to an archive in {offline_directory}", file=sys.stderr)
         mode = "offline"
@@ -51,11 +65,21 @@ def start_experiment(
         )
         # Its threads go on trying, and would say so between our lines.
         logging.getLogger("comet_ml").setLevel(logging.CRITICAL + 1)
-        experiment = start("offline" if mode == "online" else "disabled")
+        if mode == "offline":
+            return DisabledExperiment()
+        experiment = start("offline")
     # Comet itself would log only the started script.
     for file in sorted(PROJECT_ROOT.glob("*.py")) + sorted(PROJECT_ROOT.glob("src/**/*.py")):
         experiment.log_code(file_name=str(file))
     return experiment
+
+
+def _may_have_a_key(options: CometOptions) -> bool:
+    """Whether flags, the environment or a file could hold a key. Only Comet itself reads them, and takes a second."""
+    named = [os.environ[name] for name in ("COMET_CONFIG", "COMET_INI") if name in os.environ]
+    # As Comet itself looks for them; Path would raise where there is no home or it is closed.
+    files = [os.path.expanduser(name) for name in (*SETTINGS_FILES, *named) if name != os.devnull]  # noqa: PTH111
+    return bool(options.api_key) or "COMET_API_KEY" in os.environ or any(os.access(file, os.F_OK) for file in files)
 
 
 def _import_comet():
@@ -85,7 +109,6 @@ def _start_comet(project_name, options, offline_directory, experiment_key, mode)
     if mode == "offline":
         offline_directory.mkdir(parents=True, exist_ok=True)
     config = comet_ml.ExperimentConfig(
-        disabled=mode == "disabled",
         name=options.experiment_name,
         offline_directory=str(offline_directory),
         log_env_details=False,
@@ -99,8 +122,8 @@ def _start_comet(project_name, options, offline_directory, experiment_key, mode)
         api_key=options.api_key if mode == "online" else None,
         workspace=options.workspace,
         project_name=project_name,
-        mode="create" if experiment_key is None or mode == "disabled" else "get",
-        experiment_key=None if mode == "disabled" else experiment_key,
+        mode="create" if experiment_key is None else "get",
+        experiment_key=experiment_key,
         online=mode != "offline",
         experiment_config=config,
     )

@@ -1,28 +1,24 @@
 """Options of data sets: where they are, how they are judged, and what is kept of that."""
 
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from src.base.errors import InputError, require_one_of
-from src.base.files import PROJECT_ROOT
-from src.base.parser import Parser, any_case, count_or_zero, file_path, part_of_a_file_name
 from src.command.flags import (
     add_clip_options,
     add_combiner_options,
+    add_data_path,
     add_feature_cache_options,
     add_num_workers,
     add_output_path,
     add_precision,
+    parse_judging,
 )
+from src.command.parser import Parser, any_case, count_or_zero, existing_file, file_path, part_of_a_file_name
 from src.tasks.protocol import OWN, Protocol
 from src.tasks.registry import TASKS, folders, whole_tasks
 from src.tasks.task import Task
-
-
-def dataset_choices(names: Collection[str]) -> str:
-    """The values of --dataset, for a help text."""
-    return f"{', '.join(names)}, in any case, or a folder of own triplets"
 
 
 def dataset_name(names: Collection[str]) -> Callable[[str], str]:
@@ -41,13 +37,19 @@ def dataset_name(names: Collection[str]) -> Callable[[str], str]:
 
 
 def add_dataset_option(
-    parser: Parser, default: str | None = None, otherwise: str = "", split: str = "val", required: bool = False
+    parser: Parser, default: str | None = None, otherwise: str = "", split: str | None = "val", required: bool = False
 ) -> None:
-    """Add --dataset for data sets that have a `split`; `otherwise` says what an empty default means."""
+    """Add --dataset for data sets that have a `split`, None for all; `otherwise` says what an empty default means."""
     _require_whole_tasks(parser)
-    names = [task.name for task in TASKS.values() if split in task.splits]
-    help_text = dataset_choices(names) + (f" (default: {otherwise})" if otherwise else "")
+    names = [task.name for task in TASKS.values() if split in (None, *task.splits)]
+    help_text = f"{', '.join(names)}, in any case, or a folder of own triplets"
+    help_text += f" (default: {otherwise})" if otherwise else ""
     parser.add_argument("--dataset", type=dataset_name(names), default=default, required=required, help=help_text)
+
+
+def add_data_sets_path(parser: Parser, type: Callable = Path) -> None:
+    """Add --data-path of a command that takes any data set."""
+    add_data_path(parser, f"folder that holds {folders()}", type)
 
 
 def add_common_options(parser: Parser) -> None:
@@ -55,7 +57,7 @@ def add_common_options(parser: Parser) -> None:
     _require_whole_tasks(parser)
     add_feature_cache_options(parser)
     group = parser.add_argument_group("data, output and machine")
-    group.add_argument("--data-path", type=file_path, default=PROJECT_ROOT, help=f"folder that holds {folders()}")
+    add_data_sets_path(group, file_path)
     add_output_path(group)
     group.add_argument(
         "--seed", type=count_or_zero, default=0, help="decides every random draw of a training; judging takes no seed"
@@ -115,6 +117,51 @@ def add_protocol_options(parser: Parser) -> None:
     group.add_argument("--trec-run", type=file_path, metavar="FILE", help=help_text)
     help_text = "file for protocols, metrics, intervals, sizes and digests"
     group.add_argument("--json", type=file_path, metavar="FILE.json", help=help_text)
+    help_text = "file for what re-ranks: each query with its first fifty answers, a JSON object a line"
+    group.add_argument("--candidates", type=file_path, metavar="FILE.jsonl", help=help_text)
+
+
+def add_run_options(parser: Parser) -> None:
+    """Add the ranking of another program, to be judged in place of a model's."""
+    group = parser.add_argument_group("ranking of another program", "judged in place of a model's; it needs no CLIP")
+    help_text = "a TREC run, a JSON object {query: [names]}, the form of CIRR's or CIRCO's server, or a per-query CSV"
+    group.add_argument("--run", type=existing_file, metavar="FILE", help=help_text)
+    help_text = "its ranking of each query's group (default: as --run ranks it)"
+    group.add_argument("--group-run", type=existing_file, metavar="FILE", help=help_text)
+
+
+RULES = {"protocol", "gallery", "reference", "captions", "cluster"}
+"""Options with which protocols are printed in full, and not the published recalls."""
+FILES = {"per_query", "json", "trec_run", "candidates"}
+MODEL = {"clip_model_name", "clip_model_path", "combining_function", "combiner_path"}
+"""Options that ask for a model, which beside --run is the ladder."""
+
+
+PICTURES = {"transform", "target_ratio", "feature_cache", "no_feature_cache", "num_workers", "precision"}
+SIZES = {"projection_dim", "hidden_dim"}
+"""Options of how a model sees pictures, and of a Combiner's network."""
+COMET = {"api_key", "workspace", "experiment_name", "comet_offline"}
+
+
+def parse_validation(parser: Parser, functions: dict[str, bool], argv: list[str] | None = None) -> Namespace:
+    """Parse the options of validate.py as `parse_judging` does; a combination that makes no sense ends likewise.
+
+    The result has more attributes: `run_only`, whether a ranking is judged and no model; `prints_tables`, whether
+    protocols are printed in full; and `in_full`, whether they are judged so.
+    """
+    args = parse_judging(parser, functions, argv)
+    if args.group_run is not None and args.run is None:
+        parser.error("--group-run is for a --run, whose groups it ranks")
+    if args.run is not None and args.skip_missing:
+        parser.error("--skip-missing leaves queries out, and a --run is judged on all of them")
+    args.run_only = args.run is not None and not args.given & MODEL
+    args.prints_tables = bool(args.given & RULES) or (args.run is not None and not args.run_only)
+    args.in_full = args.run is not None or bool(args.given & (RULES | FILES))
+    why_not = {"is not logged to Comet": COMET, "looks at no picture": PICTURES, "has no Combiner": SIZES}
+    for why, names in why_not.items() if args.run_only else ():
+        if names := sorted(args.given & names):
+            parser.error(f"--{names[0].replace('_', '-')}: a --run without a model {why}")
+    return args
 
 
 def chosen_protocols(

@@ -1,29 +1,38 @@
 """Options of models and machines, each declared once, without torch: --help and a wrong flag are answered at once."""
 
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from src.base.files import PROJECT_ROOT
-from src.base.parser import (
+from src.base.hub import FORM
+from src.command.combining import PUBLISHED_NETWORK
+from src.command.parser import (
     Parser,
     any_case,
     count,
     count_or_zero,
-    existing_file,
     file_path,
     name_or_file,
     one_or_more,
     share,
     usable_cores,
+    weights_place,
 )
-from src.command.combining import PUBLISHED_NETWORK
 from src.pictures.padding import TRANSFORMS, USUAL_RATIO, USUAL_TRANSFORM
 
+EVERYWHERE = f"or a folder of shared weights, or {FORM}"
+"""What options of weights take instead of a file."""
 PRECISIONS = {"auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """{name of --precision: name of torch's type}; "auto" depends on the device."""
 FEATURES = PROJECT_ROOT / "features"
 """Where features are kept unless something else is said: as a command's, whose --output-path is the project's root."""
+
+
+def add_data_path(parser: Parser, help_text: str, type: Callable = Path) -> None:
+    """Add --data-path, the project's root unless something else is said."""
+    parser.add_argument("--data-path", type=type, default=PROJECT_ROOT, help=help_text)
 
 
 def add_output_path(parser: Parser) -> None:
@@ -106,10 +115,10 @@ def add_clip_options(parser: Parser) -> None:
     help_text = (
         "a name that clip.available_models() lists, open_clip:ARCHITECTURE:PRETRAINED_OR_FILE, or a file of CLIP"
     )
-    help_text += " weights, or Hugging Face's folder of one"
+    help_text += f" weights, {EVERYWHERE}, Hugging Face's folder of one, or features:FOLDER of another program"
     group.add_argument("--clip-model-name", type=name_or_file, default="RN50x4", help=help_text)
-    help_text = "checkpoint of stage 1 to load over --clip-model-name"
-    group.add_argument("--clip-model-path", type=existing_file, help=help_text)
+    help_text = f"checkpoint of stage 1 to load over --clip-model-name, {EVERYWHERE}"
+    group.add_argument("--clip-model-path", type=weights_place, help=help_text)
     help_text = "how pictures become square"
     group.add_argument("--transform", choices=tuple(TRANSFORMS), default=USUAL_TRANSFORM, help=help_text)
     help_text = "targetpad pads pictures whose sides have a larger ratio"
@@ -140,7 +149,8 @@ def add_combiner_options(parser: Parser, functions: dict[str, bool], trained: bo
         help_text = "how picture and caption become a query: " + ", ".join(names)
         help_text += " (default: the network of --combiner-path, else sum)"
         group.add_argument("--combining-function", type=any_case(*names), help=help_text)
-        group.add_argument("--combiner-path", type=existing_file, help="checkpoint of stage 2, a Combiner")
+        help_text = f"checkpoint of stage 2, a Combiner, {EVERYWHERE}"
+        group.add_argument("--combiner-path", type=weights_place, help=help_text)
 
 
 def add_searching_options(parser: Parser, functions: dict[str, bool]) -> None:

@@ -10,7 +10,7 @@ from src.base.folders import PICTURE_SUFFIXES
 from src.tasks.annotations import KNOWN_NAMES
 from src.tasks.triplets import Split
 
-FOLDERS_OF_FILES = "clip_model_name", "index", "feature_cache", "image_cache"
+FOLDERS_OF_FILES = "clip_model_name", "clip_model_path", "combiner_path", "index", "feature_cache", "image_cache"
 """Options that may name a folder all of whose files are read."""
 TABLE_NAMES = re.compile(rf"{KNOWN_NAMES.pattern}|(cap|split)\..+\.json")
 """Names of tables of own triplets, and of CIRR's and FashionIQ's, wherever they lie."""

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from src.base.terminal import width
+from src.command.terminal import width
 
 NUMBER = re.compile(r"[-+<−]?[\d,]+(\.\d+)?( \(.*\))?|nan|–|")
 """A cell of a column of numbers: 34.17, +0.50, <0.0001, 1,200, 34.17 (31.5–36.8)."""

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.base.errors import InputError, in_a_line
-from src.base.parser import (
+from src.base.reading import read_json
+from src.command.flags import CometOptions
+from src.command.parser import (
     Parser,
     count,
     existing_file,
@@ -15,9 +17,8 @@ from src.base.parser import (
     name_or_file,
     plain,
     positive,
+    weights_place,
 )
-from src.base.reading import read_json
-from src.command.flags import CometOptions
 from src.command.recipes import Recipe
 from src.tasks.registry import TASKS
 
@@ -50,6 +51,8 @@ def add_training_options(
     group.add_argument("--save-training", action="store_true", help=help_text)
     # Accepted without --save-training, as in the published commands; a line then says that nothing is saved.
     group.add_argument("--save-best", action="store_true", help="with --save-training: keep only the best weights")
+    help_text = "column of validation_metrics.csv that picks the best weights (default: as published)"
+    group.add_argument("--best-by", metavar="COLUMN", help=help_text)
 
     help_text = "go on with a run that was stopped or has finished; its options need not be given again"
     group.add_argument("--resume", type=file_path, metavar="RUN_FOLDER", help=help_text)
@@ -123,7 +126,7 @@ def _is_plain_value(action: Action, value: object) -> bool:
     if action.dest == "extra_triplets":
         return isinstance(value, list) and all(isinstance(path, str) for path in value)
     # What a path leads to may have moved, and is for others to look at.
-    if action.dest == "dataset" or action.type in (None, file_path, existing_file, name_or_file):
+    if action.dest == "dataset" or action.type in (None, file_path, existing_file, name_or_file, weights_place):
         return isinstance(value, str)
     return _takes(action.type, value)
 
@@ -161,7 +164,7 @@ def _take_over(args: Namespace, parser: Parser) -> None:
             f"--resume {args.resume}: the run has "
             + ", ".join(f"{flags[name]} {options[name]}, not {plain(getattr(args, name))}" for name in other)
         )
-    paths = {action.dest for action in parser._actions if action.type in (file_path, existing_file)}
+    paths = {action.dest for action in parser._actions if action.type in (file_path, existing_file, weights_place)}
     for name in options.keys() - args.given:
         setattr(args, name, _as_path(options[name]) if name in paths else options[name])
 
@@ -183,6 +186,8 @@ class TrainingPlan(NamedTuple):
     seed: int
     save_training: bool
     save_best: bool
+    best_by: str | None = None
+    """The column that picks the best weights; None is as published."""
     scale: float = 100
     """What cosine similarities are multiplied by in the loss."""
     negatives: str = "batch"

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.base.terminal import PROSE, filled
 from src.command.combining import CombiningFunction
+from src.command.terminal import PROSE, filled
 from src.command.text import text_table
 from src.evaluation.intervals import intervals
 from src.tasks.protocol import Protocol
@@ -41,8 +41,12 @@ class JudgedCategory(NamedTuple):
     """Their cosine similarities [queries, answers]."""
     group_best: list[list[str]] | None
     """Names of each group's other members, best first."""
-    features: str
-    """SHA-256 of the gallery's features."""
+    features: str | None
+    """SHA-256 of the gallery's features; None for a ranking of another program."""
+    beyond: np.ndarray | None = None
+    """Where a rank is not known, and `ranks` has the first place that is possible. None where all are known."""
+    group_beyond: np.ndarray | None = None
+    """The same of `group_ranks`."""
 
 
 class Judged(NamedTuple):
@@ -94,7 +98,7 @@ class Judged(NamedTuple):
         return self.task.measures(
             {
                 name: {
-                    metric: _percent(values[self.is_hard(category)] if hard else values)
+                    metric: percent(values[self.is_hard(category)] if hard else values)
                     for metric, values in category.scores[rung].items()
                 }
                 for name, category in self.categories.items()
@@ -110,8 +114,13 @@ class Judged(NamedTuple):
         return sum(int(self.is_hard(category).sum()) for category in self.categories.values())
 
     def has_hard_queries(self) -> bool:
-        """Whether every category has such a query, so that there is a score on them."""
-        return all(self.is_hard(category).any() for category in self.categories.values())
+        """Whether shortcuts ranked and every category has such a query, so that there is a score on them."""
+        return bool(self.shortcuts()) and all(self.is_hard(category).any() for category in self.categories.values())
+
+    def headline(self) -> tuple[str, ...]:
+        """Return the columns that a ladder shows: the data set's, as far as they are known."""
+        known = self.measures()
+        return tuple(name for name in self.task.headline if name in known)
 
     def intervals(self, cluster: str | None) -> dict[str, tuple[float, float]]:
         """Return the 95 % interval (low, high) of each measure; `cluster` "reference" draws references."""
@@ -154,10 +163,19 @@ class Judged(NamedTuple):
         return f"{self.task.name}.{self.split}.{self.digest()[:12]}"
 
 
-def _percent(scores: np.ndarray) -> float:
+def percent(scores: np.ndarray) -> float:
     """Return the mean in percent of those of `scores` that are no NaN; NaN where all are."""
     counted = scores[~np.isnan(scores)]
     return 100 * float(counted.mean()) if len(counted) else math.nan
+
+
+def print_published(task: Task, described: str, metrics: Measures, mark: str = "") -> None:
+    """Print metrics in percent as the published code does, with the `mark` of results that lack pictures."""
+    if task.names_protocol:
+        print(filled(described, indent="  "))
+    for name, value in metrics.items():
+        # In full where the published code prints so.
+        print(f"{name} = {round(value, 4) if task.names_protocol else value}{mark}")
 
 
 def text_of(judged: Judged, cluster: str | None) -> Iterator[str]:
@@ -170,8 +188,10 @@ def text_of(judged: Judged, cluster: str | None) -> Iterator[str]:
     ]
     yield text_table(["%", judged.label, "from", "to (95 %)"], rows)
     yield ""
-    headline = judged.task.headline
+    headline = judged.headline()
     yield text_table(["%", *headline], list(ladder(judged, headline)))
+    if not judged.shortcuts():
+        return
     queries = sum(len(category.queries) for category in judged.categories.values())
     shortcuts = " nor by ".join(shortcut.label for shortcut in judged.shortcuts())
     yield filled(
@@ -216,7 +236,9 @@ def plain(judged: Judged, cluster: str | None) -> dict:
             for name, value in measures.items()
         },
         "ladder": {"chance": judged.chance, **{rung.name: judged.of_rung(rung.name) for rung in judged.rungs()}},
-        "without_shortcuts": {
+        "without_shortcuts": None
+        if not judged.shortcuts()
+        else {
             "queries": judged.hard_queries(),
             "solved_within": judged.protocol.at[0],
             "metrics": _or_none(judged.of_rung(judged.rung, hard=True)) if judged.has_hard_queries() else None,

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from src.command.combining import CombiningFunction
 from src.evaluation.judged import Judged, JudgedCategory
-from src.evaluation.validation import Validation
+from src.evaluation.validation import Validation, in_percent
 from src.retrieval.answers import Answers, answer, with_graded
 from src.retrieval.fusion import Fusion
-from src.retrieval.metrics import chance, in_percent, of_each_query
+from src.retrieval.metrics import chance, of_each_query
 from src.tasks.protocol import Protocol
 
 BEST = 50
@@ -45,19 +45,20 @@ def _judge(
     scores, solved = {}, {}
     for rung, function in ladder.items():
         ranked = _answer(validation, category, protocol, rung, function, BEST if rung == name else 0)
-        scores[rung] = {metric: values.cpu().numpy() for metric, values in of_each_query(ranked, protocol).items()}
-        solved[rung] = (ranked.ranks < protocol.at[0]).cpu().numpy()
+        counted = ranked.counted()
+        scores[rung] = of_each_query(counted, protocol)
+        solved[rung] = counted.ranks < protocol.at[0]
         if rung == name:
-            answers = ranked
+            answers, ranks = ranked, counted
     names = answers.gallery.names
     return JudgedCategory(
         validation.queries(category, protocol),
         gallery=names,
         ranked=answers.ranked,
-        recalls=in_percent(answers, protocol),
+        recalls=in_percent(scores[name]),
         scores=scores,
-        ranks=answers.ranks.cpu().numpy(),
-        group_ranks=None if answers.group_ranks is None else answers.group_ranks.cpu().numpy(),
+        ranks=ranks.ranks,
+        group_ranks=ranks.group_ranks,
         solved=solved,
         best=_named(answers.best, names),
         similarities=answers.similarities.cpu().numpy(),

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from src.base.files import ESCAPING, replacing
 from src.evaluation.judged import Judged
 
@@ -27,7 +29,13 @@ ANSWERS = 10
 
 
 def write_per_query(path: Path, all_judged: list[Judged]) -> None:
-    """Write a row for each query of each protocol: ranks from 1, then each metric's score from 0 to 1."""
+    """Write the table of what was judged."""
+    with replacing(path) as unfinished, unfinished.open("w", newline="", **ESCAPING) as file:
+        csv.writer(file, lineterminator="\n").writerows(table_of(all_judged))
+
+
+def table_of(all_judged: list[Judged]) -> Iterator[list]:
+    """Yield a header, then a row for each query of each protocol: ranks from 1, and each metric's score from 0 to 1."""
     metrics = dict.fromkeys(
         metric
         for judged in all_judged
@@ -35,22 +43,24 @@ def write_per_query(path: Path, all_judged: list[Judged]) -> None:
         for metric in category.scores[judged.rung]
     )
     solvers = [f"{SOLVED_BY}{function.name}" for function in all_judged[0].listed()]
-    with replacing(path) as unfinished, unfinished.open("w", newline="", **ESCAPING) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, *solvers, *metrics])
-        for judged in all_judged:
-            writer.writerows(_rows(judged, list(metrics)))
+    yield [*COLUMNS, *solvers, *metrics]
+    for judged in all_judged:
+        yield from _rows(judged, list(metrics))
 
 
 def _rows(judged: Judged, metrics: list[str]) -> Iterator[list]:
     data = judged.data
     for name, category in judged.categories.items():
-        ranks = (category.ranks + 1).tolist()
-        group_ranks = [""] * len(ranks) if category.group_ranks is None else (category.group_ranks + 1).tolist()
+        ranks = _places(category.ranks, category.beyond)
+        group_ranks = [""] * len(ranks)
+        if category.group_ranks is not None:
+            group_ranks = _places(category.group_ranks, category.group_beyond)
         # The Combiner's column stays empty where a CLIP was judged without one.
         rungs = [category.solved.get(function.name) for function in judged.listed()]
         solved = [[""] * len(ranks) if rung is None else rung.astype(int).tolist() for rung in rungs]
-        scores = [[_cell(value) for value in category.scores[judged.rung][metric].tolist()] for metric in metrics]
+        # Of a ranking that ends early one protocol may know a metric that another does not.
+        known, nothing = category.scores[judged.rung], np.full(len(ranks), np.nan)
+        scores = [[_cell(value) for value in known.get(metric, nothing).tolist()] for metric in metrics]
         for number, query in enumerate(category.queries):
             triplet = query.triplet
             yield [
@@ -59,6 +69,14 @@ def _rows(judged: Judged, metrics: list[str]) -> Iterator[list]:
                 "|".join(category.best[number][:ANSWERS]),
                 *(column[number] for column in (*solved, *scores)),
             ]
+
+
+def _places(ranks: np.ndarray, beyond: np.ndarray | None) -> list[int | str]:
+    """Return ranks from 1 as cells; one that is only known to come after the first fifty is ">50"."""
+    places = (ranks + 1).tolist()
+    if beyond is None:
+        return places
+    return [f">{place - 1}" if is_beyond else place for place, is_beyond in zip(places, beyond.tolist(), strict=True)]
 
 
 def _cell(score: float) -> str:

@@ -1,6 +1,6 @@
 """Runs and judgements in the form of TREC, which trec_eval, ir_measures and ranx read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, repeat
 from pathlib import Path
 from urllib.parse import quote
@@ -11,6 +11,7 @@ from src.base.files import replacing
 from src.evaluation.judged import Judged, JudgedCategory
 from src.tasks.annotations import HALF_PAIRS
 from src.tasks.protocol import Protocol
+from src.tasks.triplets import Query
 
 SYSTEM = "clip4cir"
 
@@ -31,10 +32,15 @@ def trec_files(path: Path, protocol: Protocol, protocols: Sequence[Protocol]) ->
 
     Several protocols put their names before the suffix, and a ranking of the groups has ".group" there.
     """
-    middle = f".{protocol.name}" if len(protocols) > 1 else ""
-    run = path.with_name(f"{path.stem}{middle}{path.suffix}")
+    run = named_for(path, protocol, protocols)
     groups = [run.with_name(f"{run.stem}.group{run.suffix}")] if protocol.group_at else []
     return [run, run.with_suffix(".qrels"), *groups]
+
+
+def named_for(path: Path, protocol: Protocol, protocols: Sequence[Protocol]) -> Path:
+    """Return the file of a protocol: one of several puts its name before the suffix."""
+    middle = f".{protocol.name}" if len(protocols) > 1 else ""
+    return path.with_name(f"{path.stem}{middle}{path.suffix}")
 
 
 def _write(path: Path, lines: Iterator[str]) -> Path:
@@ -51,14 +57,14 @@ def _run(judged: Judged) -> Iterator[str]:
         # Readers sort by score and break ties as they like, so no two may be equal: each place costs a billionth.
         places = np.arange(category.similarities.shape[1])
         falling = np.minimum.accumulate(category.similarities.astype(np.float64), axis=1) - 1e-9 * places
-        words = {name: _word(name) for name in category.gallery}
+        words = {name: word_of(name) for name in category.gallery}
         for topic, names, scores in zip(topics, category.best, falling.tolist(), strict=True):
             yield _ranking(topic, names, scores, words)
 
 
 def _group_run(judged: Judged) -> Iterator[str]:
     for topics, category in _categories(judged):
-        words = {name: _word(name) for name in category.gallery}
+        words = {name: word_of(name) for name in category.gallery}
         for topic, names in zip(topics, category.group_best, strict=True):
             yield _ranking(topic, names, [1 / (1 + place) for place in range(len(names))], words)
 
@@ -72,19 +78,26 @@ def _judgements(judged: Judged) -> Iterator[str]:
     for topics, category in _categories(judged):
         for topic, query in zip(topics, category.queries, strict=True):
             for name in query.triplet.targets:
-                yield f"{topic} 0 {_word(name)} 1\n"
+                yield f"{topic} 0 {word_of(name)} 1\n"
 
 
 def _categories(judged: Judged) -> Iterator[tuple[list[str], JudgedCategory]]:
-    """Yield the topics and answers of each category; a topic has the category's name where there are several."""
-    many = len(judged.categories) > 1
-    for name, category in judged.categories.items():
+    """Yield the topics and answers of each category."""
+    topics = topics_of({name: category.queries for name, category in judged.categories.items()})
+    return zip(topics.values(), judged.categories.values(), strict=True)
+
+
+def topics_of(queries: Mapping[str, Sequence[Query]]) -> dict[str, list[str]]:
+    """Return {category: what each of its queries is called}, with the category's name where there are several."""
+
+    def prefix(category):
         # Its own dashes are escaped, so that "a-b" of "c" and "a" of "b-c" stay two.
-        prefix = f"{_word(name).replace('-', '%2D')}-" if many else ""
-        yield [prefix + _word(query.id) for query in category.queries], category
+        return f"{word_of(category).replace('-', '%2D')}-" if len(queries) > 1 else ""
+
+    return {category: [prefix(category) + word_of(query.id) for query in of] for category, of in queries.items()}
 
 
-def _word(name: str) -> str:
+def word_of(name: str) -> str:
     """Return a name without blanks, which separate the columns, and in UTF-8."""
     if any(map(str.isspace, name)) or "%" in name or HALF_PAIRS.search(name):
         return quote(name, safe="/:+,()[]&=@!$';~", errors="surrogateescape")

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Hashable, Sequence
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from src.retrieval.answers import answer, predict_queries, with_graded
 from src.retrieval.fusion import Fusion
 from src.retrieval.gallery import Gallery
-from src.retrieval.metrics import in_percent
+from src.retrieval.metrics import of_each_query
 from src.retrieval.retriever import Retriever
 from src.tasks.protocol import Protocol
 from src.tasks.task import Task
@@ -20,7 +22,15 @@ def recalls(
     """Return {metric: percent}; `caption_features` [texts, dim] are those of the queries' texts, in their order."""
     predicted = predict_queries(gallery, queries, caption_features, function)
     answers = answer([query.triplet for query in queries], gallery.compared_by(function), predicted, protocol)
-    return in_percent(with_graded(answers, predicted, protocol), protocol)
+    return in_percent(of_each_query(with_graded(answers, predicted, protocol).counted(), protocol))
+
+
+def in_percent(scores: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return the mean in percent of those of each metric's scores [queries] that are no NaN, in their own precision."""
+    # Recalls are fp32, as in the published code: a division in fp64 would differ in the last digits. By torch, whose
+    # sums of fractions end in other bits than numpy's.
+    tensors = {name: torch.from_numpy(values) for name, values in scores.items()}
+    return {name: values[~values.isnan()].mean().item() * 100 for name, values in tensors.items()}
 
 
 class Validation:

@@ -74,6 +74,17 @@ class Backbone(ABC):
     def encoder_of(self, weight: str) -> str | None:
         """Return which of ENCODERS an entry of the model's state dict belongs to; None for neither."""
 
+    def held(self, encoder: str, items: Sequence[Path | str]) -> Tensor | None:
+        """Return features [items, dimension] that are at hand without encoding; None of a CLIP, which encodes.
+
+        `items` are files of pictures or texts, as `encoder` says.
+        """
+        return None
+
+    def require_live(self, what: str) -> None:
+        """Raise InputError where it encodes nothing new, so that `what` cannot be done with it."""
+        return
+
     def trimmed(self, tokens: Tensor) -> Tensor:
         """Return tokens without what follows the longest caption's end, where that changes nothing."""
         # A text tower that looks at all tokens, or takes the last one's feature, needs the padding too.

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from src.base.errors import InputError, in_a_line
-from src.base.parser import plain
-from src.models.weights import read_content
+from src.base.files import HELD_FEATURES
+from src.base.hub import SHARED, is_on_hub, local_file
+from src.models.weights import FACTS, read_content
 from src.pictures.padding import TRANSFORMS
 
 TOLD = ("clip_model_name", "transform", "target_ratio")
@@ -17,13 +18,16 @@ KINDS = {"clip_model_name": str, "transform": str, "target_ratio": float, "clip_
 LEARNED_ALONG = "learned_along"
 """The fact of a Combiner's checkpoint that also holds the CLIP whose encoder of this name learned along with it."""
 
+HOLDS_CLIP = "holds_clip"
+"""The fact of a Combiner's shared weights that they have its CLIP beside them, which did not learn along."""
+
 NETWORK = "network"
 """The fact that names a fusion network in its checkpoint, where it is not the published one."""
 
 
 def training_facts(options: Mapping) -> dict:
-    """Return the facts that a training command with these options writes, as plain values."""
-    return {name: plain(options[name]) for name in (*TOLD, "dataset", "seed")}
+    """Return the facts that a training command with these options, as plain values, writes."""
+    return {name: options[name] for name in (*TOLD, "dataset", "seed")}
 
 
 def read_facts(path: Path | str) -> dict:
@@ -32,7 +36,7 @@ def read_facts(path: Path | str) -> dict:
     Raises InputError when it cannot be read, or its facts are none that a training writes.
     """
     content = read_content(path, tensors=False)
-    facts = content.get("facts") if isinstance(content, dict) else None
+    facts = content.get(FACTS) if isinstance(content, dict) else None
     if not isinstance(facts, dict):
         return {}
     for name, kind in KINDS.items():
@@ -42,7 +46,18 @@ def read_facts(path: Path | str) -> dict:
         raise InputError(f"{path}: its target_ratio is {facts['target_ratio']}, expected 1 or more")
     if facts.get("transform") not in (None, *TRANSFORMS):
         raise InputError(f"{path}: was trained with --transform {in_a_line(facts['transform'])}, which is unknown here")
+    if facts.get("clip_model_name") is not None:
+        return facts | {"clip_model_name": _found(facts["clip_model_name"], path)}
     return facts
+
+
+def _found(name: str, path: Path | str) -> str:
+    """Return the name of a CLIP in which the file of shared weights at `path` may name itself."""
+    if is_on_hub(name) or name.startswith(HELD_FEATURES):  # their files have names of their owners' choice
+        return name
+    if name == SHARED:
+        return str(path)
+    return ":".join(str(local_file(path)) if part == SHARED else part for part in name.split(":"))
 
 
 def require_network(path: Path | str, network: str) -> None:
@@ -59,8 +74,8 @@ def require_network(path: Path | str, network: str) -> None:
 
 
 def holds_its_clip(combiner_path: Path | str | None) -> bool:
-    """Whether a Combiner's checkpoint also holds the CLIP that learned along with it."""
-    return combiner_path is not None and LEARNED_ALONG in read_facts(combiner_path)
+    """Whether a Combiner's checkpoint says that it also holds its CLIP."""
+    return combiner_path is not None and not {LEARNED_ALONG, HOLDS_CLIP}.isdisjoint(read_facts(combiner_path))
 
 
 def told_by_checkpoints(paths: Iterable[Path | str | None], options: Mapping, given: Collection[str]) -> dict:

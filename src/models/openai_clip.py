@@ -11,13 +11,16 @@ from types import ModuleType
 import packaging.version
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from src.base.bars import Bar
 from src.base.errors import InputError, in_a_line
+from src.base.hub import beside, is_on_hub, repository_and_file
 from src.models.backbone import Backbone
-from src.models.facts import require_network
+from src.models.facts import read_facts, require_network
 from src.models.weights import load_weights, read_weights
 from src.pictures.normalisation import OPENAI_NORMALISATION
+from src.pictures.torchvision import import_transforms
 
 
 @contextlib.contextmanager
@@ -37,6 +40,7 @@ def _standing_in_for_pkg_resources() -> Iterator[None]:
             sys.modules[name] = real
 
 
+import_transforms()  # before clip, which would import all of torchvision
 with _standing_in_for_pkg_resources():
     import clip
     from clip.model import CLIP, build_model
@@ -47,6 +51,8 @@ clip.clip.tqdm = partial(Bar, desc="downloading CLIP")
 
 NAMES = clip.available_models()
 """The published CLIPs, which clip downloads."""
+OPEN_CLIPS = "open_clip_config.json"
+"""What lies beside weights of open_clip, which have OpenAI's names, but often another activation and other heads."""
 
 
 class OpenAIClip(Backbone):
@@ -58,6 +64,11 @@ class OpenAIClip(Backbone):
     @classmethod
     def load(cls, name: str) -> "OpenAIClip":
         return cls(_load_named(name) if name in NAMES else _load_file(name))
+
+    def load_over(self, path: Path | str) -> None:
+        if not self.network:
+            _refuse_open_clips(path)
+        super().load_over(path)
 
     @property
     def resolution(self) -> int:
@@ -123,6 +134,7 @@ def _load_named(name: str) -> CLIP:
 
 def _load_file(path: str) -> CLIP:
     """Load the CLIP whose weights a file holds."""
+    _refuse_open_clips(path)
     weights = read_weights(path, CLIP.__name__)
     try:
         require_network(Path(path), OpenAIClip.network)
@@ -131,10 +143,31 @@ def _load_file(path: str) -> CLIP:
     return built(weights, path)
 
 
+def _refuse_open_clips(place: Path | str) -> None:
+    config = beside(place, OPEN_CLIPS)
+    # Of a checkpoint of this code its own facts are compared.
+    if config is None or read_facts(place):
+        return
+    source = f"hf-hub:{repository_and_file(place)[0]}" if is_on_hub(place) else f"local-dir:{config.parent}"
+    fault = f"open_clip's weights by the {OPEN_CLIPS} beside them, which OpenAI's network may read wrongly"
+    raise InputError(f"{place}: {fault}; --clip-model-name open_clip:{source} takes them")
+
+
+class _WithoutNumbers(TorchFunctionMode):
+    """Gives tensors only their shapes: where they have no numbers, none are drawn and none are scaled."""
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        options = options or {}
+        # For these torch would import its compiler, which takes a second.
+        if function.__name__ in ("div", "mul", "normal_", "triu_"):
+            return (*arguments, *options.values())[0]
+        return function(*arguments, **options)
+
+
 def built(weights: dict[str, Tensor], path: Path | str) -> CLIP:
     """Return the CLIP of `weights`, read from `path`; its shape is read from them. Raises InputError for others."""
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with torch.device("meta"), _WithoutNumbers(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             build_model(dict(weights))  # without memory: sizes that do not fit together may ask for any amount
         model = build_model(dict(weights)).float()

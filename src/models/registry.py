@@ -7,6 +7,8 @@ from torch import nn
 
 from src.base.device import device
 from src.base.errors import InputError
+from src.base.files import HELD_FEATURES
+from src.base.hub import is_on_hub, is_shared_folder, local_file
 from src.models.backbone import Backbone
 from src.models.openai_clip import NAMES, OpenAIClip
 from src.processes import distributed
@@ -15,13 +17,19 @@ from src.processes import distributed
 def _is_saved_by_transformers(name: str) -> bool:
     path = Path(name)
     is_file_of_theirs = path.is_file() and path.name in ("model.safetensors", "pytorch_model.bin")
-    return is_file_of_theirs or (path.is_dir() and name not in NAMES)
+    return is_file_of_theirs or (path.is_dir() and name not in NAMES and not is_shared_folder(name))
+
+
+def _is_openais(name: str) -> bool:
+    # Of a place on the hub its reader says whether it is there.
+    return name in NAMES or is_on_hub(name) or local_file(name).is_file()
 
 
 FAMILIES = (
+    ("features:FOLDER", lambda name: name.startswith(HELD_FEATURES), "features:FeatureFiles"),
     ("open_clip:ARCHITECTURE:PRETRAINED_OR_FILE", lambda name: name.startswith("open_clip:"), "open_clip:OpenClip"),
     ("a folder of Hugging Face", _is_saved_by_transformers, "hugging_face:HuggingFaceClip"),
-    (", ".join(NAMES), lambda name: name in NAMES or Path(name).is_file(), "openai_clip:OpenAIClip"),
+    (", ".join(NAMES), _is_openais, "openai_clip:OpenAIClip"),
 )
 """(names that people may give, whether a name is the family's, where its class is: imported when it is needed)"""
 

@@ -2,55 +2,82 @@
 
 import hashlib
 import io
+import json
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from src.base.errors import InputError, in_a_line, shown
+from src.base.files import replacing
+from src.base.hub import local_file
 from src.base.reading import kind_of
 from src.models.archive import BEGINNING, Archive, Unreadable, WeightsFile
+from src.models.parts import CLIP, beginnings, state_dicts, take
 from src.models.pickles import Reader, require_plain
 
 KEYS = "state_dict", "model_state_dict", "model"
 """Keys under which other programs keep a state dict."""
-PREFIXES = "module.", "_orig_mod."
-"""Prefixes that DataParallel and torch.compile put before each name."""
+FACTS = "facts"
+"""The key of a checkpoint's metadata, also in the header of a safetensors file, which then holds JSON."""
 TORCHSCRIPT = "constants.pkl"
 """An entry that every TorchScript archive has, and no other."""
 
 
-def read_weights(path: Path | str, name: str) -> dict[str, Tensor]:
+def read_weights(path: Path | str, name: str, mark: str | None = CLIP) -> dict[str, Tensor]:
     """Read a state dict as `read_state_dict` does; raises InputError also for one with Hugging Face's names."""
-    weights = read_state_dict(path, name)
+    weights = read_state_dict(path, name, mark)
     if any(key.startswith(("vision_model.", "text_model.")) for key in weights):
         takes = "--clip-model-name takes it as model.safetensors or pytorch_model.bin, beside its config.json"
         raise InputError(f"{path}: a model of Hugging Face, whose weights have other names than a {name}'s; {takes}")
     return weights
 
 
-def read_state_dict(path: Path | str, name: str) -> dict[str, Tensor]:
-    """Read the state dict in the file at `path`, to the CPU: plain, under the key `name`, or a TorchScript archive's.
+def read_state_dict(path: Path | str, name: str, mark: str | None = CLIP) -> dict[str, Tensor]:
+    """Read the weights of the network called `name` in the file at `path`, to the CPU, and no others.
 
-    Takes what other programs put around it off: the keys and prefixes in KEYS and PREFIXES. Never runs code from the
-    file. Raises InputError when there is no such file or it holds no weights of that name.
+    By its weight `mark` it is found under whatever key and prefix; without one, under its name. Never runs code from
+    the file. Raises InputError when there is no such file, or it holds no weights, or others too that belong to it.
     """
     content = read_content(path)
-    for key in (name, *KEYS):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not content:
-        raise InputError(f"{path}: holds a {type(content).__name__} where weights of a {name} are expected")
-    if not all(isinstance(key, str) and isinstance(tensor, torch.Tensor) for key, tensor in content.items()):
-        raise InputError(f"{path}: holds {in_a_line(list(content))} where weights of a {name} are expected")
-    require_finite(content, path)
-    for prefix in (prefix for _ in PREFIXES for prefix in PREFIXES):  # they may be nested either way
-        if all(key.startswith(prefix) for key in content):
-            content = {key.removeprefix(prefix): tensor for key, tensor in content.items()}
+    is_own = isinstance(content, dict) and FACTS in content
+    taken = mark and take(content, name, mark, path, is_own)
+    if taken is None:  # then loading says what is lacking, where there are weights at all
+        taken = _only_state_dict(content, name, path)
+    require_finite(taken, path)
     # OpenAI's archives list these sizes among their weights.
     sizes = "input_resolution", "context_length", "vocab_size"
-    return {key: tensor for key, tensor in content.items() if key not in sizes}
+    return {key: tensor for key, tensor in taken.items() if key not in sizes}
+
+
+def _only_state_dict(content: object, name: str, path: Path | str) -> dict[str, Tensor]:
+    """Return what lies under a key that may have the weights of a network called `name`, else the content itself."""
+    keys = [key for key in (name, *KEYS) if isinstance(content, dict) and isinstance(content.get(key), dict)]
+    inner = content[keys[0]] if keys else content
+    if not isinstance(inner, dict) or not inner:
+        raise InputError(f"{path}: holds a {type(inner).__name__} where weights of a {name} are expected")
+    if not all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in inner.items()):
+        raise InputError(f"{path}: holds {in_a_line(list(inner))} where weights of a {name} are expected")
+    return inner
+
+
+def read_beside(path: Path | str) -> dict[str, Tensor] | None:
+    """Read the weights of the CLIP in a file of a Combiner; None where it holds none."""
+    # Most files hold none, which their names show.
+    return read_weights(path, "CLIP") if is_in(path, CLIP) else None
+
+
+def is_in(path: Path | str, mark: str) -> bool:
+    """Whether the file at `path` holds a network with the weight `mark`."""
+    return bool(beginnings(state_dicts(read_content(path, tensors=False), Tensor | None), mark))
+
+
+def has_weights(model: nn.Module, weights: dict[str, Tensor]) -> bool:
+    """Whether a model's weights are these, in its own precision."""
+    own = model.state_dict()
+    return all(
+        name in own and torch.equal(own[name].cpu(), value.to(own[name].dtype)) for name, value in weights.items()
+    )
 
 
 def require_finite(weights: dict[str, Tensor], path: Path | str) -> None:
@@ -97,13 +124,13 @@ def read_content(path: Path | str, tensors: bool = True) -> object:
 
     Raises InputError when it cannot be read, or is not what was written: see docs/reliability.md.
     """
-    path = Path(path)
-    if not path.is_file():
-        kind = kind_of(path)
+    file = local_file(path)
+    if not file.is_file():
+        kind = kind_of(file)
         raise InputError(f"{path}: {f'{kind}, a file is needed' if kind else 'no such file'}")
     try:
-        with WeightsFile(io.FileIO(path)) as file:
-            return _read(file, tensors)
+        with WeightsFile(io.FileIO(file)) as opened:
+            return _read(opened, tensors)
     except OSError as error:
         raise InputError(f"{path}: cannot be read as weights ({error.strerror})") from None
     # RuntimeError is torch's when there is no memory.
@@ -124,7 +151,7 @@ def _read(file: WeightsFile, tensors: bool) -> object:
         return _read_archive(Archive(file), tensors)
     # The length of a JSON object, and that.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.seek(0, io.SEEK_END):
-        return _read_safetensors(file.name) if tensors else {}
+        return _read_safetensors(file.name, tensors)
     from src.models.legacy import read_legacy  # late: torch has not written it since 2020
 
     return read_legacy(file, tensors)
@@ -159,16 +186,44 @@ NO_WEIGHTS = {
 """{what a file begins with, in lower case: what it then is}"""
 
 
-def _read_safetensors(path):
+def _read_safetensors(path, tensors):
+    """Return a state dict or, of a checkpoint that was shared, {"CLIP": state dict, …, "facts": …}."""
     try:
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import safe_open
     except ImportError:
         raise Unreadable("a safetensors file needs `pip install safetensors`") from None
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            weights = {name: file.get_tensor(name) if tensors else None for name in file.keys()}  # noqa: SIM118
+            facts = (file.metadata() or {}).get(FACTS)
     except SafetensorError as error:
         raise Unreadable(in_a_line(error)) from None
+    if facts is None:
+        return weights
+    content = {FACTS: json.loads(facts)}
+    for full, tensor in weights.items():
+        key, _, name = full.partition(".")
+        content.setdefault(key, {})[name] = tensor
+    return content
+
+
+def write_safetensors(path: Path, content: dict) -> None:
+    """Write what `checkpoint_content` gives as a safetensors file, whose reader gives it back without the epoch."""
+    try:
+        from safetensors.torch import save_file  # late: only sharing writes them
+    except ImportError:
+        needs = "needs safetensors; `pip install -r requirements/hub.txt` installs it"
+        raise InputError(f"{path}: {needs}") from None
+
+    weights = {
+        f"{key}.{name}": tensor.detach().cpu().contiguous().clone()
+        for key, state_dict in content.items()
+        if key not in ("epoch", FACTS)
+        for name, tensor in state_dict.items()
+    }
+    with replacing(path) as unfinished:
+        save_file(weights, unfinished, {FACTS: json.dumps(content[FACTS])})
 
 
 def is_torchscript(path: Path) -> bool:

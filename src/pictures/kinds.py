@@ -2,9 +2,11 @@
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +66,8 @@ def look_at_all(paths: Sequence[Path], num_workers: int) -> dict[Path, Look]:
     with contextlib.ExitStack() as stack:
         if num_workers:
             # Processes, since a hostile picture may take the one that decodes it down.
-            pool = stack.enter_context(ProcessPoolExecutor(num_workers, initializer=start_worker))
+            begin = partial(start_worker, employer=os.getpid())
+            pool = stack.enter_context(ProcessPoolExecutor(num_workers, initializer=begin))
             done = pool.map(look_at, paths, chunksize=CHUNK)
         else:
             done = map(look_at, paths)

@@ -2,12 +2,11 @@
 
 import numpy as np
 import PIL.Image
-import torchvision.transforms.functional as TF
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 from src.base.errors import require_one_of
 from src.pictures.normalisation import OPENAI_NORMALISATION, Normalisation
 from src.pictures.padding import TRANSFORMS, require_affordable
+from src.pictures.torchvision import transforms as T
 
 WHOLE = 2 * PIL.Image.MAX_IMAGE_PIXELS
 """Pixels up to which pictures are padded and resized whole: those up to which Pillow opens one."""
@@ -26,7 +25,7 @@ class _Pad:
 
     def __call__(self, image):
         border = self.border(image)
-        return TF.pad(image, [*border, *border], 0, "constant") if any(border) else image
+        return T.functional.pad(image, [*border, *border], 0, "constant") if any(border) else image
 
 
 class SquarePad(_Pad):
@@ -57,7 +56,7 @@ class _Square:
 
     def __init__(self, pad: _Pad, dim: int):
         self.pad, self.dim = pad, dim
-        self.whole = Compose([pad, Resize(dim, interpolation=InterpolationMode.BICUBIC), CenterCrop(dim)])
+        self.whole = T.Compose([pad, T.Resize(dim, interpolation=T.InterpolationMode.BICUBIC), T.CenterCrop(dim)])
 
     def __call__(self, image):
         border = self.pad.border(image)
@@ -74,19 +73,24 @@ class _Square:
         return self.whole(image)
 
 
-class Preprocess(Compose):
+class Preprocess(T.Compose):
     """Pad, then CLIP's own preprocessing: a PIL picture to a tensor [3, dim, dim], normalised."""
 
     def __init__(self, name: str, target_ratio: float | None, dim: int, normalisation: Normalisation):
         self.dim, self.normalisation = dim, normalisation
+        self._made_of = name, target_ratio, dim, normalisation
         ratio = {"target_ratio": target_ratio} if TRANSFORMS[name].takes_ratio else {}
         self.pixel_settings = {"transform": name, **ratio, "resolution": dim}
         """Plain values that distinguish `pixels` from any other's."""
         self.settings = self.pixel_settings | {"mean": list(normalisation.mean), "std": list(normalisation.std)}
         """Plain values that distinguish the tensors from any other's."""
         # The order is the published one: RGB comes after the resize, which palettes and alpha make visible.
-        square, normalised = _Square(_Pad(name, target_ratio), dim), (ToTensor(), Normalize(*normalisation))
+        square, normalised = _Square(_Pad(name, target_ratio), dim), (T.ToTensor(), T.Normalize(*normalisation))
         super().__init__([square, _to_rgb, *normalised])
+
+    def __reduce__(self):
+        # By what it was made of: torchvision's classes, looked up by name, would import all of it in each worker.
+        return type(self), self._made_of
 
     def pixels(self, image) -> np.ndarray:
         """Do the first half of the work on a PIL picture: its bytes [dim, dim, 3], not normalised."""

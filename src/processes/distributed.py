@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from src.base.errors import InputError, Stopped, in_a_line, one_line_errors
+from src.base.errors import InputError, Stopped, in_a_line
 
 BROKEN = (
     *("closed by peer", "reset by peer", "broken pipe", "likely closed", "failed to recv, got 0 bytes"),
@@ -38,11 +38,6 @@ def is_first() -> bool:
 
 
 # ---- coming and going ----
-
-
-def command(main: Callable) -> Callable:
-    """Make `main(argv)` a command whose errors are one line, by itself or as one of torchrun's processes."""
-    return one_line_errors(joining(main))
 
 
 def joining(main: Callable) -> Callable:

@@ -47,6 +47,7 @@ class Loader(DataLoader):
             # A loader that could not start all its workers prints a traceback when it is thrown away, which is below.
             sys.unraisablehook = lambda _: None
             try:
+                _require_files(4 * self.num_workers + 8)  # a pipe to each worker, one with it, and what starting takes
                 with _choosing_workers(), holding_signals():
                     batches = super().__iter__()
             except FAULTS as error:
@@ -63,6 +64,20 @@ class Loader(DataLoader):
         finally:
             batches = None  # which ends the workers
             _remove_left_behind(workers)
+
+
+def _require_files(number: int) -> None:
+    """Raise OSError where this process may not open so many more files.
+
+    A fork server whose employer runs out of them in the middle of a start prints a traceback and ends.
+    """
+    opened = []
+    try:
+        for _ in range(number):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        for file in opened:
+            os.close(file)
 
 
 def _remove_left_behind(workers: list[int]) -> None:

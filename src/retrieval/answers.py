@@ -10,6 +10,7 @@ from torch import Tensor
 from src.base.errors import InputError
 from src.retrieval.fusion import Fusion, predict
 from src.retrieval.gallery import Gallery
+from src.retrieval.metrics import GradedRanks, Ranks, counting
 from src.retrieval.ranking import (
     best_candidates,
     best_rows,
@@ -62,6 +63,12 @@ class Answers(NamedTuple):
     """What the first rows score [queries, best], where they were asked for."""
     graded: Graded | None = None
     """The ranks of all pictures that count, where `with_graded` added them."""
+
+    def counted(self) -> Ranks:
+        """Return the ranks in numpy, which metrics are made of."""
+        graded = self.graded and GradedRanks(*(column.cpu().numpy() for column in self.graded))
+        group_ranks = None if self.group_ranks is None else self.group_ranks.cpu().numpy()
+        return Ranks(self.triplets, self.ranks.cpu().numpy(), group_ranks, graded)
 
 
 @torch.inference_mode()
@@ -148,7 +155,9 @@ def with_graded(answers: Answers, predicted: Tensor, protocol: Protocol) -> Answ
     if not (protocol.soft or protocol.map_at):
         return answers
     triplets, gallery = answers.triplets, answers.gallery
-    columns = zip(*_counting(triplets, gallery, protocol), strict=True)
+    queries, names, grades = zip(*counting(triplets, gallery, protocol), strict=True)
+    is_first = [name == triplets[query].targets[0] for query, name in zip(queries, names, strict=True)]
+    columns = queries, gallery.row_numbers(names), grades, is_first
     queries, targets, grades, is_known = (torch.tensor(column, device=answers.ranks.device) for column in columns)
     ranks, group_ranks = answers.ranks[queries], torch.full_like(queries, UNRANKED)
     if answers.group_ranks is not None:
@@ -172,26 +181,6 @@ def with_graded(answers: Answers, predicted: Tensor, protocol: Protocol) -> Answ
             known = group_ranks.clamp_max(torch.iinfo(answers.group_ranks.dtype).max).to(answers.group_ranks.dtype)
             answers = answers._replace(group_ranks=answers.group_ranks.scatter_reduce(0, queries, known, "amin"))
     return answers
-
-
-def _counting(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> list[tuple[int, int, float, bool]]:
-    """Return (query, row, grade, whether it is the first target) of each picture that counts as an answer."""
-    if not protocol.soft:
-        return [
-            (query, row, 1.0, number == 0)
-            for query, triplet in enumerate(triplets)
-            for number, row in enumerate(gallery.row_numbers(triplet.targets))
-        ]
-    lacking = [triplet.reference for triplet in triplets if not triplet.graded]
-    if lacking:
-        raise InputError(f"{lacking[0]}: its triplet has no target_soft, which the protocol soft counts by")
-    return [
-        (query, gallery.row(name), grade, name == triplet.targets[0])
-        for query, triplet in enumerate(triplets)
-        for name, grade in triplet.graded
-        # Annotators may grade the reference itself, which leaves the ranking.
-        if gallery.row(name) is not None and (protocol.reference == "keep" or name != triplet.reference)
-    ]
 
 
 def _excluded_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> Tensor | None:

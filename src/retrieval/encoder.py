@@ -115,6 +115,9 @@ class Encoder:
             chosen = Subset(pictures, numbers)
             return extract_index_features(chosen, self.backbone, self.num_workers, self.batch_size)[0]
 
+        held = self.backbone.held("image", [pictures.paths[name] for name in pictures.names])
+        if held is not None:
+            return held.to(device)
         if "image" not in self.frozen:
             return distributed.shared_out(range(len(pictures)), encode)
         keys = [file_key(pictures.paths[name]) for name in pictures.names]
@@ -133,6 +136,9 @@ class Encoder:
         def encode(numbers):
             return extract_caption_features([captions[number] for number in numbers], self.backbone, self.batch_size)
 
+        held = self.backbone.held("text", captions)
+        if held is not None:
+            return held.to(device)
         if "text" not in self.frozen:
             return distributed.shared_out(range(len(captions)), encode)
         return self._kept("text", {}, captions, lambda missing: [(missing, distributed.shared_out(missing, encode))])

@@ -13,7 +13,7 @@ from src.base.errors import InputError
 from src.retrieval.fusion import Fusion, compared, gallery_side
 from src.retrieval.ranking import ROWS_AT_ONCE, lengths_of, nearest, pieces
 from src.tasks.protocol import Protocol
-from src.tasks.triplets import Triplet
+from src.tasks.triplets import Triplet, named_by
 
 
 class Reference(NamedTuple):
@@ -48,9 +48,13 @@ class Gallery:
             raise ValueError(f"{len(features)} features for {len(names)} names")
         self.features, self.names, self.lengths = features, list(names), lengths
         self.folder, self.digests = None if folder is None else Path(folder), digests
-        self._row = {name: row for row, name in enumerate(self.names)}
-        if len(self._row) != len(self.names):
-            raise InputError(f"the gallery holds {len(self.names) - len(self._row)} names more than once")
+        repeated = len(self.names) - len(set(self.names))
+        if repeated:
+            raise InputError(f"the gallery holds {repeated} names more than once")
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names)}
 
     def __repr__(self) -> str:
         where = "" if self.folder is None else f" of {self.folder}"
@@ -88,7 +92,7 @@ class Gallery:
 
     def narrowed(self, triplets: Sequence[Triplet]) -> "Gallery":
         """Return the gallery of only those pictures that `triplets` name, in its order."""
-        return self.part({name for one in triplets for name in (one.reference, *one.targets, *one.group)})
+        return self.part(named_by(triplets))
 
     def ranked_by(self, protocol: Protocol, triplets: Sequence[Triplet]) -> "Gallery":
         """Return the part of the gallery that queries of `triplets` rank as `protocol` counts."""

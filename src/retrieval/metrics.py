@@ -1,17 +1,62 @@
-"""Metrics as pure functions: answers in, {name: percent} or {name: value of each query} out."""
+"""Metrics as pure functions of ranks, in numpy: {name: value of each query} or {name: percent} out."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from statistics import mean
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from src.retrieval.answers import Answers
+from src.base.errors import InputError
 from src.tasks.protocol import Protocol
 from src.tasks.triplets import Triplet
 
 
-def of_each_query(answers: Answers, protocol: Protocol) -> dict[str, Tensor]:
+class GradedRanks(NamedTuple):
+    """All pictures that count as answers, one row per (query, picture) pair: targets, or what annotators graded."""
+
+    queries: np.ndarray
+    """The query [graded] that each belongs to."""
+    grades: np.ndarray
+    """Its grade [graded] in fp32, from -1 to 1; 1 for a target."""
+    ranks: np.ndarray
+    """Its rank [graded] in the gallery, from 0; beyond every cut-off where it is not ranked."""
+    group_ranks: np.ndarray
+    """Its rank [graded] among the other members of the query's group, likewise."""
+
+
+class Ranks(NamedTuple):
+    """Where the answers to queries rank, from 0, whoever ranked them."""
+
+    triplets: Sequence[Triplet]
+    """The queries."""
+    ranks: np.ndarray
+    """Rank [queries] of each first target in the gallery."""
+    group_ranks: np.ndarray | None
+    """Rank [queries] of each first target among the other members of its group; None where there are no groups."""
+    graded: GradedRanks | None
+    """The ranks of all pictures that count, where more than first targets do."""
+
+
+def counting(triplets: Sequence[Triplet], gallery: Container[str], protocol: Protocol) -> list[tuple[int, str, float]]:
+    """Return (query, name, grade) of each picture that counts as an answer under a protocol.
+
+    Raises InputError for a triplet without what a soft one counts by.
+    """
+    if not protocol.soft:
+        return [(query, name, 1.0) for query, triplet in enumerate(triplets) for name in triplet.targets]
+    lacking = [triplet.reference for triplet in triplets if not triplet.graded]
+    if lacking:
+        raise InputError(f"{lacking[0]}: its triplet has no target_soft, which the protocol soft counts by")
+    return [
+        (query, name, grade)
+        for query, triplet in enumerate(triplets)
+        for name, grade in triplet.graded
+        # Annotators may grade the reference itself, which leaves the ranking.
+        if name in gallery and (protocol.reference == "keep" or name != triplet.reference)
+    ]
+
+
+def of_each_query(ranked: Ranks, protocol: Protocol) -> dict[str, np.ndarray]:
     """Return what each query scores, from 0 to 1: {"group_recall_at1": [queries], …, "recall_at1": [queries]}.
 
     A query scores 1 where its first target is among the first k. Under a soft protocol it scores the best grade among
@@ -19,62 +64,50 @@ def of_each_query(answers: Answers, protocol: Protocol) -> dict[str, Tensor]:
     average precision of an aspect, "semantic_map_at10_addition", has a score only for the queries that bear it, and NaN
     for others.
     """
-    graded = answers.graded if protocol.soft else None
+    graded = ranked.graded if protocol.soft else None
 
     def scores(ranks, graded_ranks, k):
         if graded is None:
-            return (ranks < k).float()
-        best = torch.zeros(len(ranks), device=ranks.device)
-        return best.scatter_reduce(0, graded.queries, graded.grades * (graded_ranks < k), "amax")
+            return (ranks < k).astype(np.float32)
+        best = np.zeros(len(ranks), dtype=np.float32)
+        np.maximum.at(best, graded.queries, graded.grades * (graded_ranks < k))
+        return best
 
     of_group = {
-        f"group_recall_at{k}": scores(answers.group_ranks, graded and graded.group_ranks, k) for k in protocol.group_at
+        f"group_recall_at{k}": scores(ranked.group_ranks, graded and graded.group_ranks, k) for k in protocol.group_at
     }
-    maps = {f"map_at{k}": average_precision(answers, k) for k in protocol.map_at}
-    recalls = {f"recall_at{k}": scores(answers.ranks, graded and graded.ranks, k) for k in protocol.at}
-    return of_group | maps | recalls | _of_aspects(answers, protocol.aspect_map_at)
+    maps = {f"map_at{k}": average_precision(ranked, k) for k in protocol.map_at}
+    recalls = {f"recall_at{k}": scores(ranked.ranks, graded and graded.ranks, k) for k in protocol.at}
+    return of_group | maps | recalls | _of_aspects(ranked, protocol.aspect_map_at)
 
 
-def average_precision(answers: Answers, k: int) -> Tensor:
+def average_precision(ranked: Ranks, k: int) -> np.ndarray:
     """Return the average precision [queries], in fp64, of all targets among the first `k`, as CIRCO's evaluator counts.
 
     It is the mean over min(targets, k) of the precision at each target's place, 0 for a target after the first k.
     """
-    queries, ranks = answers.graded.queries, answers.graded.ranks
-    order = ranks.argsort()
-    order = order[queries[order].argsort(stable=True)]
+    queries, ranks = ranked.graded.queries, ranked.graded.ranks
+    order = np.lexsort((ranks, queries))
     queries, ranks = queries[order], ranks[order]
-    counts = queries.bincount(minlength=len(answers.triplets))
-    ahead = torch.arange(len(queries), device=queries.device) - (counts.cumsum(0) - counts)[queries]
-    precision = torch.where(ranks < k, (ahead + 1).double() / (ranks + 1), 0)
-    sums = torch.zeros(len(counts), dtype=torch.float64, device=queries.device).index_add_(0, queries, precision)
-    return sums / counts.clamp_max(k)
+    counts = np.bincount(queries, minlength=len(ranked.triplets))
+    ahead = np.arange(len(queries)) - (counts.cumsum() - counts)[queries]
+    precision = np.where(ranks < k, (ahead + 1) / (ranks + 1.0), 0)
+    return np.bincount(queries, precision, len(counts)) / np.minimum(counts, k)
 
 
-def _of_aspects(answers: Answers, k: int) -> dict[str, Tensor]:
+def _of_aspects(ranked: Ranks, k: int) -> dict[str, np.ndarray]:
     if not k:
         return {}
-    scores, of_aspects = average_precision(answers, k), {}
-    for aspect in aspects(answers.triplets):
-        bears = torch.tensor([aspect in triplet.aspects for triplet in answers.triplets], device=scores.device)
-        of_aspects[f"semantic_map_at{k}_{aspect}"] = scores.where(bears, torch.nan)
+    scores, of_aspects = average_precision(ranked, k), {}
+    for aspect in aspects(ranked.triplets):
+        bears = np.array([aspect in triplet.aspects for triplet in ranked.triplets])
+        of_aspects[f"semantic_map_at{k}_{aspect}"] = np.where(bears, scores, np.nan)
     return of_aspects
 
 
 def aspects(triplets: Sequence[Triplet]) -> list[str]:
     """Return the aspects that some of `triplets` bear, in order of the alphabet."""
     return sorted({aspect for triplet in triplets for aspect in triplet.aspects})
-
-
-def in_percent(answers: Answers, protocol: Protocol) -> dict[str, float]:
-    """Return the metrics of `protocol` in percent: {"group_recall_at1": …, "recall_at1": …}."""
-    return {name: percent(scores) for name, scores in of_each_query(answers, protocol).items()}
-
-
-def percent(scores: Tensor) -> float:
-    """Return the mean in percent of those of scores [queries] that are no NaN, in their own precision."""
-    # Recalls are fp32, as in the published code: a division in fp64 would differ in the last digits.
-    return scores[~scores.isnan()].mean().item() * 100
 
 
 def chance(triplets: Sequence[Triplet], pictures: int, protocol: Protocol) -> dict[str, float]:

@@ -101,6 +101,8 @@ def load_retriever(
     """
     options = as_trained(options)
     backbone = load_clip(options.clip_model_name, options.clip_model_path)
+    if set(frozen) != set(ENCODERS):
+        backbone.require_live("an encoder that learns")
     encoder = Encoder(backbone, frozen, options.feature_cache, options.num_workers, batch_size)
     preprocess = make_transform(options.transform, options.target_ratio, backbone.resolution, backbone.normalisation)
     image_cache = None

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from src.base.parser import hyper_parameters
 from src.command.flags import CombiningOptions, CometOptions, RetrieverOptions
+from src.command.parser import hyper_parameters
 from src.models.facts import told_by_checkpoints
 
 if TYPE_CHECKING:

@@ -30,6 +30,12 @@ class Protocol(NamedTuple):
     soft: bool = False
     """Score a query by the best grade among its first k answers instead of hit or miss."""
 
+    @property
+    def metrics(self) -> list[str]:
+        """The names of what it counts, apart from those of aspects, which depend on the queries."""
+        of_group = [f"group_recall_at{k}" for k in self.group_at]
+        return [*of_group, *(f"map_at{k}" for k in self.map_at), *(f"recall_at{k}" for k in self.at)]
+
     def chosen(self, presets: Sequence["Protocol"], **choices: str | None) -> "Protocol":
         """Return this protocol with `choices` (gallery, reference, captions) changed, renamed to match."""
         changed = self._replace(**{name: value for name, value in choices.items() if value is not None})

@@ -95,7 +95,8 @@ class Task:
     def measures(self, values: dict[str, dict], mean: Callable = mean_of_numbers) -> dict:
         """Return {measure: value} from {category: {metric: value}}: those of each category, then `means` of them.
 
-        Values may be anything that `mean` takes a list of.
+        Values may be anything that `mean` takes a list of. A mean of a metric that is not there is left out: rankings
+        of other programs may end too early.
         """
         # One category needs no name.
         many = len(self.categories) > 1
@@ -105,12 +106,18 @@ class Task:
             for name, value in of_category.items()
         }
         for name, parts in self.means.items():
-            named[name] = mean([named[part] for part in parts])
+            if all(part in named for part in parts):
+                named[name] = mean([named[part] for part in parts])
         return named
 
     def columns(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
         """Return the columns of validation_metrics.csv, in percent, from {category: {recall: percent}}."""
         return self.measures(recalls)
+
+    def column_names(self) -> list[str]:
+        """Return the names of `columns` as the published protocol counts."""
+        zeros = dict.fromkeys(self.protocol().metrics, 0.0)
+        return list(self.columns(dict.fromkeys(self.categories, zeros)))
 
     def printed(self, recalls: dict[str, dict[str, float]]) -> dict[str, float]:
         """Return the metrics that validate.py prints, in percent, from {category: {recall: percent}}."""

@@ -1,6 +1,6 @@
 """The records of a data set: triplets, queries and splits."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,11 @@ class Triplet(NamedTuple):
     """The kinds of change that the caption asks for (CIRCO)."""
     place: str = ""
     """Its position in the file, if not its index."""
+
+
+def named_by(triplets: Iterable[Triplet]) -> set[str]:
+    """Return the names of all pictures that `triplets` name."""
+    return {name for one in triplets for name in (one.reference, *one.targets, *one.group)}
 
 
 class Query(NamedTuple):

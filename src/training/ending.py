@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from src.base.files import PROJECT_ROOT
-from src.base.parser import Parser, plain
-from src.base.terminal import command_lines
 from src.command.data_flags import add_common_options
+from src.command.parser import Parser, plain
+from src.command.terminal import command_lines
 from src.command.training_flags import RunOptions
 from src.models.checkpoints import checkpoint_path
 from src.models.facts import holds_its_clip
@@ -49,7 +49,7 @@ def say_what_is_next(
 
 def _kept(folder, names, options, task, rows) -> Iterator[tuple[Path, int, str, float]]:
     """Yield file, epoch, metric and value of the best weights by each metric; without --save-best by the first one."""
-    by_metric = names.best(task)
+    by_metric = names.best(task, options.plan.best_by)
     if not options.plan.save_best:
         metric = next(iter(by_metric.values()))
         rows = [row for row in rows if checkpoint_path(folder, f"{names.weights}_{row['epoch']}").is_file()]
@@ -68,6 +68,8 @@ def _best(rows: Sequence[dict], metric: str) -> dict:
 def _after_stage_1(folder: Path, best: Path, options: RunOptions, task: Task, triplets: int) -> Iterator[list]:
     batch = PUBLISHED_BATCH if triplets >= 4 * PUBLISHED_BATCH else options.plan.batch_size
     schedule = ["--batch-size", batch, "--validation-frequency", 1, "--save-training", "--save-best"]
+    if options.plan.best_by is not None:
+        schedule += ["--best-by", options.plan.best_by]
     extra = [word for path in options.extra_triplets for word in ("--extra-triplets", _near(path))]
     clip = ["--clip-model-path", _near(best)]
     yield [

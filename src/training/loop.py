@@ -122,7 +122,8 @@ class Training:
         run.log_validation(epoch, metrics)
         mark = validation.retriever.skipping.mark
         # Flushed, since batch systems keep lines for minutes and people watch them.
-        print(validation_line(epoch, run.losses()[epoch], run.validations(), self.task, mark), flush=True)
+        rows = run.validations()
+        print(validation_line(epoch, run.losses()[epoch], rows, self.task, mark, self.plan.best_by), flush=True)
         if keeper.saves and distributed.is_first():
             self._save_weights(epoch, metrics, keeper, best)
         self.state.judged = True

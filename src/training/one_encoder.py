@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from src.models.backbone import Backbone
+from src.models.facts import LEARNED_ALONG
 from src.pictures.normalisation import normalised
 
 
@@ -20,6 +21,10 @@ class OneEncoder(nn.Module):
             for name, weight in self.clip_model.named_parameters()
             if weight.requires_grad and self.backbone.encoder_of(name) == self.encoder
         }
+
+    def facts(self) -> dict:
+        """The facts of a checkpoint that holds it beside the Combiner that it learned with."""
+        return {LEARNED_ALONG: self.encoder, "clip_weights": self.backbone.digest()}
 
     def forward(self, rows: Tensor) -> Tensor:
         if self.encoder == "image":  # normalised as late as here: a card need not hold a whole batch in fp32

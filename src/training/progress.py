@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from src.base.terminal import PROSE, width
+from src.command.terminal import PROSE, width
 from src.tasks.task import Task
 
 
@@ -26,14 +26,17 @@ def set_train_bar_description(train_bar, epoch: int, num_epochs: int, train_runn
     train_bar.set_description(description, refresh=False)  # the bar redraws itself ten times a second
 
 
-def validation_line(epoch: int, loss: float, rows: Sequence[dict], task: Task, mark: str = "") -> str:
+def validation_line(
+    epoch: int, loss: float, rows: Sequence[dict], task: Task, mark: str = "", best_by: str | None = None
+) -> str:
     """Return a validation in a line of at most PROSE columns, of a narrower terminal's width: what has room.
 
     That is the loss, the metric that picks the best weights and whether it improved, and columns of reports. `rows` are
-    those of validation_metrics.csv up to this epoch; `mark` stands after results that lack pictures.
+    those of validation_metrics.csv up to this epoch; `mark` stands after results that lack pictures; `best_by` is the
+    column of --best-by.
     """
     *earlier, metrics = rows
-    metric = next(iter(task.best.values()))
+    metric = best_by or next(iter(task.best.values()))
     value, verdict = metrics[metric], "first"
     if earlier:
         best = max(earlier, key=lambda row: row[metric])

@@ -38,13 +38,15 @@ class StageNames(NamedTuple):
     weights: str
     """The beginning of its weights' names."""
     only_weights: str
-    """The name of its weights where a data set keeps only one best."""
+    """The name of its weights where only one best is kept."""
     option: str
     """An option that only its runs have."""
     recipes: dict[str, Recipe]
 
-    def best(self, task: Task) -> dict[str, str]:
-        """Return {name of weights: metric that picks them} for --save-best."""
+    def best(self, task: Task, column: str | None = None) -> dict[str, str]:
+        """Return {name of weights: metric that picks them} for --save-best; `column` is that of --best-by."""
+        if column is not None:
+            return {self.only_weights: column}
         return {f"{self.weights}{end}" if end else self.only_weights: metric for end, metric in task.best.items()}
 
     def recipe(self, options: dict) -> str | None:

@@ -9,15 +9,14 @@ from typing import NamedTuple
 
 import torch
 
-from src.base.errors import InputError
+from src.base.errors import InputError, require_one_of
 from src.base.files import require_writable
 from src.base.locks import owning
 from src.command.training_flags import RunOptions, TrainingPlan
 from src.evaluation.validation import Validation
 from src.models.facts import training_facts
 from src.models.registry import model_label
-from src.pictures.data import read_data
-from src.pictures.presence import require_present
+from src.pictures.data import read_data, require_pictures
 from src.processes import distributed
 from src.processes.signals import Stopping
 from src.retrieval.precision import resolved
@@ -48,15 +47,17 @@ def read_training_data(options: RunOptions) -> TrainingData:
     Raises InputError for all that can be wrong with it at first sight, a batch that the triplets do not fill, and an
     output path that cannot be written to.
     """
-    task = find_task(options.dataset)
-    data = read_data(task, options.data_path, "train", "val", skip_missing=options.skip_missing)
+    task, column = find_task(options.dataset), options.plan.best_by
+    if column is not None:
+        require_one_of(column, task.column_names(), f"column of {task.name}'s validation_metrics.csv (--best-by)")
+    needs = options.skip_missing, options.hyper_parameters["clip_model_name"]
+    data = read_data(task, options.data_path, "train", "val", skip_missing=needs[0], clip_model_name=needs[1])
     extra = {}
     if options.extra_triplets:
         from src.tasks.own import read_extra  # late: most runs train on a data set with a name
 
         extra = read_extra(options.extra_triplets)
-    if not options.skip_missing:
-        require_present(extra.values())
+    require_pictures(extra.values(), *needs)
     train = data["train"] | extra
     require_full_batch(options.plan.batch_size, sum(len(split.triplets) for split in train.values()))
     require_writable(options.output_path)
@@ -116,7 +117,7 @@ def train_stage(
         # Told, but not compared: a run that goes on for more epochs is still the same.
         facts |= {"recipe": recipe} if recipe else {}
         keeper = Keeper(training.state, run, triplets, facts, plan.save_training)
-        best = names.best(data.task) if plan.save_best else {}
+        best = names.best(data.task, plan.best_by) if plan.save_best else {}
         training.train(keeper, stopping, validation, best, known)
         if distributed.is_first():
             from src.training.ending import say_what_is_next  # late: at the end
@@ -140,7 +141,8 @@ def _restored(
         return None, None
     require_same_run(state, folder / STATE_FILE, len(training.loader.triplets), facts, data.options.plan.num_epochs)
     training.state.restore(state, folder / STATE_FILE)
-    return state, validated(folder, state, data.task.best.values(), remarks)
+    picking = training.stage.names.best(data.task, data.options.plan.best_by).values()
+    return state, validated(folder, state, picking, remarks)
 
 
 def _facts(options: RunOptions, retriever: Retriever) -> dict:

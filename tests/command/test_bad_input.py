@@ -73,6 +73,9 @@ def test_options_of_every_command(command, extra, said, refused):
         (TRAIN, ["--clip-model-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),
         (VALIDATE, ["--clip-model-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),
         (VALIDATE, ["--combiner-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),
+        (VALIDATE, ["--clip-model-path", "hf:lab"], ["--clip-model-path: hf:lab: hf:OWNER/NAME[:FILE] is expected"]),
+        (VALIDATE, ["--combiner-path", "hf:a/b:../c"], ["hf:a/b:../c: hf:OWNER/NAME[:FILE] is expected"]),
+        (VALIDATE, ["--clip-model-name", "hf:a/b/c"], ["hf:a/b/c: hf:OWNER/NAME[:FILE] is expected"]),
         (VALIDATE, ["--combining-function", "mean"], ["mean", "sum", "combiner"]),
         (VALIDATE, ["--combining-function", "combiner"], ["needs --combiner-path"]),
         (SUBMIT, ["--combining-function", "combiner"], ["needs --combiner-path"]),
@@ -155,6 +158,7 @@ def test_contradictory_annotations_stop_a_command_before_it_encodes_anything(com
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.workers
 def test_a_broken_picture_is_named_also_from_a_worker(workers, options, broken_world, tmp_path, forks):
     picture = next((broken_world / "cirr_dataset" / "test1").iterdir())
     picture.write_bytes(b"no picture")

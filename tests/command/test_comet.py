@@ -4,10 +4,15 @@ import json
 import socket
 import zipfile
 
+import comet_ml
+import everett.ext.inifile
+import everett.manager
 import pytest
 
 import clip_fine_tune
 import validate
+from src.command import comet
+from src.command.flags import CometOptions
 
 KEY = "ThisKeyMustNeverBeWritten"
 
@@ -88,3 +93,39 @@ def test_comets_own_settings_count(options, tmp_path, capsys, monkeypatch, close
     assert "Comet cannot be reached" in captured.err
     assert KEY not in captured.out + captured.err
     assert len(list((tmp_path / "comet").glob("*.zip"))) == 1
+
+
+def test_comets_files_are_those_that_it_reads(monkeypatch):
+    read = []
+    for module, reader in ((everett.manager, "ConfigEnvFileEnv"), (everett.ext.inifile, "ConfigIniEnv")):
+        monkeypatch.setattr(getattr(module, reader), "__init__", lambda self, paths: read.append(paths))
+    monkeypatch.delenv("COMET_CONFIG")
+    comet_ml.config.Config({})
+    assert set(read) - {None} == set(comet.SETTINGS_FILES)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("COMET_API_KEY", KEY),
+        ("COMET_CONFIG", "settings"),
+        ("COMET_INI", "settings"),
+        (".env", ""),
+        (".comet.config", ""),
+        ("home/.comet.config", ""),
+    ],
+)
+def test_comet_is_asked_only_where_there_may_be_a_key(name, value, tmp_path, monkeypatch):
+    """Importing it takes a second."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    nothing = CometOptions(None, "lab", "mine", False)
+    assert not comet._may_have_a_key(nothing)
+    assert comet._may_have_a_key(nothing._replace(api_key=KEY))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "settings").mkdir()
+    if name.isupper():
+        monkeypatch.setenv(name, value)
+    else:
+        (tmp_path / name).touch()
+    assert comet._may_have_a_key(nothing)

@@ -14,10 +14,10 @@ import report
 import search
 import validate
 from src import toy
+from src.apps.own import __main__ as conversion
 from src.base.errors import InputError
 from src.base.files import replacing
 from src.command.outputs import require_outputs
-from src.tasks.own import __main__ as conversion
 from tests.support.commands import status_of, toy_options
 from tests.support.processes import python
 
@@ -83,6 +83,7 @@ CASES = [
     ((*VALIDATE, "--per-query"), "own/triplets.val.csv", "a table of a data set"),
     ((*VALIDATE, "--json"), "own/gallery.val.txt", "a table of a data set"),
     ((*VALIDATE, "--trec-run"), "clip.weights", "--clip-model-name"),
+    ((*VALIDATE, "--clip-model-path", "shared", "--json"), "shared/config.json", "--clip-model-path"),
     ((*OF_CIRR, "--json"), CAPTIONS, "a table of a data set"),
     ((*OF_CIRR, "--per-query"), "renamed", "--dataset"),
     ((compare, "a.csv", "b.csv", "--json"), "a.csv", "FILE"),
@@ -101,6 +102,9 @@ CASES = [
 def test_no_output_takes_the_place_of_an_input(command, output, words, place, capsys):
     (place / "index").mkdir()
     (place / "index" / "any").write_text("kept")
+    (place / "shared").mkdir()
+    (place / "shared" / "config.json").write_text("kept")
+    (place / "shared" / "weights.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     if output == "renamed":
         (place / output).symlink_to(CAPTIONS)
     before = contents(place)

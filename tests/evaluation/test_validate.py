@@ -204,6 +204,7 @@ def test_validate_prints_fashioniqs_recalls(options, capsys, tmp_path, device):
     assert float(recalls["average recall10"]) == mean(float(recalls[f"{kind}_recallat10"]) for kind in kinds)
 
 
+@pytest.mark.workers
 def test_other_transforms_and_precisions(options, capsys):
     def recall(*extra):
         validate.main(["--dataset", "CIRR", *options, *extra])

@@ -49,6 +49,22 @@ def test_what_checkpoints_tell(trained, world):
     assert set(torch.load(trained[0], weights_only=True)) == {"epoch", "CLIP", "facts"}
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("ViT-B/32", "ViT-B/32"),
+        ("weights.safetensors", "{path}"),
+        ("open_clip:ViT-B-32:weights.safetensors", "open_clip:ViT-B-32:{path}"),
+        ("hf:me/clip:weights.safetensors", "hf:me/clip:weights.safetensors"),
+        ("features:weights.safetensors", "features:weights.safetensors"),
+    ],
+)
+def test_a_clip_that_facts_name_is_found(name, found, tmp_path):
+    path = tmp_path / "combiner.pt"
+    torch.save({"epoch": 0, "Combiner": {}, "facts": {"clip_model_name": name}}, path)
+    assert read_facts(path)["clip_model_name"] == found.format(path=path)
+
+
 @pytest.fixture
 def judge(world, tmp_path, capsys):
     """Return a function that runs validate.py on checkpoints: what it prints, or the line that it ends with."""

@@ -10,7 +10,7 @@ import torch
 import clip_fine_tune
 import validate
 from src.base.errors import InputError
-from src.base.parser import name_or_file
+from src.command.parser import name_or_file
 from src.models.facts import read_facts
 from src.models.hugging_face import to_openai
 from src.pictures.normalisation import OPENAI_NORMALISATION

@@ -14,8 +14,8 @@ import search
 import validate
 from clip_fine_tune import FineTuning
 from src.base.errors import InputError
-from src.base.parser import name_or_file
 from src.command.flags import RetrieverOptions
+from src.command.parser import name_or_file
 from src.models.backbone import ENCODERS
 from src.models.facts import read_facts
 from src.models.open_clip import usual_normalisation

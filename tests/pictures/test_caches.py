@@ -208,6 +208,7 @@ def test_cached_pictures_are_the_same_to_the_bit(transform, world, tmp_path):
 
 
 @pytest.mark.parametrize(("dataset", "workers"), [("CIRR", "2"), ("FashionIQ", "0")])
+@pytest.mark.workers
 def test_training_from_the_image_cache_is_the_same_to_the_bit(dataset, workers, options, tmp_path, capsys):
     results = []
     for name, cache in (("without", []), ("with", ["--image-cache", str(tmp_path / "images")])):

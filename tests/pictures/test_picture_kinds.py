@@ -26,6 +26,7 @@ def test_what_is_found(case, tmp_path):
         assert look.fault == ""
 
 
+@pytest.mark.workers
 def test_worker_processes_see_what_one_process_sees(broken_world):
     paths = list(read_cirr(broken_world, "train").pictures.values())
     for number, odd in ((1, REFUSED["text"]), (2, REFUSED["missing"]), (30, TAKEN["palette"])):
@@ -43,6 +44,7 @@ class Deadly(type(Path())):
         os._exit(9)
 
 
+@pytest.mark.workers
 def test_a_dead_worker_is_an_error_that_names_where(tmp_path):
     with pytest.raises(InputError, match=r"heavy\.png: .* ended the process"):
         look_at_all([Deadly(tmp_path / "heavy.png")], 1)

@@ -232,6 +232,7 @@ def job(forks, world, tmp_path):
     return pid, children_of(pid)
 
 
+@pytest.mark.workers
 def test_a_killed_process_ends_the_job_which_goes_on_with_fewer(job, forks, alone, world, tmp_path):
     _, processes = job
     workers = [worker for process in processes for worker in wait_for_workers(process, 1)]
@@ -247,6 +248,7 @@ def test_a_killed_process_ends_the_job_which_goes_on_with_fewer(job, forks, alon
     assert_alike(run, alone("clip_fine_tune", "CIRR", *epochs))
 
 
+@pytest.mark.workers
 def test_a_killed_torchrun_takes_its_processes_along(job, forks, tmp_path):
     torchrun, processes = job
     os.kill(torchrun, signal.SIGKILL)

@@ -1,5 +1,6 @@
 """Worker processes that cannot start, load or send what they loaded end a command in one line, and leave nothing."""
 
+import multiprocessing.util
 import os
 import pickle
 import shutil
@@ -32,6 +33,7 @@ from tests.support.processes import (
     wait_for_workers,
 )
 
+pytestmark = pytest.mark.workers
 SHORT = ["--dataset", "CIRR", "--batch-size", "16", "--num-epochs", "1", "--learning-rate", "1e-3"]
 
 
@@ -68,7 +70,10 @@ def test_a_temporary_folder_with_a_long_path(forks, world, tmp_path):
     folder.mkdir()
     flags = [*SHORT, *toy_options(world, tmp_path), "--num-workers", "1"]
     done = forks.done("clip_fine_tune", flags, env={"TMPDIR": str(folder)})
-    assert_one_line(done, "temporary folder's path is too long", "TMPDIR")
+    if hasattr(multiprocessing.util, "_get_base_temp_dir"):  # a newer Python takes another folder
+        assert done.returncode == 0, done.stderr
+    else:
+        assert_one_line(done, "temporary folder's path is too long", "TMPDIR")
 
 
 def test_too_few_open_files(forks, world, tmp_path):
@@ -81,15 +86,19 @@ class _Unsendable:
         raise RuntimeError("no way to send this")
 
 
+def _fail(words):
+    raise RuntimeError(words)
+
+
 class _Things(Dataset):
-    def __init__(self, make):
-        self.make = make
+    def __init__(self, make, *arguments):
+        self.make, self.arguments = make, arguments
 
     def __len__(self):
         return 4
 
     def __getitem__(self, number):
-        return self.make()
+        return self.make(*self.arguments)
 
 
 def test_a_batch_that_cannot_be_sent():
@@ -98,23 +107,19 @@ def test_a_batch_that_cannot_be_sent():
 
 
 def test_memory_that_ends_in_a_worker():
-    def fail():
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
-
+    words = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."
     with pytest.raises(InputError, match="the memory is full; fewer --num-workers"):
-        list(Loader(_Things(fail), 1, batch_size=None))
+        list(Loader(_Things(_fail, words), 1, batch_size=None))
 
 
 def test_faults_of_a_dataset_keep_their_kind():
-    def fail():
-        raise RuntimeError("a fault of ours")
-
     with pytest.raises(RuntimeError, match="a fault of ours"):
-        list(Loader(_Things(fail), 1, batch_size=None))
+        list(Loader(_Things(_fail, "a fault of ours"), 1, batch_size=None))
 
 
 def test_training_and_validation_have_no_workers_at_the_same_time(options, monkeypatch):
     seen, original = [], Validation.metrics
+    list(Loader([0], 1))  # starts what stays, such as a fork server
     before = set(descendants_of(os.getpid()))
 
     def looking(*arguments):
@@ -145,6 +150,20 @@ def test_other_ways_of_starting_workers(method, world, tmp_path, options):
         [sys.executable, "-c", program, *map(str, endless)], cwd=files.PROJECT_ROOT, stderr=subprocess.DEVNULL
     ) as job:
         workers = wait_for_workers(job.pid, 2)
+        job.kill()
+    wait_for_end(workers)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_of_a_killed_check_end(method, world):
+    picture = next((world / "cirr_dataset" / "dev").iterdir())
+    program = (
+        "import multiprocessing, pathlib, sys; multiprocessing.set_start_method(sys.argv[1])\n"
+        "from src.pictures.kinds import look_at_all; look_at_all([pathlib.Path(sys.argv[2])] * 300_000, 2)"
+    )
+    command = [sys.executable, "-c", program, method, picture]
+    with subprocess.Popen(command, cwd=files.PROJECT_ROOT, stderr=subprocess.DEVNULL) as job:
+        workers = wait_for_workers(job.pid, 2 if method == "fork" else 4)  # the server and its tracker too
         job.kill()
     wait_for_end(workers)
 

@@ -15,6 +15,7 @@ from src.pictures import pictures
 from src.pictures.normalisation import OPENAI_NORMALISATION, normalised
 from src.pictures.transforms import make_transform
 from src.retrieval import ranking
+from src.retrieval.gallery import Gallery
 from src.retrieval.ranking import best_rows, nearest, rank_targets, rank_targets_among
 from src.tasks.registry import TASKS
 from src.training.batches import TripletImages
@@ -24,6 +25,9 @@ from tests.support.processes import python
 from tests.support.splits import published_dataset
 from utils import autocast, extract_caption_features
 from validate import compute_cirr_val_metrics
+
+SIZES = (1, 60), (1, 4), (1, 4), (1, 80), (0, 3)
+"""Of pictures, queries, factors, answers and rows left out of each query: from, to below."""
 
 
 @pytest.fixture(params=[False, True], ids=["whole", "in pieces"])
@@ -97,6 +101,35 @@ def test_the_nearest_are_those_of_a_stable_sort(question, queries):
         # Of equal scores the earlier row comes first.
         tied = values[:, 1:] == values[:, :-1]
         assert (found[:, 1:] > found[:, :-1])[tied].all()
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_nearest_are_those_of_a_stable_sort_to_the_bit(dtype):
+    """Of 1,000 random galleries with products that no order of summing rounds, so that ties are ties."""
+    draws = torch.Generator().manual_seed(3)
+
+    def draw(low, high, *size):
+        return torch.randint(low, high, size, generator=draws)
+
+    for _ in range(1000):
+        images, queries, factors, k, most = (int(draw(low, high, 1)) for low, high in SIZES)
+        features = draw(-1, 2, images, 16).to(dtype)
+        features[draw(0, images, 2)] = 0
+        # Of length one: four of its numbers are a half.
+        places = torch.rand(factors, queries, 16, generator=draws).argsort()[..., :4]
+        predicted = torch.zeros(factors, queries, 16).scatter_(2, places, 0.5)
+        predicted *= draw(0, 2, *predicted.shape) * 2 - 1
+        excluded = draw(0, images, queries, most).tolist()
+        scores = predicted @ features.float().T
+        scores = scores[0] if factors == 1 else scores.clamp_min(0).prod(dim=0)
+        for query, rows in enumerate(excluded):
+            scores[query, rows] = -torch.inf
+        best = scores.sort(dim=1, descending=True, stable=True)
+        gallery = Gallery(features, [str(row) for row in range(images)], torch.ones(images))
+        found, values = gallery.nearest(predicted, k, excluded)
+        assert torch.equal(found, best.indices[:, :k])
+        assert torch.equal(values, best.values[:, :k])
 
 
 def test_all_scores_equal(device):

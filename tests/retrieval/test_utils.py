@@ -76,6 +76,7 @@ def test_captions_are_encoded_without_what_follows_them(small_clip, device):
     torch.testing.assert_close(extract_caption_features(captions, small_clip), whole, rtol=0, atol=1e-5)
 
 
+@pytest.mark.workers
 def test_index_features(world, small_clip, device):
     dataset = CIRRDataset("val", "classic", make_transform("targetpad", 1.25, 64), world)
     features, names = extract_index_features(dataset, small_clip)

@@ -12,6 +12,8 @@ processes; "pids" is a folder in which the process and those that it forks leave
 import ctypes
 import itertools
 import json
+import multiprocessing
+import multiprocessing.util
 import os
 import resource
 import signal
@@ -35,6 +37,7 @@ import compare
 import report
 import search
 import validate
+from src.apps.share import __main__ as share
 from src.models.openai_clip import CLIP
 from src.processes.workers import end_with_parent
 from src.training.state import STATE_FILE
@@ -42,13 +45,15 @@ from tests.support import formula, gradients
 
 DOORS = (check_data, check_submission, cirr_test_submission, clip_fine_tune, combiner_train)
 DOORS += (compare, report, search, validate)
-COMMANDS = {door.__name__: door for door in DOORS} | {"gradients": gradients, "torchrun": torch.distributed.run}
+COMMANDS = {door.__name__: door for door in DOORS} | {"share": share}
+COMMANDS |= {"gradients": gradients, "torchrun": torch.distributed.run}
 
 
 def main():
     """Serve orders until stdin ends."""
     # pytest may end without a word: at a test's timeout, or killed.
     end_with_parent(signal.SIGKILL)
+    multiprocessing.set_start_method(sys.argv[1], force=True)
     torch.set_num_threads(1)
     for line in sys.stdin:
         order = SimpleNamespace(**{"processes": 1} | json.loads(line))
@@ -82,6 +87,7 @@ def fork(order, number):
     except BaseException:
         traceback.print_exc()
         status = 1
+    multiprocessing.util._exit_function()  # as where a process ends: else semaphores are reported as leaked
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -90,6 +96,10 @@ def fork(order, number):
 def prepare(order, number):
     """Make this process what its order says, before its command begins."""
     end_with_parent(signal.SIGKILL)
+    # Workers that are not forked from here import the command, as where it was typed; a fork server does it for all.
+    command, main_module = COMMANDS[order.command], sys.modules["__main__"]
+    main_module.__spec__, main_module.__file__ = None, command.__file__
+    multiprocessing.set_forkserver_preload([command.__name__])
     redirect(f"{order.folder}/stdout.{number}", 1)
     redirect(f"{order.folder}/stderr.{number}", 2)
     if order.processes > 1:

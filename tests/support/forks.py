@@ -2,6 +2,7 @@
 
 import functools
 import json
+import multiprocessing
 import os
 import select
 import subprocess
@@ -20,7 +21,8 @@ class Forks:
         self._serve()
 
     def _serve(self):
-        command, pipe = [sys.executable, "-m", "tests.support.fork_server"], subprocess.PIPE
+        method = multiprocessing.get_start_method()
+        command, pipe = [sys.executable, "-m", "tests.support.fork_server", method], subprocess.PIPE
         # A fork of a process that has looked for cards cannot use one.
         env = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
         self.server = subprocess.Popen(command, cwd=PROJECT_ROOT, env=env, stdin=pipe, stdout=pipe)

@@ -1,10 +1,12 @@
 """Processes that tests start, wait for and look at. No wait is endless, and none is short."""
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+import psutil
 
 from src.base.files import PROJECT_ROOT
 
@@ -33,16 +35,16 @@ def assert_one_line(done, *words):
     assert all(word in line for word in words), line
 
 
-def children_of(pid):
+def children_of(pid, recursive=False):
     """Return the processes that a process has started and that are still there."""
-    found = subprocess.run(["pgrep", "-P", str(pid)], check=False, capture_output=True, text=True, timeout=PATIENCE)
-    return [int(child) for child in found.stdout.split()]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(pid).children(recursive)]
+    return []
 
 
 def descendants_of(pid):
     """Return the processes that a process has started, and those that these have: a fork server starts workers too."""
-    children = children_of(pid)
-    return children + [below for child in children for below in descendants_of(child)]
+    return children_of(pid, recursive=True)
 
 
 def wait_for_workers(pid, number):
@@ -60,10 +62,9 @@ def wait_for_workers(pid, number):
 def works(pid):
     """Whether a process works still. A dead one may stay as a zombie until its parent asks for its status."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def wait_for_end(pids):

@@ -79,11 +79,8 @@ def test_the_published_annotations_are_read(shared, tmp_path):
 
 
 NO_GROUP = "without an img_set of 6 different members: entry 2"
-
-
-@pytest.mark.parametrize(
-    ("split", "change", "fault"),
-    [
+FAULTS = {
+    CIRR_CAPTIONS: [
         ("val", lambda all: all[2].pop("caption"), "1 of 24 entries without text under 'caption': entry 2"),
         ("val", lambda all: all[2].update(reference=7), "1 of 24 entries without text under 'reference': entry 2"),
         ("val", lambda all: all[2].update(reference="a\ud800"), "entries without text under 'reference': entry 2"),
@@ -100,11 +97,53 @@ NO_GROUP = "without an img_set of 6 different members: entry 2"
         ("val", lambda all: all[2].update(target_hard=all[2]["reference"]), "1 of 24 triplets whose target is their"),
         ("test1", lambda all: all[2].update(pairid=all[5]["pairid"]), "1 of 33 triplets with the pair id of another: "),
     ],
+    CIRR_LISTING: [
+        ("val", lambda paths: paths.update(dev="/etc"), "1 of 31 paths outside the data set's folder: /etc"),
+        (
+            "val",
+            lambda paths: paths.update(dev="./dev/../../../x.png"),
+            "outside the data set's folder: ./dev/../../../x.png",
+        ),
+        ("val", lambda paths: paths.update(dev="C:\\x.png"), "outside the data set's folder: C:\\x.png"),
+        ("val", lambda paths: paths.update(dev="dev/a\0.png"), r"outside the data set's folder: dev/a\x00.png"),
+        ("val", lambda paths: paths.update(dev="."), "outside the data set's folder: ."),
+        ("val", lambda paths: paths.update(dev=["dev.png"]), "1 of 31 entries without a name and a path: dev"),
+        ("val", lambda paths: paths.update({"": "dev.png"}), "1 of 31 entries without a name and a path: "),
+        ("val", lambda paths: paths.clear(), "holds no pictures"),
+    ],
+    FIQ_CAPTIONS: [
+        ("val", lambda all: all[1].update(captions=["alone"]), ": 1 of 8 entries without two captions: entry 1"),
+        ("val", lambda all: all[1].update(captions=["a", "b", "c"]), ": 1 of 8 entries without two captions: entry 1"),
+        ("val", lambda all: all[1].update(captions="ab"), ": 1 of 8 entries without two captions: entry 1"),
+        ("val", lambda all: all[1].update(captions=["a", None]), ": 1 of 8 entries without two captions: entry 1"),
+        ("val", lambda all: all[1].pop("target"), ": 1 of 8 entries without text under 'target': entry 1"),
+        (
+            "val",
+            lambda all: all[1].update(candidate="gone"),
+            ": 1 of 8 triplets with a reference that split.dress.val.json",
+        ),
+        ("val", lambda all: all[1].update(target="gone"), ": 1 of 8 triplets with a target that split.dress.val.json"),
+    ],
+    FIQ_LISTING: [
+        ("val", lambda names: names.append(names[3]), "names listed again: "),
+        ("val", lambda names: names.append("../../x"), "names outside the data set's folder: ../../x"),
+        ("val", lambda names: names.append("a/b"), "names outside the data set's folder: a/b"),
+        ("val", lambda names: names.append("a\\b"), "names outside the data set's folder: a\\b"),
+        ("val", lambda names: names.append(7), "entries without a name: entry "),
+        ("val", lambda names: names.append("a\nb"), "entries without a name: entry "),
+    ],
+}
+"""{file: split, what becomes of its content, what is said of it}"""
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "change", "fault"), [(name, *case) for name in FAULTS for case in FAULTS[name]]
 )
-def test_faulty_cirr_triplets(split, change, fault, broken_world):
-    path = broken_world / CIRR_CAPTIONS.format(split)
+def test_a_fault_is_named(name, split, change, fault, broken_world):
+    path = broken_world / name.format(split)
     changed(path, change)
-    line = fault_of(read_cirr, broken_world, split)
+    of_cirr = name in (CIRR_CAPTIONS, CIRR_LISTING)
+    line = fault_of(read_cirr if of_cirr else read_fashioniq, broken_world, *([] if of_cirr else ["dress"]), split)
     assert line.startswith(f"{path}: ")
     assert fault in line
 
@@ -112,14 +151,13 @@ def test_faulty_cirr_triplets(split, change, fault, broken_world):
 @pytest.mark.parametrize("role", ["reference", "target_hard"])
 @pytest.mark.parametrize(("split", "triplets"), [("train", 48), ("val", 24)])
 def test_reference_and_target_are_members(role, split, triplets, broken_world):
-    def change(triplets):
-        members = triplets[0]["img_set"]["members"]
-        other = next(triplet["reference"] for triplet in triplets if triplet["reference"] not in members)
-        triplets[0][role] = other
+    def change(entries):
+        members = entries[0]["img_set"]["members"]
+        entries[0][role] = next(entry["reference"] for entry in entries if entry["reference"] not in members)
 
     changed(broken_world / CIRR_CAPTIONS.format(split), change)
     line = fault_of(read_cirr, broken_world, split)
-    assert f"1 of {48 if split == 'train' else 24} triplets with a {role[:9].removesuffix('_ha')} outside their" in line
+    assert f"1 of {triplets} triplets with a {role[:9].removesuffix('_ha')} outside their" in line
 
 
 def test_a_name_may_be_in_any_script(broken_world):
@@ -151,65 +189,6 @@ def test_group_members_are_listed(broken_world):
     changed(broken_world / CIRR_CAPTIONS.format("test1"), change)
     line = fault_of(read_cirr, broken_world, "test1")
     assert "1 of 198 group members that split.rc2.test1.json does not list: gone" in line
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        (lambda paths: paths.update(dev="/etc"), "1 of 31 paths outside the data set's folder: /etc"),
-        (lambda paths: paths.update(dev="./dev/../../../x.png"), "outside the data set's folder: ./dev/../../../x.png"),
-        (lambda paths: paths.update(dev="C:\\x.png"), "outside the data set's folder: C:\\x.png"),
-        (lambda paths: paths.update(dev="dev/a\0.png"), r"outside the data set's folder: dev/a\x00.png"),
-        (lambda paths: paths.update(dev="."), "outside the data set's folder: ."),
-        (lambda paths: paths.update(dev=["dev.png"]), "1 of 31 entries without a name and a path: dev"),
-        (lambda paths: paths.update({"": "dev.png"}), "1 of 31 entries without a name and a path: "),
-        (lambda paths: paths.clear(), "holds no pictures"),
-    ],
-)
-def test_faulty_cirr_listings(change, fault, broken_world):
-    path = broken_world / CIRR_LISTING.format("val")
-    changed(path, change)
-    line = fault_of(read_cirr, broken_world, "val")
-    assert line.startswith(f"{path}: ")
-    assert fault in line
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        (lambda all: all[1].update(captions=["alone"]), "1 of 8 entries without two captions: entry 1"),
-        (lambda all: all[1].update(captions=["a", "b", "c"]), "1 of 8 entries without two captions: entry 1"),
-        (lambda all: all[1].update(captions="ab"), "1 of 8 entries without two captions: entry 1"),
-        (lambda all: all[1].update(captions=["a", None]), "1 of 8 entries without two captions: entry 1"),
-        (lambda all: all[1].pop("target"), "1 of 8 entries without text under 'target': entry 1"),
-        (lambda all: all[1].update(candidate="gone"), "1 of 8 triplets with a reference that split.dress.val.json"),
-        (lambda all: all[1].update(target="gone"), "1 of 8 triplets with a target that split.dress.val.json"),
-    ],
-)
-def test_faulty_fashioniq_triplets(change, fault, broken_world):
-    path = broken_world / FIQ_CAPTIONS.format("val")
-    changed(path, change)
-    line = fault_of(read_fashioniq, broken_world, "dress", "val")
-    assert line.startswith(f"{path}: {fault}")
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        (lambda names: names.append(names[3]), "names listed again: "),
-        (lambda names: names.append("../../x"), "names outside the data set's folder: ../../x"),
-        (lambda names: names.append("a/b"), "names outside the data set's folder: a/b"),
-        (lambda names: names.append("a\\b"), "names outside the data set's folder: a\\b"),
-        (lambda names: names.append(7), "entries without a name: entry "),
-        (lambda names: names.append("a\nb"), "entries without a name: entry "),
-    ],
-)
-def test_faulty_fashioniq_listings(change, fault, broken_world):
-    path = broken_world / FIQ_LISTING.format("val")
-    changed(path, change)
-    line = fault_of(read_fashioniq, broken_world, "dress", "val")
-    assert line.startswith(f"{path}: ")
-    assert fault in line
 
 
 @pytest.mark.parametrize(

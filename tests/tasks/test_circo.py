@@ -4,16 +4,16 @@ import csv
 import json
 import shutil
 
-import ir_measures
 import pytest
 import torch
 
 import check_submission
 import circo_test_submission
 import validate
+from src.evaluation.validation import in_percent
 from src.retrieval.answers import answer, with_graded
 from src.retrieval.gallery import Gallery
-from src.retrieval.metrics import average_precision, chance, in_percent
+from src.retrieval.metrics import average_precision, chance, of_each_query
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
 from tests.support.circo_world import ASPECTS, write_circo
@@ -69,11 +69,11 @@ def test_its_evaluators_numbers(shared):
             predicted[0, number, place[str(name)]] = points
     protocol = CIRCO.protocol()
     gallery = Gallery(torch.eye(len(names)), names)
-    answers = with_graded(answer(triplets, gallery, predicted, protocol), predicted, protocol)
+    answers = with_graded(answer(triplets, gallery, predicted, protocol), predicted, protocol).counted()
     expected = {f"map_at{k}": value for k, value in golden["mAP"].items()}
     expected |= {f"recall_at{k}": value for k, value in golden["recall"].items()}
     expected |= {f"semantic_map_at10_{aspect}": value for aspect, value in golden["semantic_mAP_at10"].items()}
-    assert in_percent(answers, protocol) == pytest.approx(expected, abs=1e-4)
+    assert in_percent(of_each_query(answers, protocol)) == pytest.approx(expected, abs=1e-4)
 
 
 def test_average_precision_by_hand():
@@ -82,7 +82,7 @@ def test_average_precision_by_hand():
     gallery, predicted = Gallery(torch.eye(8), names), torch.tensor([[[8.0, 7, 6, 5, 4, 3, 2, 1]]])
     triplets = [Triplet("g", (), ("c", "a", "f", "h"))]
     protocol = CIRCO.protocol()
-    answers = with_graded(answer(triplets, gallery, predicted, protocol), predicted, protocol)
+    answers = with_graded(answer(triplets, gallery, predicted, protocol), predicted, protocol).counted()
     assert average_precision(answers, 5).item() == pytest.approx((1 / 1 + 2 / 3) / 4)
     assert average_precision(answers, 2).item() == pytest.approx((1 / 1) / 2)
     assert average_precision(answers, 50).item() == pytest.approx((1 / 1 + 2 / 3 + 3 / 6 + 4 / 8) / 4)
@@ -97,8 +97,8 @@ def test_what_a_random_ranking_is_worth():
     sums = dict.fromkeys(chance(triplets, 30, protocol), 0)
     for _ in range(2000):
         predicted = torch.rand((1, 6, 30), generator=generator)
-        answers = with_graded(answer(triplets, gallery, predicted, protocol), predicted, protocol)
-        for name, value in in_percent(answers, protocol).items():
+        answers = with_graded(answer(triplets, gallery, predicted, protocol), predicted, protocol).counted()
+        for name, value in in_percent(of_each_query(answers, protocol)).items():
             sums[name] += value / 2000
     assert sums == pytest.approx(chance(triplets, 30, protocol), rel=0.06)
 
@@ -134,7 +134,7 @@ def test_the_concept_is_asked():
     assert triplet[0].texts == ("find a dog but has two",)
 
 
-def test_each_query_is_kept_and_read_by_others(circo, tmp_path, capsys):
+def test_each_query_is_kept_and_read_by_others(circo, ir_measures, tmp_path):
     files = ["--per-query", str(tmp_path / "a.csv"), "--trec-run", str(tmp_path / "a.run"), "--json"]
     arguments = ["--dataset", "CIRCO", *files, str(tmp_path / "a.json")]
     validate.main([*arguments, *toy_options(circo, tmp_path)])

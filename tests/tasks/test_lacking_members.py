@@ -8,9 +8,9 @@ import clip_fine_tune
 import combiner_train
 import report
 import validate
+from src.apps.own import __main__ as conversion
 from src.tasks.cirr import CIRR
 from src.tasks.own import OwnTriplets
-from src.tasks.own import __main__ as conversion
 from src.tasks.registry import TASKS
 from src.tasks.task import Task, require_whole
 from tests.support.commands import status_of

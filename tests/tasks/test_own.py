@@ -12,11 +12,11 @@ import combiner_train
 import compare
 import report
 import validate
+from src.apps.own import __main__ as conversion
 from src.base.files import write_json
 from src.base.folders import pictures_below
 from src.base.reading import read_json
 from src.tasks.own import OwnTriplets
-from src.tasks.own import __main__ as conversion
 from tests.support.commands import COMBINER, status_of, toy_options
 from tests.support.own_folders import HEADER, read, with_pictures, write
 

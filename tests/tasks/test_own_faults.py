@@ -23,9 +23,8 @@ def folder(tmp_path):
     return with_pictures(tmp_path / "my pictures")
 
 
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
+FAULTY = {
+    "triplets.val.csv": [
         ("", "holds no triplets"),
         (HEADER, "holds no triplets"),
         ("picture,target,caption\na.jpg,b.PNG,red\n", "has no column reference, only picture, target, caption"),
@@ -45,19 +44,12 @@ def folder(tmp_path):
         ("group," + HEADER + "a.jpg|i.jpg,a.jpg,b.PNG,red\n", "1 of 1 rows with a target outside their group: row 2"),
         ("group," + HEADER + "b.PNG,a.jpg,b.PNG,red\n,a.jpg,i.jpg,red\n", "1 of 2 rows without group: row 3"),
         (HEADER + "a.jpg,no.jpg,red\n", "no.jpg: no such picture"),
+        (
+            (HEADER + "a.jpg,b.PNG,grün\n").encode("latin-1"),
+            "triplets.val.csv, line 2: not UTF-8; save it as CSV UTF-8",
+        ),
     ],
-)
-def test_faulty_tables_are_named(text, fault, folder, world, tmp_path, capsys):
-    write(folder, "triplets.val.csv", text)
-    assert status_of(validate.main, ["--dataset", folder, *toy_options(world, tmp_path)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert str(folder) in line
-    assert fault in line
-
-
-@pytest.mark.parametrize(
-    ("line", "fault"),
-    [
+    "triplets.val.jsonl": [
         ("[]", "line 1: not a JSON object"),
         ('{"reference": "a.jpg"', "line 1: not JSON ("),
         ('{"reference": 3, "target": "b.PNG", "caption": "red"}', "line 1: reference is no text"),
@@ -65,29 +57,26 @@ def test_faulty_tables_are_named(text, fault, folder, world, tmp_path, capsys):
         ('{"reference": "a.jpg", "target": "b.PNG", "caption": ["a", "b", "c"]}', "has more than two captions"),
         ('{"reference": "a.jpg", "reference": "i.jpg", "caption": "red"}', "line 1: has reference twice"),
     ],
-)
-def test_faulty_lines_are_named(line, fault, folder, capsys):
-    write(folder, "triplets.val.jsonl", line)
-    assert status_of(validate.main, ["--dataset", folder]) == 2
-    (said,) = capsys.readouterr().err.splitlines()
-    assert fault in said
-
-
-@pytest.mark.parametrize(
-    ("listing", "fault"),
-    [
+    "gallery.val.txt": [
         ("a.jpg\n", "gallery.val.txt does not list: row 2 (b.PNG)"),
         ("\n", "gallery.val.txt: holds no pictures"),
         ("a.jpg\nb.PNG\n./a.jpg\n", "gallery.val.txt: 1 of 3 pictures listed again: a.jpg"),
         ("a.jpg\n../b.PNG\n", "gallery.val.txt: 1 of 2 paths outside the folder: line 2"),
     ],
-)
-def test_faulty_galleries_are_named(listing, fault, folder, capsys):
-    write(folder, "triplets.val.csv", HEADER + "a.jpg,b.PNG,red\n")
-    write(folder, "gallery.val.txt", listing)
-    assert status_of(validate.main, ["--dataset", folder]) == 2
-    (said,) = capsys.readouterr().err.splitlines()
-    assert fault in said
+    "triplets.val.tsv": [(HEADER, "triplets.val.csv: triplets.val.tsv lies beside it")],
+}
+"""{file: what it holds, and what is said of it}"""
+
+
+@pytest.mark.parametrize(("name", "content", "fault"), [(name, *case) for name in FAULTY for case in FAULTY[name]])
+def test_faulty_files_are_named(name, content, fault, folder, world, tmp_path, capsys):
+    if name != "triplets.val.jsonl":
+        write(folder, "triplets.val.csv", HEADER + "a.jpg,b.PNG,red\n")
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert status_of(validate.main, ["--dataset", folder, *toy_options(world, tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(folder) in line
+    assert fault in line
 
 
 def test_what_is_no_folder_of_own_triplets(tmp_path, capsys):
@@ -99,19 +88,6 @@ def test_what_is_no_folder_of_own_triplets(tmp_path, capsys):
         assert fault in capsys.readouterr().err
     assert status_of(clip_fine_tune.main, ["--dataset", "CIRCO"]) == 2
     assert "'CIRCO' is none of CIRR, FashionIQ, and " in capsys.readouterr().err
-
-
-def test_two_tables_of_a_split(folder, capsys):
-    write(folder, "triplets.val.csv", HEADER + "a.jpg,b.PNG,red\n")
-    write(folder, "triplets.val.tsv", HEADER)
-    assert status_of(validate.main, ["--dataset", folder]) == 2
-    assert "triplets.val.csv: triplets.val.tsv lies beside it" in capsys.readouterr().err
-
-
-def test_a_text_in_another_encoding(folder, capsys):
-    (folder / "triplets.val.csv").write_bytes((HEADER + "a.jpg,b.PNG,grün\n").encode("latin-1"))
-    assert status_of(validate.main, ["--dataset", folder]) == 2
-    assert "triplets.val.csv, line 2: not UTF-8; save it as CSV UTF-8" in capsys.readouterr().err
 
 
 def workbook(path, *sheets):

@@ -5,12 +5,12 @@ import json
 import pytest
 
 import search
+from src.apps.own import __main__ as conversion
+from src.apps.own.additions import Additions
+from src.apps.own.tables import read_table
 from src.base.errors import InputError
 from src.evaluation.trec import _categories
 from src.tasks.own import OwnTriplets, read_extra
-from src.tasks.own import __main__ as conversion
-from src.tasks.own.additions import Additions
-from src.tasks.own.tables import read_table
 from src.tasks.triplets import Triplet
 from tests.support.commands import status_of
 from tests.support.own_folders import with_pictures, write

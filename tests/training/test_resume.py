@@ -16,7 +16,7 @@ import clip_fine_tune
 import combiner_train
 from src.base.errors import InputError
 from src.command.training_flags import OPTIONS_FILE
-from src.pictures import pictures
+from src.processes import loading
 from src.training.loop import Training
 from src.training.run import UNFINISHED, new_run_folder
 from src.training.state import STATE_FILE, Keeper
@@ -176,6 +176,7 @@ def flags_and_folder(command, world, output, *extra):
     [
         ("clip_fine_tune", ()),
         ("combiner_train", ("--save-best",)),
+        ("clip_fine_tune", ("--save-best", "--best-by", "mean(R@5+R_s@1)")),
         ("clip_fine_tune", ("--encoder", "text", "--negatives", "bank", "--scale", "50")),
         ("combiner_train", ("--negatives", "bank", "--dropout", "0.2")),
         ("combiner_train", ("--encoder", "text", "--learning-rate", "1e-3", "--frozen-epochs", "3")),
@@ -297,6 +298,7 @@ def test_a_signal_stops_a_run_that_can_go_on(number, status, forks, whole_run, w
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.workers
 def test_workers_end_with_their_process_and_not_before(number, status, forks, world, tmp_path):
     """A signal to the whole group, as Ctrl-C sends one, and a death that leaves no time for words."""
     flags = flags_of("clip_fine_tune", "CIRR", world, tmp_path, *ENDLESS, "--num-workers", "2")
@@ -338,8 +340,13 @@ def test_a_disk_without_room_is_refused_before_training(world, refused, tmp_path
     assert not list(tmp_path.glob("models/*/*.csv"))
 
 
+def _die(number, employer):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.workers
 def test_a_dead_worker_is_named(world, refused, tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "opened", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(loading, "start_worker", _die)
     arguments = flags_of("clip_fine_tune", "CIRR", world, tmp_path, "--num-workers", "1")
     line = refused("clip_fine_tune", *arguments)
     assert "DataLoader worker (pid" in line

@@ -63,6 +63,7 @@ def test_a_share_keeps_its_own_part_of_the_dropout_mask(monkeypatch):
 
 
 @pytest.mark.parametrize(("workers", "sizes"), [(0, [7]), (1, [7]), (3, [3, 3, 1]), (9, [1] * 7)])
+@pytest.mark.workers
 def test_workers_share_each_batch(workers, sizes, triplets):
     loader = TripletLoader(triplets, batch_size=8, num_workers=workers, seed=0)
     parts = loader._parts([5, 8, 2, 0, 1, 9, 4])
@@ -70,6 +71,7 @@ def test_workers_share_each_batch(workers, sizes, triplets):
     assert sum(parts, []) == [5, 8, 2, 0, 1, 9, 4]
 
 
+@pytest.mark.workers
 def test_shared_batches_are_the_same(triplets):
     alone, shared = (list(TripletLoader(triplets, 8, workers, seed=3)) for workers in (0, 3))
     assert len(alone) == len(shared) == 6

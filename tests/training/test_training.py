@@ -168,6 +168,7 @@ def test_stage_2_sees_what_clip_would_give_each_batch(dataset, world, small_clip
 
 
 @pytest.mark.parametrize("train", [fine_tune, train_combiner])
+@pytest.mark.workers
 def test_seed_decides_a_run_and_workers_do_not(train, options, tmp_path):
     def run(name, *extra):
         train(

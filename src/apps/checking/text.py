@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.apps.checking.findings import (
+    FAULT,
     LEVELS,
     Finding,
     Splits,
@@ -13,8 +14,9 @@ from src.apps.checking.findings import (
     pictures_of,
 )
 from src.base.errors import NAMED, escaped
+from src.base.files import write_json
 from src.base.folders import PassedOver, pictures_below
-from src.base.terminal import filled
+from src.command.terminal import filled
 from src.pictures.kinds import look_at_all
 from src.tasks.task import Task
 
@@ -103,6 +105,17 @@ def _first_names(names: list[str]) -> Iterator[str]:
 
 def _wrapped(text, indent):
     return filled(text, indent, longest=WIDTH)
+
+
+def faults_in(checked: list[Checked]) -> list[Finding]:
+    """Return what was found that would change a result."""
+    return [finding for one in checked for finding in one.findings if finding.level == FAULT and finding.names]
+
+
+def write(path: Path, checked: list[Checked]) -> None:
+    """Write the findings as JSON."""
+    content = {"exit_status": int(bool(faults_in(checked))), "datasets": [one.plain() for one in checked]}
+    write_json(path, content, indent=1)
 
 
 def verdict(faults: list[Finding]) -> str:

@@ -1,7 +1,7 @@
 """Per-query files: reading them back, and which of them can be compared."""
 
+import itertools
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -12,14 +12,16 @@ import numpy as np
 from src.base.errors import InputError, first_ten, repeated, shown
 from src.base.tables import cells_of
 from src.evaluation.intervals import Values
-from src.evaluation.per_query import COLUMNS, SOLVED_BY
+from src.evaluation.outside import RUN, judge_runs
+from src.evaluation.per_query import COLUMNS, SOLVED_BY, table_of
+from src.evaluation.run_files import PLACE, is_table
 from src.tasks.own import OwnTriplets
+from src.tasks.protocol import Protocol
 from src.tasks.registry import TASKS, find_task
 from src.tasks.task import Task
 
 Key = tuple[str, str, str]
 """Protocol, category and query."""
-RANK = re.compile("[1-9][0-9]{0,8}")
 
 
 class PerQuery(NamedTuple):
@@ -48,16 +50,28 @@ class PerQuery(NamedTuple):
         """The split's name."""
         return next(iter(self.data.values())).rsplit(".", 2)[1]
 
+    @property
+    def is_outside(self) -> bool:
+        """Whether it is of a ranking of another program."""
+        return f"{SOLVED_BY}{RUN}" in next(iter(self.rows.values()))
+
+    def known(self, protocol: str) -> list[str]:
+        """Return the metrics of one protocol: all, but of a ranking of another program those that it knows."""
+        if not self.is_outside:
+            return self.metrics
+        rows = [self.rows[key] for key in self.keys(protocol)]
+        return [metric for metric in self.metrics if any(row[metric] for row in rows)]
+
     def keys(self, protocol: str) -> list[Key]:
         """Return the queries of one protocol."""
         return [key for key in self.rows if key[0] == protocol]
 
-    def scores(self, keys: list[Key]) -> Values:
+    def scores(self, keys: list[Key], metrics: Sequence[str]) -> Values:
         """Return what the queries `keys` of one protocol score, by category."""
         values = {}
         for key in keys:
-            of_category = values.setdefault(key[1], {metric: [] for metric in self.metrics})
-            for metric in self.metrics:
+            of_category = values.setdefault(key[1], {metric: [] for metric in metrics})
+            for metric in metrics:
                 of_category[metric].append(float(self.rows[key][metric] or "nan"))
         return {name: {m: np.array(scores) for m, scores in by_metric.items()} for name, by_metric in values.items()}
 
@@ -65,11 +79,56 @@ class PerQuery(NamedTuple):
 # ---- reading ----
 
 
-def read_all(paths: Sequence[Path]) -> list[PerQuery]:
-    """Read files that --per-query wrote; raises InputError for the first that cannot be used."""
-    runs = [read_per_query(path) for path in paths]
+def read_all(paths: Sequence[Path], data_path: Path) -> list[PerQuery]:
+    """Read files that --per-query wrote, and after the first one rankings of other programs.
+
+    Raises InputError for the first that cannot be used, or has no other.
+    """
+    if len(paths) < 2:
+        raise InputError(f"{paths[0]}: needs at least two files")
+    if not _is_per_query(paths[0]):
+        what = "no file of validate.py --per-query, which the first must be"
+        raise InputError(f"{paths[0]}: {what}; the others may be rankings of other programs")
+    first = read_per_query(paths[0])
+    others = [read_per_query(path) if _is_per_query(path) else _judged(path, first, data_path) for path in paths[1:]]
     stems = [path.stem for path in paths]
-    return [run if stems.count(run.name) == 1 else run._replace(name=str(run.path)) for run in runs]
+    return [run if stems.count(run.name) == 1 else run._replace(name=str(run.path)) for run in (first, *others)]
+
+
+def _is_per_query(path: Path) -> bool:
+    """Whether a file is a table, perhaps a faulty one, and not one that another program made for --run."""
+    if not is_table(path):
+        return False
+    _, header = next(cells_of(path, "line", fault="not a CSV file"), ("", []))
+    is_ours = {"protocol", "data"} <= {*header} and any(column.startswith(SOLVED_BY) for column in header)
+    return is_ours or "query" not in header
+
+
+def _judged(path: Path, first: PerQuery, data_path: Path) -> PerQuery:
+    """Judge a ranking of another program as `first` was judged, under each of its protocols that can count it."""
+    task = first.task
+    options = {"run": path, "group_run": None, "protocol": ["all"]}
+    protocols = [_protocol(first, name) for name in first.data]
+    outside = judge_runs(task, task.read_all(data_path, first.split), protocols, options)
+    header, *table = table_of([one.judged for one in outside])
+    rows = [dict(zip(header, map(str, cells), strict=True)) for cells in table]
+    keyed = {(row["protocol"], row["category"], row["query"]): row for row in rows}
+    data = {row["protocol"]: row["data"] for row in rows}
+    return PerQuery(path, path.stem, _metrics(path, header), keyed, data)
+
+
+def _protocol(run: PerQuery, name: str) -> Protocol:
+    """Find a protocol by the name that a file has of it, which may spell its choices."""
+    task = run.task
+    choices = itertools.product(task.protocols, ("full", "val"), ("keep", "drop"), task.captions)
+    chosen = (
+        preset.chosen(task.protocols, gallery=gallery, reference=reference, captions=captions)
+        for preset, gallery, reference, captions in choices
+    )
+    found = next((protocol for protocol in (*task.protocols, *chosen) if protocol.name == name), None)
+    if found is None:
+        raise InputError(f"{run.path}: {shown(name)!r} is no protocol of {task.name}, to judge another ranking by")
+    return found
 
 
 def read_per_query(path: Path) -> PerQuery:
@@ -116,7 +175,7 @@ def _metrics(path: Path, header: list[str]) -> list[str]:
 def _checked(place: str, row: dict, metrics: list[str]) -> Key:
     """Return the key of a row; raises InputError, which begins with `place`, for a cell that holds no such value."""
     ranks = {"rank": row["rank"]} | ({"group_rank": row["group_rank"]} if row["group_rank"] else {})
-    faults = [f"{shown(text)!r} is no {name}" for name, text in ranks.items() if not RANK.fullmatch(text)]
+    faults = [f"{shown(text)!r} is no {name}" for name, text in ranks.items() if not PLACE.fullmatch(text)]
     faults += [
         f"{shown(row[name])!r} is no {shown(name)}, which is from 0 to 1"
         for name in metrics
@@ -145,7 +204,7 @@ def _require_complete(run: PerQuery) -> None:
     if len({data.rpartition(".")[0] for data in run.data.values()}) > 1:
         raise InputError(f"{run.path}: is of more than one data set or split: {first_ten(list(run.data.values()))}")
     for protocol in run.data:
-        values = run.scores(run.keys(protocol))
+        values = run.scores(run.keys(protocol), run.known(protocol))
         if values.keys() != set(run.task.categories):
             wanted = f"{run.task.name} has {', '.join(run.task.categories)}"
             raise InputError(f"{run.path}: protocol {shown(protocol)} has {first_ten(list(values))}, but {wanted}")
@@ -154,10 +213,11 @@ def _require_complete(run: PerQuery) -> None:
             if uncounted:
                 place = f"{category}, protocol {shown(protocol)}"
                 raise InputError(f"{run.path}: no query of {place}, has a {shown(uncounted[0])}")
-    try:
-        run.task.measures({name: dict.fromkeys(run.metrics, 0) for name in run.task.categories}, mean)
-    except KeyError as error:
-        raise InputError(f"{run.path}: has no {error.args[0]}, which {run.task.name}'s means are made of") from None
+    measures = run.task.measures({name: dict.fromkeys(run.metrics, 0) for name in run.task.categories}, mean)
+    lacking = [part for parts in run.task.means.values() for part in parts if part not in measures]
+    # A ranking of another program may end before what a mean is made of.
+    if lacking and not run.is_outside:
+        raise InputError(f"{run.path}: has no {lacking[0]}, which {run.task.name}'s means are made of")
 
 
 def shared(first: PerQuery, other: PerQuery) -> tuple[PerQuery, PerQuery, list[str]]:
@@ -173,7 +233,14 @@ def shared(first: PerQuery, other: PerQuery) -> tuple[PerQuery, PerQuery, list[s
         if not set(names) & set(others):
             have = f"has {what} {first_ten(list(others))}, but {first.path} has {first_ten(list(names))}"
             raise InputError(f"{other.path}: {have}; give both the same --protocol")
-    _require_same_queries(one, two)
+    known = {protocol: [name for name in one.known(protocol) if name in two.known(protocol)] for protocol in one.data}
+    _require_same_queries(one, two, known)
+    unknown = [
+        f"Left out: metric {first_ten(lacking)} of protocol {shown(protocol)}, which {shown(run.name)} does not know."
+        for run in (one, two)
+        for protocol in known
+        if (lacking := [name for name in run.metrics if name not in run.known(protocol)])
+    ]
     left_out = [
         f"Left out: {what} {first_ten(lacking)}, which {shown(lacks.name)} does not have."
         for has, lacks in ((first, other), (other, first))
@@ -183,7 +250,7 @@ def shared(first: PerQuery, other: PerQuery) -> tuple[PerQuery, PerQuery, list[s
         )
         if lacking
     ]
-    return one, two, left_out
+    return one, two, left_out + unknown
 
 
 def _reduced(run: PerQuery, other: PerQuery) -> PerQuery:
@@ -193,7 +260,7 @@ def _reduced(run: PerQuery, other: PerQuery) -> PerQuery:
     return run._replace(data=data, rows=rows, metrics=[name for name in run.metrics if name in other.metrics])
 
 
-def _require_same_queries(first: PerQuery, other: PerQuery) -> None:
+def _require_same_queries(first: PerQuery, other: PerQuery, known: dict[str, list[str]]) -> None:
     for protocol, data in first.data.items():
         if other.data[protocol] != data:
             theirs, mine = (f"{len(run.keys(protocol)):,} queries" for run in (other, first))
@@ -205,7 +272,11 @@ def _require_same_queries(first: PerQuery, other: PerQuery) -> None:
             count = f"{len(lacking)} of the {len(one.rows)} queries of {one.path}"
             raise InputError(f"{two.path}: lacks {count}: {first_ten(lacking)}")
     for metric in first.metrics:
-        uneven = [_named(key) for key, row in first.rows.items() if bool(row[metric]) != bool(other.rows[key][metric])]
+        uneven = [
+            _named(key)
+            for key, row in first.rows.items()
+            if metric in known[key[0]] and bool(row[metric]) != bool(other.rows[key][metric])
+        ]
         if uneven:
             raise InputError(
                 f"{other.path}: counts other queries for {shown(metric)} than {first.path}: {first_ten(uneven)}"
@@ -227,6 +298,16 @@ def moved_most(first: PerQuery, other: PerQuery, keys: list[Key], most: int = 20
 
     # By factor: from 40 to 1 is news, from 500 to 461 is none.
     def factor(key):
-        return abs(math.log(int(other.rows[key]["rank"]) / int(first.rows[key]["rank"])))
+        (early, late), (earlier, later) = (rank_of(run.rows[key]["rank"]) for run in (first, other))
+        # Where one is only known to come after some places, by as much as is sure.
+        if late < earlier:
+            return abs(math.log(earlier / late))
+        return abs(math.log(later / early)) if later < early else 0
 
     return [key for key in sorted(keys, key=factor, reverse=True)[:most] if factor(key)]
+
+
+def rank_of(cell: str) -> tuple[int, float]:
+    """Return the least and the greatest rank that a cell says: ">50" is any after the first fifty."""
+    is_after, place = PLACE.fullmatch(cell).groups()
+    return (int(place) + 1, math.inf) if is_after else (int(place), int(place))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from src.apps.compare.comparison import Key, PerQuery
+from src.apps.compare.comparison import Key, PerQuery, rank_of
 from src.apps.compare.text import HEADER, LIMITS, MOVED, Compared, cells, title
 from src.apps.pages.kit import Album, QueryRow, write_page
 from src.base.errors import InputError, shown
@@ -36,7 +36,7 @@ def draw_page(path: Path, first: PerQuery, all_compared: list[Compared], splits:
 
 def _apart(moved: list[Key], runs: tuple[PerQuery, PerQuery]) -> list[tuple[str, list[Key]]]:
     """Divide the queries that moved into those that the other model ranks better, and those that it ranks worse."""
-    gains = [key for key in moved if int(runs[1].rows[key]["rank"]) < int(runs[0].rows[key]["rank"])]
+    gains = [key for key in moved if rank_of(runs[1].rows[key]["rank"]) < rank_of(runs[0].rows[key]["rank"])]
     return [("Gains", gains), ("Losses", [key for key in moved if key not in gains])]
 
 
@@ -56,7 +56,8 @@ def _drawn(key: Key, runs: tuple[PerQuery, PerQuery], pictures: dict[str, Path],
     target = row["target"].split("|")[0]
     missed = all(target not in run.rows[key]["answers"].split("|")[:SHOWN] for run in runs)
     apart = draw(runs[0], target, is_target=True) if missed else None
-    ranks = " → ".join(f"{int(run.rows[key]['rank']):,}" for run in runs)
+    cells = [run.rows[key]["rank"] for run in runs]
+    ranks = " → ".join(f"{int(cell):,}" if cell.isdecimal() else cell for cell in cells)
     category = f" of {key[1]}" if len(runs[0].task.categories) > 1 else ""
     return QueryRow(
         draw(runs[0], row["reference"]), row["caption"], f"rank {ranks}, query {key[2]}{category}", answers, apart

@@ -1,14 +1,16 @@
-"""Models compared query by query, for a terminal and as plain values."""
+"""Models compared query by query, for a terminal and as JSON."""
 
 import textwrap
 from collections.abc import Iterator
 from itertools import takewhile
+from pathlib import Path
 from typing import NamedTuple
 
 from src.apps.compare.comparison import Key, PerQuery, moved_most, repeats, shared
 from src.apps.compare.paired import Difference, differences, holm
 from src.base.errors import in_a_line, repeated, shown
-from src.base.terminal import PROSE, filled, width
+from src.base.files import write_json
+from src.command.terminal import PROSE, filled, width
 from src.command.text import text_table
 
 HEADER = ["%", "first", "other", "gain", "from", "to (95 %)", "p", "test", "better", "worse", "same"]
@@ -50,7 +52,8 @@ def compare(first: PerQuery, others: list[PerQuery]) -> tuple[list[Compared], li
                 left_out.append(f"Left out for {shown(theirs.name)}: {again}.")
                 continue
             keys = mine.keys(protocol)
-            found = differences(mine.scores(keys), theirs.scores(keys), mine.task.measures)
+            known = [name for name in mine.known(protocol) if name in theirs.known(protocol)]
+            found = differences(mine.scores(keys, known), theirs.scores(keys, known), mine.task.measures)
             of_protocol.append(Compared(protocol, theirs, found, moved_most(mine, theirs, keys)))
         _correct(of_protocol)
         compared += of_protocol
@@ -109,9 +112,9 @@ def _moved(first: PerQuery, compared: Compared) -> Iterator[str]:
         yield f"{line}  {textwrap.shorten(caption, room)}"
 
 
-def plain(first: PerQuery, all_compared: list[Compared], left_out: list[str]) -> dict:
-    """Return all differences as plain values, for JSON."""
-    return {
+def write(path: Path, first: PerQuery, all_compared: list[Compared], left_out: list[str]) -> None:
+    """Write all differences as JSON."""
+    content = {
         "first": str(first.path),
         "p_values": "Holm" if is_corrected(all_compared) else "uncorrected",
         "left_out": left_out,
@@ -127,7 +130,7 @@ def plain(first: PerQuery, all_compared: list[Compared], left_out: list[str]) ->
                             name: first.rows[key][name]
                             for name in ("query", "category", "reference", "caption", "target")
                         },
-                        "ranks": [int(run.rows[key]["rank"]) for run in (first, compared.other)],
+                        "ranks": [_plain_rank(run.rows[key]["rank"]) for run in (first, compared.other)],
                     }
                     for key in compared.moved
                 ],
@@ -135,3 +138,9 @@ def plain(first: PerQuery, all_compared: list[Compared], left_out: list[str]) ->
             for compared in all_compared
         ],
     }
+    write_json(path, content, indent=1)
+
+
+def _plain_rank(cell: str) -> int | str:
+    """Return a rank as a number; one that is only known to come after the first fifty stays ">50"."""
+    return int(cell) if cell.isdecimal() else cell

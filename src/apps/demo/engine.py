@@ -36,6 +36,7 @@ class Engine:
 
     def __init__(self, retriever: Retriever, functions: Functions, folder: Path, first: Query, precision: str = "auto"):
         """`first` is what the page asks at first: nothing yet, but by which function, and for how many answers."""
+        retriever.backbone.require_live("a search")
         self.retriever, self.functions, self.folder = retriever, functions, folder
         self.first, self.precision = first, precision
         self.names: list[str] = []

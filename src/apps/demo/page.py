@@ -1,14 +1,13 @@
 """The demo's page in gradio: what is on it, and what each click does. The answers are the engine's."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import gradio as gr
 
 from src.apps.demo import cards
-from src.apps.demo.examples import Example
+from src.apps.demo.engine import Engine
 from src.apps.demo.fields import key_of, number_of, set_fields
 from src.apps.demo.serving import Page, own_file, serve
 from src.apps.demo.uploads import Uploads
@@ -21,28 +20,6 @@ AT_ONCE = 24
 CLICK = own_file("click.js")
 HINT = "Choose a picture, write a caption, or both."
 SEARCHING = "Searching ..."
-
-
-class Engine(Protocol):
-    """What the page asks: the pictures and their answers."""
-
-    functions: Collection[str]
-    """Names of the combining functions."""
-    first: Query
-    """What the page asks at first: nothing yet, but by which function, and for how many answers."""
-    names: Sequence[str]
-    """The gallery; empty until all pictures are encoded."""
-    short_names: Mapping[str, str]
-    """{name in the gallery: without the folders that it needs not}"""
-    examples: Sequence[Example]
-    remarks: Sequence[str]
-    """Lines about the gallery."""
-
-    def path(self, name: str) -> Path | None:
-        """Return the file of a picture of the gallery; None for a name that is not there."""
-
-    def ask(self, query: Query) -> Mapping[str, Sequence[cards.Answer]]:
-        """Return the answers of each function of a query; raises InputError where there are none."""
 
 
 class DemoPage:

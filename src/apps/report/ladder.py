@@ -34,6 +34,14 @@ def climb(before: Judged, after: Judged) -> list[Rung]:
     ]
 
 
+def climb_to_run(judged: Judged) -> list[Rung]:
+    """Return the rungs from chance to a ranking of another program, of which no other is known."""
+    return [
+        Rung("chance", judged.chance),
+        Rung(judged.label, judged.of_rung(judged.rung), judged.intervals(cluster=None)),
+    ]
+
+
 def ladder_cells(rungs: list[Rung], headline: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Return the ladder as a header and rows of strings, as "34.17 (31.5–36.8)"."""
 

@@ -1,5 +1,5 @@
-const {header, rows, drawn, shown, shortcuts, most} = JSON.parse(document.getElementById("rows").textContent);
-const CAPTION = 2, TEXTS = 7;
+const {header, rows, drawn, later, shown, shortcuts, most} = JSON.parse(document.getElementById("rows").textContent);
+const CAPTION = 2, RANK = 5, TEXTS = 7;
 const filters = {}, order = {column: null, down: false};
 for (const field of document.querySelectorAll("#filters [name]")) filters[field.name] = field;
 
@@ -8,7 +8,7 @@ function matches(row) {
   return caption.toLowerCase().includes(text.value.trim().toLowerCase())
     && (!of || of.value === "" || of.value === category)
     && (from.value === "" || rank >= +from.value) && (to.value === "" || rank <= +to.value)
-    && !(alone.checked && shortcuts.some(column => row[column]));
+    && !(alone?.checked && shortcuts.some(column => row[column]));
 }
 function compare(one, other) {
   const [a, b] = [one, other].map(number => rows[number][order.column]);
@@ -35,6 +35,9 @@ function line(number) {
       button.type = "button";
       button.ariaExpanded = "false";
       button.textContent = value;
+    } else if (later[number]?.[column - RANK]) {
+      // The ranking of another program ends before the target.
+      cell.textContent = `>${value - 1}`;
     } else {
       cell.textContent = column < TEXTS ? value ?? "" : value ? "\u2713" : "\u2013";
     }

@@ -32,9 +32,13 @@ class RankedQuery(NamedTuple):
     reference: str
     target: str
     rank: int
+    """Where `is_later`, the first one that is possible."""
     group_rank: int | None
     solved: dict[str, bool]
     """{combining function: whether the target is among the first}"""
+    is_later: bool = False
+    """Whether the ranking of another program ends before the target."""
+    is_later_in_group: bool = False
 
 
 def all_queries(judged: Judged) -> list[RankedQuery]:
@@ -49,6 +53,7 @@ def all_queries(judged: Judged) -> list[RankedQuery]:
             int(category.ranks[number]) + 1,
             None if category.group_ranks is None else int(category.group_ranks[number]) + 1,
             {rung.name: bool(category.solved[rung.name][number]) for rung in judged.reported()},
+            *(mask is not None and bool(mask[number]) for mask in (category.beyond, category.group_beyond)),
         )
         for name, category in judged.categories.items()
         for number, query in enumerate(category.queries)
@@ -113,8 +118,11 @@ def misses(judged: Judged) -> list[tuple[str, dict[str, tuple[int, float]]]]:
 
 def target_ranks(judged: Judged) -> list[tuple[str, int]]:
     """Count the queries for each group of target ranks, as `rank_histogram` does."""
-    last = max(category.ranked for category in judged.categories.values())
-    return rank_histogram([query.rank for query in all_queries(judged)], last)
+    queries = all_queries(judged)
+    known = [query.rank for query in queries if not query.is_later]
+    later = len(queries) - len(known)
+    last = max(category.ranked for category in judged.categories.values()) if not later else max(known, default=1)
+    return [*rank_histogram(known, last), *([("after the list", later)] if later else [])]
 
 
 # ---- drawn queries ----
@@ -152,12 +160,14 @@ def worst_misses(judged: Judged, pictures: Pictures, album: Album) -> list[Query
 def drawn(judged: Judged, pictures: Pictures, album: Album, name: str, number: int) -> QueryRow:
     """Draw a query of category `name` with its first answers."""
     category, files = judged.categories[name], pictures[name]
-    query = category.queries[number]
+    query, place = category.queries[number], category.ranks[number]
+    is_later = category.beyond is not None and category.beyond[number]
+    ranked = f"after the first {place:,}" if is_later else f"{place + 1:,}"
     target, answered = query.triplet.targets[0], category.best[number][:ANSWERS]
     return QueryRow(
         album.picture(files[query.triplet.reference]),
         " | ".join(query.texts),
-        f"target ranked {category.ranks[number] + 1:,} of {category.ranked:,}",
+        f"target ranked {ranked} of {category.ranked:,}",
         [("", [album.picture(files[answer], is_target=answer in query.triplet.targets) for answer in answered])],
         None if target in answered else album.picture(files[target], is_target=True),
     )
@@ -186,7 +196,10 @@ def query_list(judged: Judged, pictures: Pictures, album: Album) -> dict:
         for name, category in judged.categories.items()
         for triplet, best in zip((query.triplet for query in category.queries), category.best, strict=True)
     ]
-    return {"header": header, "shown": shown, "shortcuts": shortcuts, "most": MOST, "rows": rows, "drawn": drawn}
+    # Ranks that are not known are shown as the first one that is possible, with a mark.
+    later = [[query.is_later, query.is_later_in_group] for query in queries]
+    lists = {"rows": rows, "drawn": drawn, "later": later if any(map(any, later)) else []}
+    return {"header": header, "shown": shown, "shortcuts": shortcuts, "most": MOST, **lists}
 
 
 def about_queries(judged: Judged, pictures: Pictures, album: Album) -> dict:

@@ -2,26 +2,45 @@
 
 import csv
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from src.apps.search.printing import Answered
 from src.base.errors import with_reasons
 from src.base.files import ESCAPING, replacing, write_json
+from src.evaluation.candidates import write_lines
 from src.retrieval.searcher import Searcher
 
+KINDS = "json", "csv", "page", "candidates"
+"""Options that name a file of the answers."""
 
-def write_answers(
-    answered: Answered, searcher: Searcher, json: Path | None, csv: Path | None, page: Path | None, indent: int | None
-) -> None:
-    """Write the files that were asked for; `indent` is that of the JSON, which is slow with one."""
+
+def write_answers(answered: Answered, searcher: Searcher, files: Mapping[str, Path | None], indent: int | None) -> None:
+    """Write the `files` {kind: path} that were asked for; `indent` is that of the JSON, which is slow with one."""
+    json, csv, page, candidates = (files[name] for name in KINDS)
     if json:
         write_json(json, plain(answered), indent=indent)
     if csv:
         write_csv(csv, answered)
     if page:
         draw_page(page, answered, searcher)
-    for path in filter(None, (json, csv, page)):
+    if candidates:
+        write_lines(candidates, candidate_lines(answered, searcher))
+    for path in filter(None, (json, csv, page, candidates)):
         print(f"wrote {path}", file=sys.stderr)
+
+
+def candidate_lines(answered: Answered, searcher: Searcher) -> Iterator[dict]:
+    """Yield what re-ranks a question: its picture, its caption and its answers."""
+    for name, question, found in answered:
+        reference = None if question.reference is None else searcher.find(question.reference)
+        yield {
+            "query": name,
+            "reference": reference and {"name": reference.name or str(question.reference), "path": str(reference.path)},
+            "texts": [question.caption] if question.caption else [],
+            "without": question.without,
+            "candidates": [{"name": answer.name, "path": str(answer.path), "score": answer.score} for answer in found],
+        }
 
 
 def plain(answered: Answered) -> list[dict]:

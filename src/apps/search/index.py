@@ -1,18 +1,17 @@
 """An index: a gallery on disk, in forms that other tools read.
 
-features.VERSION.npy holds normalised features [pictures, dim] in fp32 or fp16, items.VERSION.jsonl a line for each
-picture in the same order. meta.json says what the features depend on, and has the names and checksums of both. Each
-writing makes new files and replaces meta.json last, by one rename: so an index is the old one or the new one, whole.
+features.VERSION.npy holds normalised features [pictures, dim] in fp32 or fp16, items.VERSION.jsonl what is kept of each
+picture in the same order: a line for each of KEYS, {key: values}, since a search needs few of them. meta.json says what
+the features depend on, and has the names and checksums of both. Each writing makes new files and replaces meta.json
+last, by one rename: so an index is the old one or the new one, whole.
 """
 
 import contextlib
-import gc
-import hashlib
+import io
 import json
 import re
 import warnings
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.base.checksum import checksum
 from src.base.errors import InputError, StorageError, in_a_line, shown
 from src.base.npy import map_rows
 from src.base.reading import read_json, require_regular
@@ -27,7 +27,7 @@ from src.base.sealed import is_whole
 from src.retrieval.gallery import Gallery
 from src.retrieval.ranking import pieces
 
-FORMAT = 2
+FORMAT = 3
 META = "meta.json"
 OURS = re.compile(
     r"(features\.[0-9a-f]{32}\.npy|items\.[0-9a-f]{32}\.jsonl)"
@@ -36,10 +36,10 @@ OURS = re.compile(
 """Names of an index's files: in the first group those that a meta.json may name, else what a killed process left."""
 ROWS_AT_ONCE = 2**14
 """Rows that are written at a time. Each such piece has a checksum."""
-CHECKERS = 2
-"""Threads that compute checksums."""
 OPENINGS = 20
 """How often files are looked for that a writer has replaced in the meantime."""
+KEYS = "name", "size", "modified_ns", "sha256", "length"
+"""What is kept of each picture."""
 DTYPES = {"fp32": np.dtype("<f4"), "fp16": np.dtype("<f2")}
 
 
@@ -73,22 +73,23 @@ def _open_newest(folder: Path, depends_on: dict) -> Gallery:
 def _open(folder: Path, meta: dict) -> Gallery:
     try:
         return _open_files(folder, meta)
-    except (LookupError, TypeError) as error:  # of a meta.json that was sealed anew with values of other kinds
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError) as error:  # of files that were sealed anew with values of other kinds
         raise TornIndexError(f"{folder / META}: is not as it was written ({in_a_line(error)})") from None
 
 
 def _open_files(folder: Path, meta: dict) -> Gallery:
     path = folder / meta["features"]
-    with ThreadPoolExecutor(CHECKERS) as pool:
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         with _reading(path):
             array = map_rows(path, (meta["pictures"], meta["dim"]), DTYPES[meta["dtype"]])
         # Beside the items, since checksums need no interpreter.
-        sums = pool.map(lambda rows: zlib.crc32(array[rows]), pieces(len(array), ROWS_AT_ONCE))
-        items = read_items(folder, meta)
-        if list(sums) != meta["features_crc32"]:
+        sums = pool.map(lambda rows: checksum(array[rows]), pieces(len(array), ROWS_AT_ONCE))
+        names, lengths, digests = read_columns(folder, meta, ("name", "length", "sha256"))
+        if list(sums) != meta["features_sums"]:
             raise TornIndexError(f"{path}: is not as it was written")
-    lengths = torch.tensor([item["length"] for item in items])
-    names, digests = ([item[key] for item in items] for key in ("name", "sha256"))
+    lengths = _tensor(np.array(lengths, np.float32))
     return Gallery(_tensor(array), names, lengths, Path(meta["folder"]), digests)
 
 
@@ -120,17 +121,25 @@ def read_meta(folder: Path, depends_on: dict) -> dict:
     return meta
 
 
-def read_items(folder: Path, meta: dict) -> list[dict]:
-    """Read what is kept of each picture; raises FileNotFoundError, and TornIndexError unless it is as written."""
+def read_columns(folder: Path, meta: dict, keys: Sequence[str] = KEYS) -> list[list]:
+    """Read what is kept of all pictures under each of `keys`.
+
+    Raises FileNotFoundError, and TornIndexError unless the file is as it was written.
+    """
     path = folder / meta["items"]
     with _reading(path):
         require_regular(path)
         text = path.read_bytes()
-    if hashlib.sha256(text).hexdigest() != meta["items_sha256"]:
+    if checksum(text) != meta["items_sum"]:
         raise TornIndexError(f"{path}: is not as it was written")
-    with _without_cycles():
-        # One array is read faster than a million lines. In JSON a line ends nowhere but between items.
-        return json.loads(b"[" + text.removesuffix(b"\n").replace(b"\n", b",") + b"]")
+    lines = zip(KEYS, io.BytesIO(text), strict=True)
+    try:
+        columns = {key: json.loads(line)[key] for key, line in lines if key in keys}
+        if len(set(map(len, columns.values()))) > 1:
+            raise ValueError("columns of different lengths")
+    except (LookupError, TypeError, ValueError, RecursionError) as error:  # of a file that was sealed anew
+        raise TornIndexError(f"{path}: is not as it was written ({in_a_line(error)})") from None
+    return [columns[key] for key in keys]
 
 
 @contextlib.contextmanager
@@ -146,18 +155,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read ({in_a_line(error, path)})") from None
 
 
-@contextlib.contextmanager
-def _without_cycles() -> Iterator[None]:
-    """Look for no garbage while millions of objects are made that are none: it takes as long as making them."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def require_same(theirs: dict, ours: dict, what: str, remedy: str) -> None:
     """Raise InputError, which begins with `what` and ends with `remedy`, unless features depend on `ours`."""
     for name, value in ours.items():
@@ -168,8 +165,8 @@ def require_same(theirs: dict, ours: dict, what: str, remedy: str) -> None:
             raise InputError(f"{what} of another CLIP or transform ({name}: {has}, and not {wanted}); {remedy}")
 
 
-def _tensor(array: np.memmap) -> Tensor:
-    """Return a mapped array as a tensor, which is not to be written to."""
+def _tensor(array: np.ndarray) -> Tensor:
+    """Return an array, which may be mapped, as a tensor, which is not to be written to."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

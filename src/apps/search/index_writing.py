@@ -1,19 +1,28 @@
 """Writing an index, while no other process does."""
 
 import contextlib
-import hashlib
 import json
 import os
 import sys
 import uuid
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from src.apps.search.changes import Changes, require_most_remain
-from src.apps.search.index import DTYPES, FORMAT, META, OURS, ROWS_AT_ONCE, TornIndexError, read_items, read_meta
+from src.apps.search.index import (
+    DTYPES,
+    FORMAT,
+    KEYS,
+    META,
+    OURS,
+    ROWS_AT_ONCE,
+    TornIndexError,
+    read_columns,
+    read_meta,
+)
+from src.base.checksum import checksum
 from src.base.errors import InputError, first_ten, in_a_line
 from src.base.files import replacing, require_writable
 from src.base.locks import owning
@@ -42,7 +51,8 @@ class IndexUpdate:
         self.replaces_format_1 = _is_of_format_1(folder)
         try:
             meta = read_meta(folder, depends_on)
-            self.known = {item["name"]: item for item in read_items(folder, meta)}
+            items = (dict(zip(KEYS, values, strict=True)) for values in zip(*read_columns(folder, meta), strict=True))
+            self.known = {item["name"]: item for item in items}
         except (TornIndexError, FileNotFoundError, LookupError, TypeError) as error:
             print(f"{folder}: written anew ({in_a_line(error, folder)})", file=sys.stderr)
 
@@ -65,7 +75,7 @@ class IndexUpdate:
         version = uuid.uuid4().hex
         features, lines = f"features.{version}.npy", f"items.{version}.jsonl"
         dtype = DTYPES["fp16" if half else "fp32"]
-        text = "".join(map(_line, items)).encode()
+        text = "".join(_line(key, [item[key] for item in items]) for key in KEYS).encode()
         meta = {
             "format": FORMAT,
             "pictures": len(items),
@@ -75,14 +85,14 @@ class IndexUpdate:
             "depends_on": self.depends_on,
             "features": features,
             "items": lines,
-            "items_sha256": hashlib.sha256(text).hexdigest(),
+            "items_sum": checksum(text),
         }
         sums = []
         with replacing(self.folder / lines) as unfinished:
             unfinished.write_bytes(text)
             with replacing(self.folder / features) as other:
                 write_rows(other, tuple(gallery.features.shape), dtype, _checked(gallery, dtype, sums))
-        write_sealed(self.folder / META, meta | {"features_crc32": sums}, indent=1)
+        write_sealed(self.folder / META, meta | {"features_sums": sums}, indent=1)
         _remove_others(self.folder, (features, lines), OLD_FILES if self.replaces_format_1 else ())
         return self._changes(items)
 
@@ -113,7 +123,7 @@ def updating(folder: Path, depends_on: dict, remove_missing: bool = False) -> It
                 folder.rmdir()
 
 
-def _checked(gallery: Gallery, dtype: np.dtype, sums: list[int]) -> Iterator[np.ndarray]:
+def _checked(gallery: Gallery, dtype: np.dtype, sums: list[str]) -> Iterator[np.ndarray]:
     """Yield the features some rows at a time, as a copy of all may not fit into memory; append their checksums."""
     for rows in pieces(len(gallery), ROWS_AT_ONCE):
         unit = gallery.features[rows].cpu().numpy().astype(np.float32, copy=False)
@@ -124,7 +134,7 @@ def _checked(gallery: Gallery, dtype: np.dtype, sums: list[int]) -> Iterator[np.
             names = first_ten([gallery.names[rows.start + row] for row in odd])
             raise InputError(f"{names}: features that are zero or not finite, the weights that made them are broken")
         batch = np.ascontiguousarray(unit.astype(dtype, copy=False))
-        sums.append(zlib.crc32(batch))
+        sums.append(checksum(batch))
         yield batch
 
 
@@ -145,9 +155,10 @@ def _is_of_format_1(folder: Path) -> bool:
     return meta.get("format") == 1 and all((folder / name).is_file() for name in OLD_FILES)
 
 
-def _line(item: dict) -> str:
-    """Write an item as a line of JSON, whose name is escaped where it is no UTF-8."""
-    return json.dumps(item, ensure_ascii=HALF_PAIRS.search(item["name"]) is not None) + "\n"
+def _line(key: str, values: list) -> str:
+    """Write a column of items as a line of JSON; names are escaped where one is no UTF-8."""
+    escape = key == "name" and any(map(HALF_PAIRS.search, values))
+    return json.dumps({key: values}, ensure_ascii=escape) + "\n"
 
 
 def item_of(name: str, path: str, length: float, known: dict[str, dict]) -> dict:

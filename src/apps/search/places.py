@@ -13,10 +13,12 @@ from src.base.device import device
 from src.base.errors import InputError, with_reasons
 from src.base.folders import deleted, pictures_below
 from src.processes.distributed import is_first, processes
+from src.processes.signals import Stopping
 from src.retrieval.gallery import Gallery
 from src.retrieval.retriever import Retriever
 from src.retrieval.searcher import Question
 
+WHAT_IS_KEPT = "the same command goes on where it was"
 T = TypeVar("T")
 
 
@@ -61,7 +63,15 @@ def opened(places: Places, retriever: Retriever, function: str) -> Iterator[Gall
     """Give what is searched while it is open; an index and a server are brought up to date where there are pictures.
 
     `function` is the name of the retriever's combining function. Only the first process is given a server's gallery.
+    A signal ends the block with one line.
     """
+    retriever.backbone.require_live("a search")
+    with Stopping(lambda: WHAT_IS_KEPT), _opened(places, retriever, function) as gallery:
+        yield gallery
+
+
+@contextmanager
+def _opened(places: Places, retriever: Retriever, function: str) -> Iterator[Gallery | None]:
     if not places.is_server:
         yield read_gallery(places, retriever)
         return

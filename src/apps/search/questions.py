@@ -3,10 +3,28 @@
 from collections.abc import Container
 from pathlib import Path
 
+from src.apps.search.printing import Answered, say_what_is_missing
 from src.base.alike import Alike
 from src.base.errors import NAMED, InputError, first_ten, shown
 from src.base.folders import pictures_below
-from src.retrieval.searcher import Question
+from src.retrieval.gallery import Gallery
+from src.retrieval.retriever import Retriever
+from src.retrieval.searcher import Question, Searcher
+
+
+def asked(
+    reference: str | None,
+    caption: str | None,
+    without: str | None,
+    caption_weight: float,
+    include_reference: bool,
+    table: Path | None,
+) -> dict[str, Question]:
+    """Return the questions of a command by their ids: those of a `table`, or the one that its options ask, if any."""
+    question = Question(reference, caption or "", without or "", caption_weight, include_reference)
+    if table is not None:
+        return read_questions(table, question)
+    return {"": question} if reference or caption else {}
 
 
 def read_questions(path: Path, rules: Question) -> dict[str, Question]:
@@ -51,3 +69,13 @@ def references(questions: dict[str, Question], pictures: Path | None) -> list[Pa
     """Return the files that the questions' references may be, from here or in the folder `pictures`."""
     named = [question.reference for question in questions.values() if question.reference is not None]
     return [folder / reference for folder in (Path(), pictures) if folder is not None for reference in named]
+
+
+def ask_all(
+    questions: dict[str, Question], retriever: Retriever, gallery: Gallery, k: int, min_score: float | None
+) -> tuple[Answered, Searcher]:
+    """Return the answers to all questions, and what found them; raises InputError for a reference that is not there."""
+    require_references(questions, gallery.folder, gallery)
+    searcher, each = Searcher(retriever, gallery), list(questions.values())
+    say_what_is_missing(each)
+    return list(zip(questions, each, searcher.ask_all(each, k, min_score), strict=True)), searcher

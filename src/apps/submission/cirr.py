@@ -25,22 +25,13 @@ from src.apps.submission.rules import (
     with_reference,
 )
 from src.base.errors import in_a_line
+from src.evaluation.run_oddities import LEAST_NAMED, LEAST_PLACES, LEAST_UNASKED, MOST_DEAF
 from src.tasks.cirr import GROUP_SIZE
 from src.tasks.registry import TASKS
 
 VERSION = "rc2"
 LENGTHS = {"recall": 50, "recall_subset": 3}
 """{metric: how many names the server wants for each pair}"""
-
-# Bounds of what is odd about all lists together. CIRR's own example is far from each.
-MOST_DEAF = 0.9
-"""Share of the references whose pairs all have one list, from which on captions play no part. The example: 0."""
-LEAST_NAMED = 0.5
-"""Share of the gallery that all lists together should name. The example: 2,314 of 2,315 pictures."""
-LEAST_PLACES = 10
-"""Places in lists for each picture; with fewer of them, a picture may be without one by chance. The example: 90."""
-LEAST_UNASKED = 20
-"""With so many pictures that are no reference, it is no chance that no list names one. The example names 136 of 137."""
 
 VAL_NAMES, NUMBERS, PATHS = "names of val", "numbers for names", "names with a folder or a suffix"
 UNLISTED = "names that test1 does not list"

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.base.errors import in_a_line, repeated, shown
+from src.tasks.registry import TASKS
+from src.tasks.task import Task
 from src.tasks.triplets import Split
 
 
@@ -95,6 +97,11 @@ class SubmissionFile:
         # A file that is ten times too large is not a submission, and might not fit into memory.
         if self.size <= 10 * self.largest:
             self._parse(path.read_bytes())
+
+    @classmethod
+    def task(cls) -> Task:
+        """The data set that the server judges."""
+        return TASKS[cls.dataset]
 
     def _parse(self, data: bytes) -> None:
         self.is_packed = data[:2] in (b"\x1f\x8b", b"PK")

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.apps.submission.files import Constant, Finding, SubmissionFile
+from src.evaluation.run_oddities import LEAST_DIFFERENT
 from src.tasks.triplets import Split
 
 FAULT, WARNING = "fault", "warning"
-LEAST_DIFFERENT = 0.1
-"""With fewer different lists than this share of the queries, the query hardly plays a part. CIRR's example: 0.999."""
 
 
 class Rule(NamedTuple):

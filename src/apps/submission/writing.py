@@ -8,7 +8,7 @@ from pathlib import Path
 from src.apps.submission import SERVERS
 from src.apps.submission.files import SubmissionFile
 from src.apps.submission.rules import FAULT, check
-from src.base.files import time_stamp
+from src.base.files import time_stamp, write_json
 from src.command.comet import start_experiment
 from src.command.outputs import data_files, require_outputs
 from src.models.registry import backbone_of
@@ -28,10 +28,11 @@ ANSWERS = 50
 """What both servers want of each query."""
 
 
-def read_test_split(task: Task, data_path: Path, skip_missing: bool) -> Split:
+def read_test_split(task: Task, data_path: Path, skip_missing: bool, clip_model_name: Path | str = "") -> Split:
     """Read the test split; raises InputError as `read_data` does."""
     name = task.splits[-1]
-    (split,) = read_data(task, data_path, name, skip_missing=skip_missing)[name].values()
+    data = read_data(task, data_path, name, skip_missing=skip_missing, clip_model_name=clip_model_name)
+    (split,) = data[name].values()
     return split
 
 
@@ -50,13 +51,19 @@ def answered(task: Task, protocol: Protocol, retriever: Retriever, split: Split)
     return answer(split.triplets, compared, predicted, protocol, best=ANSWERS)
 
 
+def write(path: Path, content: dict, **options) -> None:
+    """Write a file of a submission; `options` are json.dumps's. All processes answer, rank 0 writes."""
+    if is_first():
+        write_json(path, content, **options)
+
+
 def submit(options: Mapping, given: Settings, task: Task, load: Callable, files: Callable, write: Callable) -> None:
     """Write a submission and check it, with the `options` of a judging command and --submission-name.
 
     `load()` gives the Retriever, `files(name)` the paths of the files, which `write(retriever, split, name)` writes.
     """
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
-    split = read_test_split(task, options["data_path"], options["skip_missing"])
+    split = read_test_split(task, options["data_path"], options["skip_missing"], given.retriever.clip_model_name)
     name = options["submission_name"] or time_stamp()
     written = files(name)
     require_outputs(options, {"--submission-name": written}, data_files(task.tables(options["data_path"]), [split]))

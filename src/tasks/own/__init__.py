@@ -62,8 +62,7 @@ class OwnTriplets(Task):
         self.categories = tuple(categories)
         of_group, of_all = ((1, 2, 3) if has_groups else ()), (MAP_AT if has_several else ())
         self.protocols = (Protocol(OWN, "drop", "full", AT, "joined", of_group, map_at=of_all, any_target=has_several),)
-        metrics = [*(f"group_recall_at{k}" for k in of_group), *(f"map_at{k}" for k in of_all)]
-        metrics += [f"recall_at{k}" for k in AT]
+        metrics = self.protocols[0].metrics
         many = len(categories) > 1
         averages = {f"average_{metric}": tuple(f"{name}_{metric}" for name in categories) for metric in metrics}
         prefix = "average_" if many else ""

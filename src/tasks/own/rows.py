@@ -78,7 +78,7 @@ def _columns(path: Path, titles: list[str]) -> list[str]:
     if lacking:
         found = ", ".join(map(shown, titles))
         raise InputError(
-            f"{path}: has no column {lacking[0]}, only {found}; rename one (python -m src.tasks.own does, for triplets)"
+            f"{path}: has no column {lacking[0]}, only {found}; rename one (python -m src.apps.own does, for triplets)"
         )
     if repeated(known):
         raise InputError(f"{path}: has two columns {repeated(known)[0]}")

@@ -20,7 +20,7 @@ from src.apps.compare.paired import differences, flip_p_values, holm, mcnemar
 from src.evaluation.intervals import intervals
 from src.tasks.registry import TASKS
 from tests.evaluation.test_intervals import alone
-from tests.support.browsers import DESK, PHONE, chromium, opened, require_pictures
+from tests.support.browsers import DESK, PHONE, opened, require_pictures
 from tests.support.commands import status_of, toy_options
 from tests.support.processes import python
 
@@ -122,12 +122,6 @@ def test_holm_by_hand():
 
 
 # ---- the command ----
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

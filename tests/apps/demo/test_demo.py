@@ -12,6 +12,7 @@ from src.base.files import PROJECT_ROOT
 from src.command.flags import CombiningOptions, RetrieverOptions
 from src.retrieval.picture_folder import collect
 from src.retrieval.searcher import Question, Searcher
+from tests.support.browsers import CHROMIUM
 from tests.support.demo_server import (
     answered,
     called,
@@ -28,7 +29,6 @@ from tests.support.odd_pictures import RGB, black_png, saved
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 HOSTILE = "<img src=x onerror=hacked=1> ${hacked=1} {{hacked}}.png"
 SECRET = "what nobody may read"
@@ -60,14 +60,6 @@ def models(world, folder, small_clip):
     utils.save_model("combiner", 0, Combiner(small_clip.dimension, 16, 32), folder)
     combiner = folder / "saved_models" / "combiner.pt"
     return ["--clip-model-name", world / "small_clip.pt", "--combiner-path", combiner, "--num-workers", "0"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

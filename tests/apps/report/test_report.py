@@ -17,7 +17,7 @@ from src.apps.report import queries
 from src.retrieval.metrics import chance
 from src.tasks.registry import TASKS
 from src.tasks.triplets import Triplet
-from tests.support.browsers import DESK, PHONE, chromium, data_of, opened, require_pictures
+from tests.support.browsers import DESK, PHONE, data_of, opened, require_pictures
 from tests.support.commands import COMBINER, status_of, toy_options
 
 
@@ -118,12 +118,6 @@ def test_the_introduction_counts_queries_and_pictures(finished, capsys):
 
 
 # ---- in a browser ----
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE])
@@ -249,3 +243,39 @@ def test_chance_is_no_more_than_certain():
     triplets = [Triplet("a", ("red",), ("b",), tuple("abcdef"))]
     assert max(chance(triplets, 12, TASKS["CIRR"].protocol()).values()) == 100
     assert chance(triplets, 100, TASKS["FashionIQ"].protocol()) == {"recall_at10": 10, "recall_at50": 50}
+
+
+@pytest.mark.parametrize("cut", [2, 30])
+def test_a_page_of_another_programs_ranking(cut, world, tmp_path, capsys):
+    """Of a list that ends too early it says so, and draws no rank that is not known."""
+    (split,) = TASKS["CIRR"].read_all(world, "val").values()
+    queries = TASKS["CIRR"].queries(split.triplets, "caption")
+    ranked = {one.id: [name for name in split.pictures if name != one.triplet.reference][:cut] for one in queries}
+    run = tmp_path / "other.json"
+    run.write_text(json.dumps(ranked))
+    report.main(["--run", str(run), "--dataset", "CIRR", "--data-path", str(world)])
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == str(tmp_path / "other.report.html")
+    page = (tmp_path / "other.report.html").read_text()
+    assert ("target ranked after the first 2 of 29" in page) == (cut == 2)
+    assert ("after the list" in page) == (cut == 2)
+    assert ("recall_at5 is not known" in page) == (cut == 2)
+    assert "Curves" not in page
+    assert "not solved by" not in page
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ([], "one of the arguments --run-folder --run is required"),
+        (["--run", "{run}"], "--run needs --dataset"),
+        (["--run", "{run}", "--dataset", "CIRR", "--skip-missing"], "--skip-missing is for a --run-folder"),
+        (["--run", "{run}", "--dataset", "CIRR", "--num-workers", "0"], "--num-workers is for a --run-folder"),
+        (["--run", "{run}", "--dataset", "CIRR", "--no-feature-cache"], "--no-feature-cache is for a --run-folder"),
+    ],
+)
+def test_options_of_such_a_page(options, fault, tmp_path, capsys):
+    run = tmp_path / "other.json"
+    run.write_text("{}")
+    assert status_of(report.main, [option.format(run=run) for option in options]) == 2
+    assert fault in capsys.readouterr().err

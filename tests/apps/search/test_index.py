@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -16,8 +17,10 @@ from src.apps.search import index
 from src.apps.search.changes import Changes
 from src.apps.search.index import open_index
 from src.apps.search.index_writing import updating
+from src.base.checksum import checksum
 from src.base.errors import InputError
 from src.base.locks import owning
+from src.base.sealed import write_sealed
 from src.retrieval.gallery import Gallery
 from tests.support.indexes import write_index
 
@@ -102,6 +105,16 @@ def file(number, change):
     return lambda *paths: change(paths[number])
 
 
+def sealed_anew(change):
+    """Return a damage that gives the items another text, with checksums that fit it."""
+
+    def damage(features, items, meta):
+        items.write_text(change(items.read_text()))
+        write_sealed(meta, json.loads(meta.read_text()) | {"items_sum": checksum(items.read_bytes())})
+
+    return damage
+
+
 def make_folder(path):
     path.unlink()
     path.mkdir()
@@ -140,6 +153,12 @@ DAMAGES = {
     "another digest": items(sha256=None),
     "items of nothing": text(lambda lines: "{}\n" * PICTURES),
     "items empty": text(lambda lines: ""),
+    "items that are not JSON, sealed anew": sealed_anew(lambda lines: lines.replace("{", "<")),
+    "items that are lists, sealed anew": sealed_anew(lambda lines: "[]\n" * len(lines.splitlines())),
+    "items too deep, sealed anew": sealed_anew(lambda lines: lines.replace("[", "[" * 100_000)),
+    "a column too few, sealed anew": sealed_anew(lambda lines: "".join(lines.splitlines(True)[:-1])),
+    "a name too few, sealed anew": sealed_anew(lambda lines: lines.replace('["', '[3], "x": ["', 1)),
+    "lengths that are texts, sealed anew": sealed_anew(lambda lines: re.sub(r"\d\.\d+", '"long"', lines)),
     "items not UTF-8": file(1, lambda path: path.write_bytes(b"\xff" + path.read_bytes())),
     "items missing": file(1, os.unlink),
     "items a folder": file(1, make_folder),
@@ -198,10 +217,11 @@ def test_meta_of_another_program_is_not_replaced(pictures, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "meta.json"]
 
 
-def test_an_index_of_format_1_is_written_anew(pictures, tmp_path, capsys):
-    np.save(tmp_path / "features.npy", np.zeros((2, DIM), np.float32))
-    (tmp_path / "items.jsonl").write_text("{}\n{}\n")
-    meta = {"format": 1, "pictures": 2, "folder": "/", "depends_on": DEPENDS_ON, "items_sha256": ""}
+@pytest.mark.parametrize(("number", "version"), [(1, ""), (2, "0" * 32 + ".")])
+def test_an_index_of_an_older_format_is_written_anew(number, version, pictures, tmp_path, capsys):
+    np.save(tmp_path / f"features.{version}npy", np.zeros((2, DIM), np.float32))
+    (tmp_path / f"items.{version}jsonl").write_text("{}\n{}\n")
+    meta = {"format": number, "pictures": 2, "folder": "/", "depends_on": DEPENDS_ON, "items_sha256": ""}
     (tmp_path / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(InputError, match="is of another version; --pictures FOLDER --index FOLDER writes the index"):
         open_index(tmp_path, DEPENDS_ON)

@@ -105,8 +105,8 @@ def test_an_index_answers_alike_without_the_pictures(folder, asked, tmp_path):
     (whole,) = asked(*question, "--index", tmp_path / "index", folder=folder)
     meta = json.loads((tmp_path / "index" / "meta.json").read_text())
     assert np.load(tmp_path / "index" / meta["features"]).dtype == np.float32
-    lines = (tmp_path / "index" / meta["items"]).read_text().splitlines()
-    assert len(lines) == meta["pictures"] == len(list(folder.glob("*/*.png")))
+    listed, *_ = map(json.loads, (tmp_path / "index" / meta["items"]).read_text().splitlines())
+    assert len(listed["name"]) == meta["pictures"] == len(list(folder.glob("*/*.png")))
     (alone,) = asked(*question, "--index", tmp_path / "index")
     assert names(alone["answers"]) == names(whole["answers"])
     shutil.rmtree(folder)
@@ -174,6 +174,15 @@ def test_a_name_that_is_no_text(folder, asked, tmp_path, capsys):
     assert "a\\udcff.png</figcaption>" in (tmp_path / "a.html").read_text(encoding="utf-8")
     (alone,) = asked("--reference", "a\udcff.png", "-k", "50", "--include-reference", "--index", tmp_path / "index")
     assert names(alone["answers"])[0] == "a\udcff.png"
+
+
+def test_candidates_are_the_answers(folder, asked, tmp_path):
+    picture, file = sorted(folder.glob("*/*.png"))[0], tmp_path / "candidates.jsonl"
+    (of,) = asked("--reference", picture, "--caption", "red", "-k", "3", "--candidates", file, folder=folder)
+    (line,) = map(json.loads, file.read_text().splitlines())
+    assert line["reference"] == {"name": picture.relative_to(folder).as_posix(), "path": str(picture)}
+    assert line["texts"] == ["red"]
+    assert line["candidates"] == [{key: one[key] for key in ("name", "path", "score")} for one in of["answers"]]
 
 
 def test_only_what_is_new_is_encoded(folder, asked, monkeypatch, world):

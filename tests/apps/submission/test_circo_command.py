@@ -10,6 +10,7 @@ import check_submission
 from src.apps.submission import SERVERS
 from src.apps.submission.circo import CIRCOFile
 from src.apps.submission.rules import FAULT, Rule, check
+from src.apps.submission.text import plain
 from src.tasks.registry import TASKS
 from tests.support.circo_submissions import IDS, KEYS, RIGHT, SPLIT, split_of
 from tests.support.commands import status_of
@@ -25,7 +26,7 @@ SMALL_TEXT = json.dumps({str(number): list(map(int, IDS[4:54])) for number in ra
 def is_refused(path, content):
     (file,) = files = check(CIRCOFile, [write(path, content)], SMALL, path.parent)
     assert [*check_submission.text_of(files), check_submission.verdict(files)]
-    assert json.dumps(check_submission.plain(file))
+    assert json.dumps(plain(file))
     return any(finding.level == FAULT for finding in file.findings)
 
 

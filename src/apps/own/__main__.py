@@ -1,8 +1,8 @@
 """Make a folder of own triplets of a known data set, or of a table with columns of other names.
 
-    python -m src.tasks.own --dataset CIRR --data-path DATA --to FOLDER
-    python -m src.tasks.own --table pairs.parquet --split train --target-column edited_image --to FOLDER
-    python -m src.tasks.own --table lasco_val.json --lasco --split val --pictures COCO --to FOLDER
+    python -m src.apps.own --dataset CIRR --data-path DATA --to FOLDER
+    python -m src.apps.own --table pairs.parquet --split train --target-column edited_image --to FOLDER
+    python -m src.apps.own --table lasco_val.json --lasco --split val --pictures COCO --to FOLDER
 
 Pictures become links to where they are, with --copy copies.
 """
@@ -14,15 +14,17 @@ from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
+from src.apps.own.additions import Additions
+from src.apps.own.tables import LASCO, NAMES, read_table
 from src.base.alike import Alike
-from src.base.errors import NAMED, InputError, one_line_errors, shown
-from src.base.files import PROJECT_ROOT, replacing
+from src.base.errors import NAMED, InputError, shown
+from src.base.files import replacing
 from src.base.folders import files_below
-from src.base.parser import Parser, any_case, existing_file, file_path
+from src.command.flags import add_data_path
+from src.command.frame import one_line_errors
+from src.command.parser import Parser, any_case, existing_file, file_path
 from src.tasks.own import OwnTriplets, checked
-from src.tasks.own.additions import Additions
 from src.tasks.own.rows import COLUMNS, LISTS, Row
-from src.tasks.own.tables import LASCO, NAMES, read_table
 from src.tasks.registry import TASKS, find_task
 from src.tasks.task import Task
 from src.tasks.triplets import Triplet
@@ -30,7 +32,7 @@ from src.tasks.triplets import Triplet
 
 def make_parser() -> Parser:
     parser = Parser("Make a folder of own triplets, which --dataset takes, of a data set or a table.", __doc__)
-    parser.prog = "python -m src.tasks.own"
+    parser.prog = "python -m src.apps.own"
     parser.add_argument("--to", type=file_path, required=True, metavar="FOLDER", help="the folder to make")
     parser.add_argument("--copy", action="store_true", help="copy pictures instead of linking to them")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -40,8 +42,7 @@ def make_parser() -> Parser:
     source.add_argument(
         "--table", type=existing_file, metavar="FILE", help="a .parquet, .jsonl, .json, .csv, .tsv or .xlsx"
     )
-    help_text = "folder that holds the data set's folder"
-    parser.add_argument("--data-path", type=Path, default=PROJECT_ROOT, help=help_text)
+    add_data_path(parser, "folder that holds the data set's folder")
     group = parser.add_argument_group("tables")
     group.add_argument("--split", choices=OwnTriplets.splits, default="train", help="the split that the table is")
     group.add_argument("--lasco", action="store_true", help="the table has LaSCo's columns")

@@ -15,7 +15,7 @@ import check_data
 import validate
 from docs.options import DOORS
 from src.base.files import PROJECT_ROOT
-from src.base.terminal import command_lines, filled, width
+from src.command.terminal import command_lines, filled, width
 from src.command.text import text_table
 from tests.support.commands import status_of
 

@@ -10,8 +10,11 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from src.base.errors import InputError
+from src.base.files import HELD_FEATURES
+from src.base.hub import is_on_hub, is_shared_folder, repository_and_file
 from src.base.reading import kind_of
-from src.base.terminal import command_lines, wrapped
+from src.command.terminal import command_lines, wrapped
 
 EXAMPLE = re.compile("^    (python .+)$", re.MULTILINE)
 """A command in the docstring of a door."""
@@ -107,49 +110,33 @@ def any_case(*names: str) -> Callable[[str], str]:
     return name
 
 
-def count(text: str) -> int:
-    """Take a whole number above zero."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+def _number(takes: Callable[[float], bool], what: str, convert: Callable = float) -> Callable[[str], float]:
+    """Make an option type of the numbers that it `takes`; `what` says which."""
+
+    def number(text):
+        try:
+            value = convert(text)
+        except ValueError:
+            value = math.nan
+        if not takes(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return number
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():  # int takes signs, blanks and underscores too
+        raise ValueError(text)
     return int(text)
 
 
-def count_or_zero(text: str) -> int:
-    """Take a whole number, zero or above."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
-
-
-def positive(text: str) -> float:
-    """Take a finite number above zero."""
-    number = _number(text)
-    if not (number > 0 and math.isfinite(number)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
-
-
-def share(text: str) -> float:
-    """Take a number from 0 to 1."""
-    number = _number(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return number
-
-
-def finite(text: str) -> float:
-    """Take a finite number."""
-    number = _number(text)
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return number
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+count = _number(lambda number: number > 0, "a whole number above 0", _whole)
+count_or_zero = _number(lambda number: number >= 0, "a whole number of 0 or more", _whole)
+positive = _number(lambda number: 0 < number < math.inf, "a number above 0")
+one_or_more = _number(lambda number: 1 <= number < math.inf, "a number of 1 or more")
+share = _number(lambda number: 0 <= number <= 1, "a number from 0 to 1")
+finite = _number(math.isfinite, "a number")
 
 
 def words(text: str) -> str:
@@ -157,14 +144,6 @@ def words(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is empty")
     return text
-
-
-def one_or_more(text: str) -> float:
-    """Take a finite number of at least one."""
-    number = _number(text)
-    if not (number >= 1 and math.isfinite(number)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
-    return number
 
 
 def existing_file(text: str) -> Path:
@@ -177,6 +156,13 @@ def existing_file(text: str) -> Path:
     return path.absolute()
 
 
+def weights_place(text: str) -> Path | str:
+    """Take the path of a file that is there or of a folder of shared weights, made absolute, or a place on the hub."""
+    if is_on_hub(text):
+        return name_or_file(text)
+    return Path(text).absolute() if text and is_shared_folder(text) else existing_file(text)
+
+
 def file_path(text: str) -> Path:
     """Take a path, made absolute now: what a run keeps of it has to be found from any folder."""
     return Path(text).absolute()
@@ -185,8 +171,10 @@ def file_path(text: str) -> Path:
 def name_or_file(text: str) -> str:
     """Take a name, or the path of a file or of a folder with files of weights, made absolute.
 
-    So are such paths after the colons of a name, as in open_clip:ViT-B-32:FILE.
+    So are such paths after the colons of a name, as in open_clip:ViT-B-32:FILE, and the folder of features:FOLDER.
     """
+    if text.startswith(HELD_FEATURES):
+        return HELD_FEATURES + str(Path(text.removeprefix(HELD_FEATURES)).absolute())
 
     def absolute(part):
         path = Path(part)
@@ -194,6 +182,12 @@ def name_or_file(text: str) -> str:
         with_weights = path.is_dir() and any(any(path.glob(f"*.{end}")) for end in ("safetensors", "bin"))
         return str(path.absolute()) if part and (path.is_file() or with_weights) else part
 
+    if is_on_hub(text):
+        try:
+            repository_and_file(text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
     if absolute(text) != text:
         return absolute(text)
     first, *parts = text.split(":")

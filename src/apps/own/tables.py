@@ -4,12 +4,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from src.apps.own.additions import Additions
 from src.base.errors import InputError, in_a_line, repeated, shown
 from src.base.files import replacing
 from src.base.folders import PICTURE_SUFFIXES
 from src.base.reading import read_json, read_text, without_repetition
 from src.tasks.annotations import is_text
-from src.tasks.own.additions import Additions
 from src.tasks.own.names import plain
 from src.tasks.own.rows import COLUMNS, LISTS, Row, column_of, json_lines, read_cells
 
