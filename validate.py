@@ -37,9 +37,8 @@ if __name__ == "__main__":
 
 from combiner import COMBINING_FUNCTIONS, line_of, load_combined
 from data_utils import TASKS, Protocol, Triplet, find_task, read_data
-from src.command.comet import start_experiment
-from src.evaluation.judged import print_published
-from src.evaluation.standalone import judge_run_only
+from src.command.comet import log_and_end, start_experiment
+from src.evaluation.published import print_published
 from src.evaluation.validation import Validation, recalls
 from utils import (
     Gallery,
@@ -123,14 +122,15 @@ def fingerprint(retriever: Retriever) -> dict[str, str]:
 def main(argv=None):
     args = parse_validation(make_parser(), FUNCTIONS, argv)
     if args.run_only:
+        from src.evaluation.standalone import judge_run_only  # late: most runs judge a model
+
         judge_run_only(vars(args))
         return
     given, task = settings(args), find_task(args.dataset)
     protocols = chosen_protocols(task, args.protocol, args.gallery, args.reference, args.captions)
+    clip_model_name = given.retriever.clip_model_name
     # Before CLIP is loaded or downloaded: what is wrong with the data is found in seconds.
-    data = read_data(
-        task, args.data_path, "val", skip_missing=args.skip_missing, clip_model_name=given.retriever.clip_model_name
-    )
+    data = read_data(task, args.data_path, "val", skip_missing=args.skip_missing, clip_model_name=clip_model_name)
     require_writable(args.output_path)
     full = None
     if args.in_full:
@@ -157,10 +157,7 @@ def main(argv=None):
     if full is not None and is_first():
         # Digests take seconds, and only --json keeps them.
         full.write(given.options, fingerprint(retriever) if args.json else {}, retriever.skipping.remarks)
-    with experiment.validate():
-        experiment.log_metrics(metrics)
-    experiment.log_others(retriever.skipping.remarks)
-    experiment.end()
+    log_and_end(experiment, metrics, retriever.skipping.remarks)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import queue
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -72,6 +72,14 @@ def start_experiment(
     for file in sorted(PROJECT_ROOT.glob("*.py")) + sorted(PROJECT_ROOT.glob("src/**/*.py")):
         experiment.log_code(file_name=str(file))
     return experiment
+
+
+def log_and_end(experiment, metrics: Mapping[str, float], remarks: Mapping) -> None:
+    """Log what was judged, and end the experiment."""
+    with experiment.validate():
+        experiment.log_metrics(metrics)
+    experiment.log_others(remarks)
+    experiment.end()
 
 
 def _may_have_a_key(options: CometOptions) -> bool:

@@ -169,15 +169,6 @@ def percent(scores: np.ndarray) -> float:
     return 100 * float(counted.mean()) if len(counted) else math.nan
 
 
-def print_published(task: Task, described: str, metrics: Measures, mark: str = "") -> None:
-    """Print metrics in percent as the published code does, with the `mark` of results that lack pictures."""
-    if task.names_protocol:
-        print(filled(described, indent="  "))
-    for name, value in metrics.items():
-        # In full where the published code prints so.
-        print(f"{name} = {round(value, 4) if task.names_protocol else value}{mark}")
-
-
 def text_of(judged: Judged, cluster: str | None) -> Iterator[str]:
     """Yield lines for a terminal: every measure with its interval, the ladder, and the score without shortcuts."""
     yield filled(judged.described(), indent="  ")

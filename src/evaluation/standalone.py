@@ -6,7 +6,7 @@ from src.command.data_flags import chosen_protocols
 from src.command.frame import one_line_errors
 from src.command.parser import hyper_parameters
 from src.evaluation.full import FullJudging
-from src.evaluation.judged import print_published
+from src.evaluation.published import print_published
 from src.tasks.registry import find_task
 
 
