@@ -53,7 +53,7 @@ def make_parser() -> Parser:
     group.add_argument("--json", type=file_path, metavar="FILE.json", help="file for the answers")
     group.add_argument("--csv", type=file_path, metavar="FILE.csv", help="file for the answers")
     group.add_argument("--page", type=file_path, metavar="FILE.html", help="page of the answers, which opens offline")
-    help_text = "file for what re-ranks: each question with its answers, a JSON object a line"
+    help_text = "input file for a re-ranker: each question with its answers, a JSON object a line"
     group.add_argument("--candidates", type=file_path, metavar="FILE.jsonl", help=help_text)
     add_searching_options(parser, FUNCTIONS)
     return parser
@@ -85,7 +85,7 @@ if __name__ == "__main__":
 from combiner import line_of, load_combined
 from src.apps.search.places import Places, opened, require_places
 from src.apps.search.printing import print_answers
-from src.apps.search.questions import ask_all, asked, references
+from src.apps.search.questions import ask_all, make_questions, references
 from utils import autocast, command, is_first, say_device, settings
 
 
@@ -94,7 +94,7 @@ def main(argv=None):
     args = parse(argv)
     given, places = settings(args), Places(*(getattr(args, name) for name in Places._fields))
     rules = args.without, args.caption_weight, args.include_reference
-    questions = asked(args.reference, args.caption, *rules, args.queries)
+    questions = make_questions(args.reference, args.caption, *rules, args.queries)
     files = output_files(vars(args), "json", "csv", "page", "candidates")
     require_outputs(vars(args), files, {"a reference": references(questions, args.pictures)})
     require_places(places, questions)

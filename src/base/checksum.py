@@ -11,7 +11,7 @@ WEIGHTS = np.frombuffer(hashlib.shake_256(b"index").digest(8 * WORDS), "<u8") | 
 
 
 def checksum(data) -> str:
-    """Return a checksum of contiguous bytes or an array, against accidents: not one that nobody could forge.
+    """Return a checksum of contiguous bytes or an array, against accidents, not forgery.
 
     Each block gives the sum of its words times their weights, modulo 2^64; the checksum is the SHA-256 of these sums
     and of the bytes after the last whole block, so blocks cannot change places.

@@ -117,7 +117,7 @@ def add_protocol_options(parser: Parser) -> None:
     group.add_argument("--trec-run", type=file_path, metavar="FILE", help=help_text)
     help_text = "file for protocols, metrics, intervals, sizes and digests"
     group.add_argument("--json", type=file_path, metavar="FILE.json", help=help_text)
-    help_text = "file for what re-ranks: each query with its first fifty answers, a JSON object a line"
+    help_text = "input file for a re-ranker: each query with its first fifty answers, a JSON object a line"
     group.add_argument("--candidates", type=file_path, metavar="FILE.jsonl", help=help_text)
 
 

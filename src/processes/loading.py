@@ -67,7 +67,7 @@ class Loader(DataLoader):
 
 
 def _require_files(number: int) -> None:
-    """Raise OSError where this process may not open so many more files.
+    """Raise OSError where this process may not open `number` more files.
 
     A fork server whose employer runs out of them in the middle of a start prints a traceback and ends.
     """

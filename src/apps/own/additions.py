@@ -19,7 +19,7 @@ class Additions:
     def __exit__(self, kind, error, trace):
         if kind is None:
             return
-        # Only what was made here: somebody may put other files into the folder meanwhile.
+        # Only what was made here: other files may come into the folder meanwhile.
         for path in reversed(self._made):
             if path.is_dir() and not path.is_symlink():
                 with contextlib.suppress(OSError):  # it holds something else by now

@@ -12,7 +12,7 @@ from src.retrieval.retriever import Retriever
 from src.retrieval.searcher import Question, Searcher
 
 
-def asked(
+def make_questions(
     reference: str | None,
     caption: str | None,
     without: str | None,

@@ -37,7 +37,7 @@ def collect(run: FinishedRun) -> Shared:
     facts = dict(content.get(FACTS) or {})
     name, tuned = run.options["clip_model_name"], run.options.get("clip_model_path")
     holds_its_own = run.stage is FINE_TUNING or LEARNED_ALONG in facts
-    public, fault = _public_name(name), "lies only on this machine, and a file of weights does not say all of it"
+    public, fault = _public_name(name), "is a local model that a file of weights does not fully describe"
     if public is None:
         raise InputError(f"--clip-model-name {name}: {fault}")
     if holds_its_own or (public == name and tuned is None):
