@@ -25,7 +25,7 @@ class GradedRanks(NamedTuple):
 
 
 class Ranks(NamedTuple):
-    """Where the answers to queries rank, from 0, whoever ranked them."""
+    """Where the answers to queries rank, from 0."""
 
     triplets: Sequence[Triplet]
     """The queries."""
