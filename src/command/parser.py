@@ -16,8 +16,8 @@ from src.base.hub import is_on_hub, is_shared_folder, repository_and_file
 from src.base.reading import kind_of
 from src.command.terminal import command_lines, wrapped
 
-EXAMPLE = re.compile("^    (python .+)$", re.MULTILINE)
-"""A command in the docstring of a door."""
+EXAMPLE = re.compile("^ *(python .+)$", re.MULTILINE)
+"""A command in the docstring of a door. Python 3.13 and newer may have removed its indentation."""
 WORD = re.compile(r'"[^"]*"|\S+')
 
 

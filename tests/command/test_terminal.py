@@ -1,6 +1,7 @@
 """Text, tables and help that fit the terminal, without a break inside a word."""
 
 import fcntl
+import inspect
 import os
 import pty
 import shlex
@@ -15,6 +16,7 @@ import check_data
 import validate
 from docs.options import DOORS
 from src.base.files import PROJECT_ROOT
+from src.command.parser import Parser
 from src.command.terminal import command_lines, filled, width
 from src.command.text import text_table
 from tests.support.commands import status_of
@@ -87,6 +89,10 @@ def test_help_begins_with_an_example_and_a_short_usage(door, columns, monkeypatc
         assert len(line) <= int(columns) or len(line.split()) == 1, line
     words = {word for action in parser._actions for word in (action.help or "").split()}
     assert {word for word in words if "%" not in word} <= set(text.split())
+
+
+def test_an_example_is_found_without_the_indentation_that_python_3_13_removes():
+    assert Parser("", inspect.cleandoc(validate.__doc__)).format_help().startswith("  python validate.py ")
 
 
 @pytest.mark.parametrize("columns", ["80", "100"])

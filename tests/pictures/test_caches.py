@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import PIL.Image
@@ -254,6 +255,11 @@ def test_a_picture_is_decoded_once(own_world, tmp_path, monkeypatch, capsys):
     assert torch.equal(gallery.images([4, 3]), gallery_of(own_world).images([4, 3]))
 
 
+def image_of(gallery, number):
+    return gallery.images([number])[0]
+
+
+@pytest.mark.workers
 @pytest.mark.parametrize("workers", [0, 1])
 def test_flipped_pixels_are_decoded_again(workers, own_world, tmp_path, capfd):
     cached_gallery(own_world, tmp_path)
@@ -262,7 +268,7 @@ def test_flipped_pixels_are_decoded_again(workers, own_world, tmp_path, capfd):
     content[-64 * 64 * 3 * 2 - 5] ^= 0x40  # in the last picture but two
     rows_path.write_bytes(content)
     gallery, plain = cached_gallery(own_world, tmp_path), gallery_of(own_world)
-    batches = each_in_workers(lambda number: gallery.images([number])[0], range(30), workers, "")
+    batches = each_in_workers(partial(image_of, gallery), range(30), workers, "")
     assert torch.equal(torch.cat(list(batches)), plain.images(range(30)))
     assert capfd.readouterr().err.count(f"{rows_path}: holds rows that are torn") == 1
 
