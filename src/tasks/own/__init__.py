@@ -297,7 +297,7 @@ def _check(path: Path, rows: list[Row], split: str, roots: Sequence[Path]) -> No
             f"{row.place} ({name})" for row in rows for name in row.cells.get(column, ()) if not stays_inside(name)
         ]
         refuse(path, outside, len(rows), f"rows with a {column} outside the folder")
-    require_none(lambda row: not is_name(row.text("category") or "-"), "rows with a category that is no name")
+    require_none(lambda row: not is_name(row.text("category") or "-"), "rows with a category that is not a name")
     again = repeated([row for row in rows if "id" in row.cells], key=lambda row: row.text("id"))
     refuse(path, [f"{row.place} ({row.text('id')})" for row in again], len(rows), "rows with the id of another")
     triplets = {row.place: _triplet(row) for row in rows}
