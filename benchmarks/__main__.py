@@ -81,8 +81,7 @@ def main(argv=None):
     if curves:
         args.output.mkdir(parents=True, exist_ok=True)
         costs = [{"what": row.what, "plain": row.plain and row.plain[:2], "ours": row.ours[:2]} for row in rows]
-        results = {"machine": machine(), "rows": costs, "curves": curves}
-        write_json(args.output / "results.json", results, indent=1)
+        write_json(args.output / "results.json", {"machine": machine(), "rows": costs, "curves": curves}, indent=1)
         (args.output / "table.md").write_text(table(rows) + "\n", encoding="utf-8")
         draw_curves(curves, args.output / "curves.png")
         print(f"written to {args.output}")

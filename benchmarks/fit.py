@@ -36,9 +36,8 @@ def fit_on_processor(room: int, gradients: int, triplets: int, peaks: tuple[int,
 
     The backward pass adds `gradients` bytes; the pictures of each triplet hold `waiting` bytes while they wait.
     """
-    small, large = peaks
-    each = max(0, large - small) / triplets
-    fixed = gradients + max(0, small - triplets * each)
+    each = max(0, peaks[1] - peaks[0]) / triplets
+    fixed = gradients + max(0, peaks[0] - triplets * each)
     at_once = max(0, int((USABLE * room - fixed) / (each + waiting)))
     pieces = _power_of_two(at_once)
     # A piece counts pictures, two for each triplet. Its gradients are held in addition to those of the batch.

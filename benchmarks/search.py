@@ -63,9 +63,8 @@ def lines(pictures: int, turns: int) -> Iterator[str]:
     )
     found = searches(features)
     for number in (1, len(questions)):
-        ways = {name: partial(search, questions[:number]) for name, search in found.items()}
-        if number == 1:
-            ways = {"reading": features.max} | ways
+        ways = {"reading": features.max} if number == 1 else {}
+        ways |= {name: partial(search, questions[:number]) for name, search in found.items()}
         times = {name: way.seconds for name, way in alternate(ways, turns, warm_up=True).items()}
         least = next(iter(times.values()))
         for name, seconds in times.items():

@@ -34,7 +34,7 @@ def test_named_cases_are_only_printed(tmp_path, capsys):
 
 def test_an_unknown_case_is_named(capsys):
     assert status_of(benchmark.main, ["ranking", "scaling"]) == 2
-    assert "'scaling' is no case: it must be one of combiner_epochs, " in capsys.readouterr().err
+    assert "'scaling' is not a case: it must be one of combiner_epochs, " in capsys.readouterr().err
 
 
 def test_a_bank_has_as_many_negatives_as_pictures():

@@ -37,14 +37,14 @@ def test_a_wheel_holds_requirements_and_no_modules(tmp_path):
 
 COMMANDS = [file.stem for file in PROJECT_ROOT.glob("*.py") if "__main__" in file.read_text()]
 COMMANDS += ["benchmarks", "benchmarks.machine", "benchmarks.search", "docs.findings", "docs.options"]
-COMMANDS += ["src.apps.features", "src.apps.own", "src.apps.share", "src.toy"]
+COMMANDS += ["src.apps.features", "src.apps.mix", "src.apps.own", "src.apps.share", "src.toy"]
 AN_OLDER_PYTHON = "import sys; sys.version_info = (3, 9, 18, 'final', 0); "
 REFUSED = "error: this is Python 3.9, but Python 3.10 or newer is needed\n"
 
 
 def test_an_older_python_is_refused_by_each_command():
     """Each must be readable to it as well."""
-    assert len(COMMANDS) == 12 + 9
+    assert len(COMMANDS) == 12 + 10
     program = "import runpy\nfor command in sys.argv[1:]:\n    try: runpy.run_module(command, run_name='__main__')\n"
     program += "    except SystemExit as end: assert end.code == 2"
     done = python("-c", AN_OLDER_PYTHON + program, *COMMANDS, check=False)

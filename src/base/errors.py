@@ -94,7 +94,7 @@ def repeated(values: Sequence, key: Callable = lambda value: value) -> list:
 def require_one_of(value: object, allowed: Collection[str], what: str) -> None:
     """Raise InputError unless `value` is one of the names `allowed` for a `what`."""
     if value not in allowed:
-        raise InputError(f"{value!r} is no {what}: it must be one of {', '.join(allowed)}")
+        raise InputError(f"{value!r} is not a {what}: it must be one of {', '.join(allowed)}")
 
 
 def lost_worker(error: BaseException) -> str | None:

@@ -20,6 +20,19 @@ KINDS = {
 """{what a path leads to, where that is not a file: what it is called}"""
 
 
+class Number(str):
+    """A number as it is written, however large."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+class Constant(Number):
+    """NaN or an infinity, which Python writes although JSON does not have it."""
+
+    __slots__ = ()
+
+
 def kind_of(path: Path | str) -> str | None:
     """What a path leads to, such as "a FIFO"; None for a regular file and where nothing is."""
     try:

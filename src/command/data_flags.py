@@ -31,7 +31,7 @@ def dataset_name(names: Collection[str]) -> Callable[[str], str]:
         try:
             return known(text)
         except ArgumentTypeError as error:
-            raise ArgumentTypeError(f"{error}, and {Path(text).absolute()} is no folder of own triplets") from None
+            raise ArgumentTypeError(f"{error}, and {Path(text).absolute()} is not a folder of own triplets") from None
 
     return dataset
 

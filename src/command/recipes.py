@@ -9,6 +9,8 @@ class Recipe(NamedTuple):
     source: str
     options: dict
     """{name of an option: value}; what it leaves out has the command's default."""
+    needs_tuned: bool = False
+    """Whether it goes on from a tuned CLIP, which --clip-model-path names."""
 
     def changed(self, options: dict) -> str:
         """Return, as flags, the recipe's options that have other values in `options`; "" for none."""
@@ -21,13 +23,14 @@ FINE_TUNING_RECIPES = {
     "published": Recipe(
         CLIP4CIR, {"num_epochs": 100, "learning_rate": 2e-6, "batch_size": 128, "validation_frequency": 1}
     ),
-    # It goes on from a tuned CLIP, which --clip-model-path names, and stands in for a Combiner.
+    # It stands in for a Combiner.
     "spn4cir": Recipe(
         "Feng et al., ACM MM 2024, its second stage",
         {
             **{"encoder": "text", "negatives": "bank", "scale": 50.0},
             **{"num_epochs": 3, "learning_rate": 2e-5, "batch_size": 256},
         },
+        needs_tuned=True,
     ),
 }
 COMBINER_RECIPES = {

@@ -31,7 +31,8 @@ def add_training_options(
     parser: Parser, recipes: dict[str, Recipe], batch_size: int, validation_frequency: int
 ) -> None:
     """Add what both stages take, with the published defaults of the stage."""
-    help_text = "table of more triplets to train on, as own triplets have it; may be given several times"
+    help_text = "table of more triplets to train on, as own triplets have it, or SPN4CIR's .json; may be given several"
+    help_text += " times"
     parser.add_argument("--extra-triplets", action="append", type=existing_file, metavar="FILE", help=help_text)
     group = parser.add_argument_group("training")
     help_text = "set the options of a published way to train; a flag given beside it wins"

@@ -152,7 +152,7 @@ def _score(run: RunFile, metric: str, row: Row | None) -> float:
         return math.nan
     score = number_of(text)
     if not 0 <= score <= 1:
-        raise InputError(f"{run.path}: {shown(text)!r} is no {metric}, which is from 0 to 1")
+        raise InputError(f"{run.path}: {shown(text)!r} is not a {metric}, which is from 0 to 1")
     return score
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.base.errors import InputError, first_ten, in_a_line, repeated, shown
-from src.base.reading import read_text, without_repetition
+from src.base.reading import Constant, read_text, without_repetition
 from src.base.tables import cells_of
 
 Key = tuple[str, str]
@@ -52,12 +52,6 @@ class RunFile(NamedTuple):
     """Of a per-query table."""
     remarks: list[str]
     """What had to be decided to read it."""
-
-
-class Constant(str):
-    """NaN or an infinity, which Python writes although JSON does not have it."""
-
-    __slots__ = ()
 
 
 def read_run(path: Path, protocol: str, of_groups: bool = False) -> RunFile:
@@ -107,7 +101,7 @@ def _trec(path: Path, text: str) -> RunFile:
         numbers = [number_of(rank), number_of(score)]
         if any(map(math.isnan, numbers)):
             what = f"rank {shown(rank)!r}" if math.isnan(numbers[0]) else f"score {shown(score)!r}"
-            raise InputError(f"{path}, line {number}: {what} is no number; write query Q0 name rank score run")
+            raise InputError(f"{path}, line {number}: {what} is not a number; write query Q0 name rank score run")
         found.setdefault(topic, []).append((-numbers[1], numbers[0], name))
     contrary, tied, lists = [], [], {}
     for topic, entries in found.items():
@@ -225,11 +219,11 @@ def _table(path: Path, protocol: str) -> RunFile:
             continue
         key = row.pop("category", ""), row.pop("query")
         if key in lists:
-            raise InputError(f"{path}, {line}: query {shown(key[1])} stands there twice")
+            raise InputError(f"{path}, {line}: query {shown(key[1])} stands in it twice")
         ranks = row.pop("rank", ""), row.pop("group_rank", "")
         odd = [rank for rank in ranks if rank and not PLACE.fullmatch(rank)]
         if odd:
-            raise InputError(f"{path}, {line}: {shown(odd[0])!r} is no rank; write a whole number from 1")
+            raise InputError(f"{path}, {line}: {shown(odd[0])!r} is not a rank; write a whole number from 1")
         lists[key] = list(filter(None, row.pop("answers", "").split("|")))
         known[key] = Row(*ranks, row.pop("data", ""), row)
     if not lists:

@@ -60,7 +60,7 @@ class Archive:
         """Return what the entry `name` holds, without the archive's own folder before it. It can be read once."""
         entry = self._entry(name)
         if entry.file_size > LIMIT:
-            raise Unreadable(f"its {name} has {entry.file_size / 1e6:.0f} MB, which is no description of weights")
+            raise Unreadable(f"its {name} has {entry.file_size / 1e6:.0f} MB, too large for a description of weights")
         content = bytearray(entry.file_size)
         self._fill(entry.orig_filename, memoryview(content))
         return bytes(content)

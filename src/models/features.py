@@ -123,7 +123,7 @@ class _Rows:
         lines = read_list(self.list)
         again = repeated(lines)
         if again:
-            raise InputError(f"{self.list}: {len(again)} of {len(lines)} lines stand there twice: {first_ten(again)}")
+            raise InputError(f"{self.list}: {len(again)} of {len(lines)} lines are repeated: {first_ten(again)}")
         self.numbers = {line: number for number, line in enumerate(lines)}
         self.features = _mapped(self.path, f"features of the {len(lines)} lines of {self.list.name}")
         self._require_rows(len(lines))

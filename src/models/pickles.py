@@ -60,7 +60,7 @@ class Reader(pickle._Unpickler):
 
     def make(self, kind: object) -> object:
         """Return an empty object of what `find_class` gave; none of those listed is made in this way."""
-        raise Unreadable(f"it makes a {type(kind).__name__}, which is no value")
+        raise Unreadable(f"it makes a {type(kind).__name__}, which is not a value")
 
     def set_state(self, target: object, state: object) -> None:
         """Take the versions of a state dict, and no other attribute of anything."""

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 
 
+class OneOf(tuple):
+    """Captions of which training draws one, as it stands."""
+
+
 def drawn_texts(captions: Sequence[str]) -> tuple[str, ...]:
     """Return the training variants of a triplet's captions (paper, section 4.1).
 
-    One caption as it is; two in both orders and each by itself.
+    One caption as it is, and those of OneOf; two in both orders and each by itself.
     """
-    if len(captions) == 1:
+    if len(captions) == 1 or isinstance(captions, OneOf):
         return tuple(captions)
     first, second = map(cleaned_caption, captions)
     # The published draw has these four in this order: below .25 the first, and so on.

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -56,7 +56,7 @@ def read_training_data(options: RunOptions) -> TrainingData:
     if options.extra_triplets:
         from src.tasks.own import read_extra  # late: most runs train on a data set with a name
 
-        extra = read_extra(options.extra_triplets)
+        extra = read_extra(options.extra_triplets, data["train"].values())
     require_pictures(extra.values(), *needs)
     train = data["train"] | extra
     require_full_batch(options.plan.batch_size, sum(len(split.triplets) for split in train.values()))
@@ -106,6 +106,7 @@ def train_stage(
     facts = _facts(options, validation.retriever) | (facts or {})
     triplets = len(loader.triplets)
     _say_what_is_not_kept(plan)
+    _say_what_recipe_lacks(options.hyper_parameters, names)
     with _run_folder(data, names) as (folder, stopping):
         print(f"run folder: {folder}", file=sys.stderr, flush=True)
         state, known = _restored(training, data, folder, facts, remarks) if options.resume else (None, None)
@@ -163,6 +164,13 @@ def _say_what_is_not_kept(plan: TrainingPlan) -> None:
         last = f"epoch {plan.num_epochs - 1 - unjudged} is the last with a validation"
         frequency = f"--validation-frequency {plan.validation_frequency}"
         print(f"{frequency}: {last}; later ones leave no weights but for --resume", file=sys.stderr)
+
+
+def _say_what_recipe_lacks(options: Mapping, names: StageNames) -> None:
+    name = options.get("recipe")
+    if name in names.recipes and names.recipes[name].needs_tuned and options["clip_model_path"] is None:
+        tuned = "goes on from a tuned CLIP, which --clip-model-path names"
+        print(f"--recipe {name}: {tuned}; from untuned weights this is not what was published", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -48,6 +48,8 @@ def test_a_flag_that_a_recipe_cannot_go_with_is_refused(options, capsys):
 def test_every_result_says_its_recipe(world, tmp_path, capsys):
     beside = ["--batch-size", "16", "--num-epochs", "1", "--save-training", "--comet-offline"]
     clip_fine_tune.main(["--dataset", "CIRR", *toy_options(world, tmp_path), "--recipe", "spn4cir", *beside])
+    lacks = "--recipe spn4cir: goes on from a tuned CLIP, which --clip-model-path names; from untuned weights this is"
+    assert lacks in capsys.readouterr().err
     run = only_run(tmp_path)
     kept = json.loads((run / "training_hyperparameters.json").read_text())
     assert (kept["recipe"], kept["negatives"], kept["batch_size"]) == ("spn4cir", "bank", 16)
@@ -59,6 +61,10 @@ def test_every_result_says_its_recipe(world, tmp_path, capsys):
 
     clip_fine_tune.main(["--resume", str(run), "--num-epochs", "3"])
     assert read_facts(run / "saved_models" / "tuned_clip_2.pt")["recipe"] == "spn4cir, but --batch-size 16"
+    tuned = ["--clip-model-path", str(run / "saved_models" / "tuned_clip_2.pt"), "--recipe", "spn4cir", *beside]
+    capsys.readouterr()
+    clip_fine_tune.main(["--dataset", "CIRR", *toy_options(world, tmp_path / "tuned"), *tuned])
+    assert "goes on from a tuned CLIP" not in capsys.readouterr().err
     report.main(["--run-folder", str(run), "--num-workers", "0"])
     assert "Recipe spn4cir, but --batch-size 16." in (run / "report.html").read_text()
     capsys.readouterr()

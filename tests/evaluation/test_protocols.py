@@ -274,9 +274,9 @@ def test_other_tools_compute_the_same_recalls(dataset, cutoffs, judged, ir_measu
     [
         (
             ["--dataset", "CIRR", "--protocol", "covr"],
-            "'covr' is no protocol of CIRR: it must be one of clip4cir, soft",
+            "'covr' is not a protocol of CIRR: it must be one of clip4cir, soft",
         ),
-        (["--dataset", "CIRR", "--captions", "joined"], "'joined' is no way to ask CIRR's captions"),
+        (["--dataset", "CIRR", "--captions", "joined"], "'joined' is not a way to ask CIRR's captions"),
         (["--dataset", "CIRR", "--protocol", "all", "nothing"], "'nothing' is none of clip4cir, soft, covr"),
     ],
 )

@@ -101,7 +101,7 @@ def test_best_rows_only_where_they_are_asked_for():
 )
 def test_an_unknown_protocol_is_refused(compute, known, small_clip):
     queries = [("a", "b", *(["red", "abcdef"] if compute is compute_cirr_val_metrics else [("red", "blue")]))]
-    with pytest.raises(InputError, match=f"'vall' is no protocol of .*: it must be one of {known}"):
+    with pytest.raises(InputError, match=f"'vall' is not a protocol of .*: it must be one of {known}"):
         compute(queries, small_clip, PICTURES.features, PICTURES.names, given([[0.0, 1.0]]), protocol="vall")
 
 

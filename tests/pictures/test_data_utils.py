@@ -56,7 +56,7 @@ def test_transform_by_name():
     assert torch.equal(make_transform("squarepad", None, 32)(picture), squarepad_transform(32)(picture))
     assert not torch.equal(make_transform("clip", None, 32)(picture), squarepad_transform(32)(picture))
     assert torch.equal(make_transform("targetpad", 1.5, 32)(picture), targetpad_transform(1.5, 32)(picture))
-    with pytest.raises(InputError, match="'square' is no transform.*clip, squarepad, targetpad"):
+    with pytest.raises(InputError, match="'square' is not a transform.*clip, squarepad, targetpad"):
         make_transform("square", 1.25, 32)
 
 
@@ -113,10 +113,10 @@ def test_fashioniq_items(world):
 @pytest.mark.parametrize(
     ("dataset", "arguments", "fault"),
     [
-        (CIRRDataset, ("test", "classic"), "'test' is no CIRR split: it must be one of train, val, test1"),
-        (CIRRDataset, ("val", "absolute"), "'absolute' is no mode: it must be one of classic, relative"),
-        (FashionIQDataset, ("test1", ["dress"], "classic"), "'test1' is no FashionIQ split"),
-        (FashionIQDataset, ("val", ["hat"], "classic"), "'hat' is no FashionIQ category.*dress, toptee, shirt"),
+        (CIRRDataset, ("test", "classic"), "'test' is not a CIRR split: it must be one of train, val, test1"),
+        (CIRRDataset, ("val", "absolute"), "'absolute' is not a mode: it must be one of classic, relative"),
+        (FashionIQDataset, ("test1", ["dress"], "classic"), "'test1' is not a FashionIQ split"),
+        (FashionIQDataset, ("val", ["hat"], "classic"), "'hat' is not a FashionIQ category.*dress, toptee, shirt"),
     ],
 )
 def test_unknown_names_are_refused(dataset, arguments, fault, world):

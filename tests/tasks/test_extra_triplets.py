@@ -13,6 +13,7 @@ from src.base.files import write_json
 from src.base.reading import read_json
 from src.tasks.cirr import CIRR
 from src.tasks.own import read_extra
+from src.tasks.registry import TASKS
 from src.training.state import STATE_FILE
 from tests.support.commands import COMBINER, status_of, toy_options
 from tests.support.forks import only_run
@@ -63,6 +64,81 @@ def test_any_data_set_takes_them_and_a_run_goes_on_with_them(dataset, train, wor
     assert len(losses_of(run)) == 3
 
 
+def generated(world, dataset, captions, extra=None):
+    """Return the entries of a file as SPN4CIR generates them, of the first two training triplets of a data set."""
+    splits = TASKS[dataset].read_all(world, "train").values()
+    pairs = [(triplet.reference, triplet.targets[0]) for split in splits for triplet in split.triplets][:2]
+    described = {"caption1": "a shirt", "caption2": "a red dress"} | (extra or {})
+    if dataset == "CIRR":
+        group = {"pairid": 0, "img_set": {"members": ["xxx"]}}
+        return [{"target_hard": b, "reference": a, "caption": captions} | group | described for a, b in pairs]
+    return [{"target": b, "candidate": a, "captions": captions} | described for a, b in pairs]
+
+
+INSTEAD = ["a red dress instead of a shirt.", "Unlike a shirt, I want a red dress"]
+
+
+@pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
+@pytest.mark.parametrize(
+    ("captions", "more", "texts"),
+    [
+        (INSTEAD, {}, INSTEAD),
+        (["a red dress"], {}, ["a red dress"]),
+        ("a red dress", {}, ["a red dress"]),
+        (INSTEAD, {"llm_caption": "make it a red dress"}, ["make it a red dress"]),
+    ],
+)
+def test_generated_triplets_name_training_pictures_and_one_caption_is_drawn(
+    dataset, captions, more, texts, world, tmp_path
+):
+    path, task = tmp_path / "extend.json", TASKS[dataset]
+    write_json(path, generated(world, dataset, captions, more))
+    train = task.read_all(world, "train").values()
+    (split,) = read_extra([path], train).values()
+    pictures = {name: file for one in train for name, file in one.pictures.items()}
+    assert split.pictures.items() <= pictures.items()
+    assert split.pictures.keys() == {name for one in split.triplets for name in (one.reference, *one.targets)}
+    # As its program draws them: neither joined nor cleaned.
+    assert [task.training_texts(one.captions) for one in split.triplets] == [tuple(texts)] * 2
+
+
+@pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
+def test_generated_triplets_train_with_those_of_a_data_set(dataset, train, world, tmp_path):
+    path = tmp_path / "extend.json"
+    write_json(path, generated(world, dataset, INSTEAD))
+    run = train("run", "--dataset", dataset, "--extra-triplets", path)
+    assert torch.load(run / STATE_FILE, weights_only=True)["triplets"] == 48 + 2
+    assert len(losses_of(run)) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ([], "holds no triplets"),
+        ({}, "holds"),
+        ([1], "1 of 1 entries that are not objects: entry 0"),
+        ([{"reference": "a", "caption": "c"}], "entries without a name under 'target_hard' or 'target': entry 0"),
+        ([{"candidate": 3, "target": "b"}], "entries without a name under 'reference' or 'candidate': entry 0"),
+        ([{"candidate": "a", "target": "b"}], "entries without a caption, or a list of captions, none of them blank"),
+        ([{"candidate": "a", "target": "b", "captions": []}], "entries without a caption"),
+        ([{"candidate": "a", "target": "b", "captions": ["c", " "]}], "entries without a caption"),
+        ([{"candidate": "a", "target": "b", "captions": {"c": 1}}], "entries without a caption"),
+        ([{"candidate": "a", "target": "a", "captions": ["c"]}], "1 of 1 entries whose target is their reference"),
+        (
+            [{"candidate": "a", "target": "b", "captions": ["c"]}],
+            "2 of 2 names that are not of the data set's training pictures: a, b",
+        ),
+    ],
+)
+def test_faulty_generated_triplets_are_named(content, fault, options, tmp_path, capsys):
+    path = tmp_path / "extend.json"
+    write_json(path, content)
+    assert status_of(combiner_train.main, [*options, "--dataset", "CIRR", "--extra-triplets", path]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path}: " in line
+    assert fault in line
+
+
 def test_names_of_two_folders_stay_apart(world, tmp_path):
     tables = []
     for name in ("a", "b"):
@@ -79,7 +155,7 @@ def test_names_of_two_folders_stay_apart(world, tmp_path):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["more.json"], "more.json: a table of triplets is a .csv, .tsv, .xlsx or .jsonl"),
+        (["more.txt"], "more.txt: a table of triplets is a .csv, .tsv, .xlsx, .jsonl, or SPN4CIR's .json"),
         (["gone.csv"], "a.png"),
         (["outside.csv"], "outside.csv: 1 of 1 rows with a reference outside the folder: row 2 (../a.png)"),
         (["gone.csv", "gone.csv"], "gone.csv: is named twice as extra triplets"),
@@ -87,7 +163,7 @@ def test_names_of_two_folders_stay_apart(world, tmp_path):
     ],
 )
 def test_faulty_tables_are_named(names, said, options, tmp_path, capsys):
-    (tmp_path / "more.json").write_text("[]")
+    (tmp_path / "more.txt").write_text("[]")
     (tmp_path / "gone.csv").write_text("reference,target,caption\na.png,b.png,in red\n")
     (tmp_path / "outside.csv").write_text("reference,target,caption\n../a.png,b.png,in red\n")
     extra = [part for name in names for part in ("--extra-triplets", tmp_path / name)]

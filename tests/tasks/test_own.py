@@ -254,9 +254,9 @@ def test_a_parquet_table_that_holds_its_pictures(folder, tmp_path):
         ("[1]", [], "line 1: no object"),
         ("{", [], "line 1: not JSON"),
         ('{"reference": 3}', [], "line 1: has no caption, only reference"),
-        ('{"reference": 3, "caption": ""}', [], "line 1: reference is no path of a picture and holds none"),
+        ('{"reference": 3, "caption": ""}', [], "line 1: reference is not the path of a picture and holds none"),
         ('{"reference": "no.jpg", "target": "a.jpg", "caption": "red"}', [], "no.jpg: no such picture"),
-        ('{"reference": "a.jpg", "target": "a.jpg", "caption": {}}', [], "line 1: caption is no text"),
+        ('{"reference": "a.jpg", "target": "a.jpg", "caption": {}}', [], "line 1: caption is not text"),
         (
             '{"reference": "a.jpg", "target": "a.jpg", "caption": "x"}',
             [],

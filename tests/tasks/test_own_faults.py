@@ -52,8 +52,8 @@ FAULTY = {
     "triplets.val.jsonl": [
         ("[]", "line 1: not a JSON object"),
         ('{"reference": "a.jpg"', "line 1: not JSON ("),
-        ('{"reference": 3, "target": "b.PNG", "caption": "red"}', "line 1: reference is no text"),
-        ('{"reference": "a.jpg", "target": ["b.PNG", 3], "caption": "red"}', "target is no text or a list of texts"),
+        ('{"reference": 3, "target": "b.PNG", "caption": "red"}', "line 1: reference is not text"),
+        ('{"reference": "a.jpg", "target": ["b.PNG", 3], "caption": "red"}', "target is not text or a list of texts"),
         ('{"reference": "a.jpg", "target": "b.PNG", "caption": ["a", "b", "c"]}', "has more than two captions"),
         ('{"reference": "a.jpg", "reference": "i.jpg", "caption": "red"}', "line 1: has reference twice"),
     ],

@@ -71,7 +71,7 @@ def test_an_unknown_column_is_refused_before_anything(
 ):
     monkeypatch.setattr(command, "load_retriever", None)  # not reached
     assert status_of(command.main, flags(dataset, world, options, "--best-by", column)) == 2
-    fault = f"{column!r} is no column of {dataset}'s validation_metrics.csv (--best-by)"
+    fault = f"{column!r} is not a column of {dataset}'s validation_metrics.csv (--best-by)"
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{fault}: it must be one of {', '.join(COLUMNS[dataset])}" in line
     assert not (tmp_path / "models").exists()

@@ -127,7 +127,7 @@ def _protocol(run: PerQuery, name: str) -> Protocol:
     )
     found = next((protocol for protocol in (*task.protocols, *chosen) if protocol.name == name), None)
     if found is None:
-        raise InputError(f"{run.path}: {shown(name)!r} is no protocol of {task.name}, to judge another ranking by")
+        raise InputError(f"{run.path}: {shown(name)!r} is not a protocol of {task.name}, to judge another ranking by")
     return found
 
 
@@ -144,7 +144,7 @@ def read_per_query(path: Path) -> PerQuery:
         row = dict(zip(header, cells, strict=True))
         key = _checked(place, row, metrics)
         if key in rows:
-            raise InputError(f"{place}: query {_named(key)} stands there twice")
+            raise InputError(f"{place}: query {_named(key)} stands in it twice")
         if data.setdefault(row["protocol"], row["data"]) != row["data"]:
             raise InputError(f"{place}: its protocol has rows of two data sets")
         rows[key] = row
@@ -175,15 +175,15 @@ def _metrics(path: Path, header: list[str]) -> list[str]:
 def _checked(place: str, row: dict, metrics: list[str]) -> Key:
     """Return the key of a row; raises InputError, which begins with `place`, for a cell that holds no such value."""
     ranks = {"rank": row["rank"]} | ({"group_rank": row["group_rank"]} if row["group_rank"] else {})
-    faults = [f"{shown(text)!r} is no {name}" for name, text in ranks.items() if not PLACE.fullmatch(text)]
+    faults = [f"{shown(text)!r} is not a {name}" for name, text in ranks.items() if not PLACE.fullmatch(text)]
     faults += [
-        f"{shown(row[name])!r} is no {shown(name)}, which is from 0 to 1"
+        f"{shown(row[name])!r} is not a {shown(name)}, which is from 0 to 1"
         for name in metrics
         if not _is_score(row[name])
     ]
     name, *rest = row["data"].rsplit(".", 2)
     if len(rest) != 2 or rest[0] not in TASKS.get(name, OwnTriplets).splits:
-        faults.append(f"{shown(row['data'])!r} is no data set, split and digest")
+        faults.append(f"{shown(row['data'])!r} is not a data set, split and digest")
     if faults:
         raise InputError(f"{place}: {faults[0]}")
     return row["protocol"], row["category"], row["query"]

@@ -45,7 +45,7 @@ def _drawn(key: Key, runs: tuple[PerQuery, PerQuery], pictures: dict[str, Path],
 
     def draw(run, name, is_target=False):
         if name not in pictures:
-            raise InputError(f"{run.path}: {shown(name)} is no picture of the data set in --data-path")
+            raise InputError(f"{run.path}: {shown(name)} is not a picture of the data set in --data-path")
         return album.picture(pictures[name], is_target)
 
     answers = []

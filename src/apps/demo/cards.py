@@ -62,7 +62,7 @@ def _modified(path: Path) -> int:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):  # opening a pipe may wait for ever
-        raise InputError(f"{path}: cannot be read as a picture (it is no regular file)")
+        raise InputError(f"{path}: cannot be read as a picture (it is not a regular file)")
     return found.st_mtime_ns
 
 

@@ -42,7 +42,9 @@ def lines_of(tasks: Sequence[Task], data_path: Path, extra: Sequence[Path], skip
     if extra:
         from src.tasks.own import read_extra  # late: most runs train on a data set with a name
 
-        splits += [(task, split) for split in usable(list(read_extra(extra).values()), skipping) for task in tasks]
+        train = [split for _, split in splits if split.name == "train"]
+        more = usable(list(read_extra(extra, train).values()), skipping)
+        splits += [(task, split) for split in more for task in tasks]
     return {
         "image": [line for _, split in splits for line in pictures(split, data_path.absolute())],
         "text": [line for task, split in splits for line in texts(task, split)],

@@ -77,7 +77,7 @@ def _texts(place: str, column: str, value: object) -> list[str]:
         return [str(value)]
     several = value if column == "caption" and isinstance(value, list) else [value]
     if not all(map(is_text, several)):
-        raise InputError(f"{place}: {column} is no text")
+        raise InputError(f"{place}: {column} is not text")
     return [text.strip() for text in several if text.strip()]
 
 
@@ -94,7 +94,7 @@ def _names(place: str, column: str, value: object, added: Additions) -> list[str
         elif is_text(part):
             names += part.split("|") if column in LISTS else [part]
         else:
-            raise InputError(f"{place}: {column} is no path of a picture and holds none")
+            raise InputError(f"{place}: {column} is not the path of a picture and holds none")
     return [plain(name.strip()) for name in names if name.strip()]
 
 

@@ -62,7 +62,7 @@ def open_index(folder: Path, depends_on: dict) -> Gallery:
 def _open_newest(folder: Path, depends_on: dict) -> Gallery:
     for _ in range(OPENINGS):
         if not (folder / META).is_file():
-            raise InputError(f"{folder}: is no index; --pictures FOLDER --index FOLDER writes one")
+            raise InputError(f"{folder}: is not an index; --pictures FOLDER --index FOLDER writes one")
         meta = read_meta(folder, depends_on)
         # A writer that replaced meta.json since then has removed what the one that was read names.
         with contextlib.suppress(FileNotFoundError):
@@ -106,7 +106,7 @@ def read_meta(folder: Path, depends_on: dict) -> dict:
     else:
         if {"collections", "aliases"} <= meta.keys():
             raise InputError(f"{path}: is that of Qdrant's local mode, which is not searched; name a server by its URL")
-        fault = "is no index's of any version"
+        fault = "is not an index's of any version"
     if not isinstance(meta.get("format"), int) or not isinstance(meta.get("depends_on"), dict):
         # Other programs have a meta.json too, which is not to be replaced.
         is_ours = any(OURS.fullmatch(other.name) for other in folder.iterdir())

@@ -139,7 +139,7 @@ def _dim(vectors: object) -> int | None:
 
 def _exists(client: "QdrantClient", collection: str) -> bool:
     if not collection or set(collection) & set('/\\<>:"|?*\0') or len(collection) > 255:
-        raise InputError(f"{shown(collection)!r}: is no name of a Qdrant collection")
+        raise InputError(f"{shown(collection)!r}: is not a name of a Qdrant collection")
     return client.collection_exists(collection)
 
 

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from src.apps.submission.files import Number, SubmissionFile, number_in
+from src.apps.submission.files import SubmissionFile, number_in
 from src.apps.submission.rules import (
     ODD_KEYS,
     OF_FORM,
@@ -25,6 +25,7 @@ from src.apps.submission.rules import (
     with_reference,
 )
 from src.base.errors import in_a_line
+from src.base.reading import Number
 from src.evaluation.run_oddities import LEAST_NAMED, LEAST_PLACES, LEAST_UNASKED, MOST_DEAF
 from src.tasks.cirr import GROUP_SIZE
 from src.tasks.registry import TASKS

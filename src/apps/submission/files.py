@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.base.errors import in_a_line, repeated, shown
+from src.base.reading import Constant, Number
 from src.tasks.registry import TASKS
 from src.tasks.task import Task
 from src.tasks.triplets import Split
@@ -35,19 +36,6 @@ class Spelling(NamedTuple):
 
     written: str
     right: str
-
-
-class Number(str):
-    """A number as it is written, however large."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
-
-
-class Constant(Number):
-    """NaN or an infinity, which Python writes although JSON does not have it."""
-
-    __slots__ = ()
 
 
 class _Pairs(list):

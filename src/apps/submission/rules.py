@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from src.apps.submission.files import Constant, Finding, SubmissionFile
+from src.apps.submission.files import Finding, SubmissionFile
+from src.base.reading import Constant
 from src.evaluation.run_oddities import LEAST_DIFFERENT
 from src.tasks.triplets import Split
 

@@ -17,6 +17,7 @@ from src.base.reading import read_text
 from src.tasks.annotations import KNOWN_NAMES, is_name, refuse, require_any, stays_inside
 from src.tasks.captions import drawn_texts
 from src.tasks.fashioniq import FashionIQ
+from src.tasks.generated import read_generated
 from src.tasks.own.names import Disk, all_there, mention_other_forms, plain
 from src.tasks.own.rows import SUFFIXES, Row, read_rows
 from src.tasks.protocol import OWN, Protocol
@@ -168,20 +169,24 @@ class OwnTriplets(Task):
         return there[0] if there else paths[0]
 
 
-def read_extra(paths: Sequence[Path]) -> dict[str, Split]:
+def read_extra(paths: Sequence[Path], train: Collection[Split] = ()) -> dict[str, Split]:
     """Read tables of triplets that are to join those of a training: {path: Split}. Paths in one start at its folder.
 
-    Pictures are called by their whole paths, which no data set's names equal. Raises InputError for a faulty table, and
-    for one that is named twice.
+    Pictures are called by their whole paths, which no data set's names equal; but a .json, SPN4CIR's of generated
+    triplets, names pictures of the splits `train`. Raises InputError for a faulty table, and for one that is named
+    twice.
     """
     for path in repeated(paths, key=Path.resolve):
         raise InputError(f"{path}: is named twice as extra triplets")
-    return {str(path): _read_extra(path) for path in paths}
+    return {
+        str(path): read_generated(path, train) if path.suffix.lower() == ".json" else _read_extra(path)
+        for path in paths
+    }
 
 
 def _read_extra(path: Path) -> Split:
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: a table of triplets is a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+        raise InputError(f"{path}: a table of triplets is a {', '.join(SUFFIXES)}, or SPN4CIR's .json")
     rows = _checked_rows(path, path.parent, "train")
 
     def whole(name):
@@ -292,7 +297,7 @@ def _check(path: Path, rows: list[Row], split: str, roots: Sequence[Path]) -> No
             f"{row.place} ({name})" for row in rows for name in row.cells.get(column, ()) if not stays_inside(name)
         ]
         refuse(path, outside, len(rows), f"rows with a {column} outside the folder")
-    require_none(lambda row: not is_name(row.text("category") or "-"), "rows with a category that is no name")
+    require_none(lambda row: not is_name(row.text("category") or "-"), "rows with a category that is not a name")
     again = repeated([row for row in rows if "id" in row.cells], key=lambda row: row.text("id"))
     refuse(path, [f"{row.place} ({row.text('id')})" for row in again], len(rows), "rows with the id of another")
     triplets = {row.place: _triplet(row) for row in rows}

@@ -131,7 +131,7 @@ def _cells(place: str, pairs: object) -> dict[str, list[str]]:
         values = _values(column, value)
         if values is None:
             kind = "text or a list of texts" if column in (*LISTS, "caption") else "text"
-            raise InputError(f"{place}: {column} is no {kind}")
+            raise InputError(f"{place}: {column} is not {kind}")
         cells |= {column: values} if values else {}
     if len(cells.get("caption", ())) > 1:
         if len(cells["caption"]) > 2 or "caption2" in cells:

@@ -333,7 +333,7 @@ def test_what_cannot_be_compared(judged, tmp_path, capsys):
     lines = first.read_text().splitlines(keepends=True)
     changed = {
         "lost": ([*lines[:5], *lines[6:]], "lacks 1 of the 24 queries of"),
-        "twice": ([*lines, lines[-1]], "line 26: query 23 of rc2 stands there twice"),
+        "twice": ([*lines, lines[-1]], "line 26: query 23 of rc2 stands in it twice"),
         "torn": ([*lines[:-1], lines[-1][:40]], "line 25: has another number of cells"),
         "data": (
             [line.replace("CIRR.val.", "CIRR.val.0") for line in lines],
@@ -368,7 +368,7 @@ def test_cells_that_are_no_such_number(column, value, judged, tmp_path, capsys):
     assert status_of(compare.main, [path, path]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{path}, line 9: " in line
-    assert f"is no {column}" in line
+    assert f"is not a {column}" in line
 
 
 @pytest.mark.parametrize(

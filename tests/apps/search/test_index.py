@@ -212,7 +212,7 @@ def test_every_mutated_byte_is_noticed(half, pictures, tmp_path):
 
 def test_meta_of_another_program_is_not_replaced(pictures, tmp_path):
     (tmp_path / "meta.json").write_text('{"collections": {}}')
-    with pytest.raises(InputError, match=r"meta.json: is no index's of any version; name another folder"):
+    with pytest.raises(InputError, match=r"meta.json: is not an index's of any version; name another folder"):
         write_index(tmp_path, gallery_of(pictures), DEPENDS_ON, half=False)
     assert list(tmp_path.iterdir()) == [tmp_path / "meta.json"]
 

@@ -341,7 +341,7 @@ def test_what_cannot_be_asked(folder, asked, world, tmp_path, capsys):
         (["--pictures", tmp_path / "no.jpg", "--caption", "red"], "no.jpg: is a file, not a folder"),
         (["--pictures", folder, "--index", tmp_path / "other"], "an index of another CLIP or transform (weights: 000"),
         (["--pictures", folder, "--reference", tmp_path / "no.jpg"], "no.jpg: cannot be read as a picture"),
-        (["--index", tmp_path / "none", "--caption", "red"], "none: is no index"),
+        (["--index", tmp_path / "none", "--caption", "red"], "none: is not an index"),
         (["--index", tmp_path / "torn", "--caption", "red"], ".jsonl: is not as it was written; --pictures FOLDER"),
         (["--index", tmp_path / "other", "--caption", "red"], "an index of another CLIP or transform (weights: 000"),
     ]:
