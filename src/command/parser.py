@@ -136,6 +136,7 @@ count_or_zero = _number(lambda number: number >= 0, "a whole number of 0 or more
 positive = _number(lambda number: 0 < number < math.inf, "a number above 0")
 one_or_more = _number(lambda number: 1 <= number < math.inf, "a number of 1 or more")
 share = _number(lambda number: 0 <= number <= 1, "a number from 0 to 1")
+positive_share = _number(lambda number: sys.float_info.min <= number <= 1, "a number above 0, up to 1")
 finite = _number(math.isfinite, "a number")
 
 

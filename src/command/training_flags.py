@@ -17,12 +17,14 @@ from src.command.parser import (
     name_or_file,
     plain,
     positive,
+    positive_share,
     weights_place,
 )
 from src.command.recipes import Recipe
 from src.tasks.registry import TASKS
 
 NEGATIVES = ("batch", "bank")
+LOSSES = ("cross-entropy", "gce")
 OPTIONS_FILE = "training_hyperparameters.json"
 """The file of a run's options."""
 
@@ -41,6 +43,10 @@ def add_training_options(
     group.add_argument("--batch-size", type=count, default=batch_size, help="triplets a step")
     help_text = "what cosine similarities are multiplied by in the loss"
     group.add_argument("--scale", type=positive, default=100.0, help=help_text)
+    help_text = "gce: generalised cross-entropy, to which triplets with wrong targets do less harm"
+    group.add_argument("--loss", choices=LOSSES, default="cross-entropy", help=help_text)
+    help_text = "with --loss gce: q above 0, where it is the cross-entropy, up to 1, where it trusts targets least"
+    group.add_argument("--robustness", type=positive_share, default=0.7, metavar="Q", help=help_text)
     help_text = "which pictures serve as negatives: the batch's targets, or all training pictures (needs a frozen"
     help_text += " picture encoder)"
     group.add_argument("--negatives", choices=NEGATIVES, default="batch", help=help_text)
@@ -91,6 +97,8 @@ def parse_training(parser: Parser, recipes: dict[str, Recipe], argv: list[str] |
         parser.error(f"--negatives bank: --encoder {args.encoder} cannot use it, --encoder text can: {why}")
     if args.negatives == "bank" and args.mask_same_target:
         parser.error("--mask-same-target is for --negatives batch: a bank holds each picture once")
+    if args.loss != "gce" and "robustness" in args.given:
+        parser.error("--robustness is for --loss gce")
     if args.encoder == "none":
         for name in sorted(args.given & {"learning_rate", "frozen_epochs"}):
             parser.error(f"--{name.replace('_', '-')} is for --encoder text")
@@ -191,6 +199,10 @@ class TrainingPlan(NamedTuple):
     """The column that picks the best weights; None is as published."""
     scale: float = 100
     """What cosine similarities are multiplied by in the loss."""
+    loss: str = "cross-entropy"
+    """One of LOSSES."""
+    robustness: float = 0.7
+    """The q of the loss gce."""
     negatives: str = "batch"
     """One of NEGATIVES."""
     mask_same_target: bool = False

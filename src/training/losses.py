@@ -44,12 +44,13 @@ def contrastive_loss(
     scale: float = 100,
     labels: Tensor | None = None,
     pictures: Tensor | None = None,
+    measure: Callable[..., Tensor] = F.cross_entropy,
 ) -> Tensor:
-    """Return the mean cross-entropy of each query against all targets, query to target only.
+    """Return the mean loss of each query against all targets, query to target only: cross-entropy, or `measure`.
 
     Predicted [queries, dim] and target features [targets, dim] are normalised; all targets of a batch, or a bank. The
     target of query i is row `labels`[i], or i. Where `pictures` [targets] numbers the pictures of the rows, other rows
-    of a query's target are no negatives.
+    of a query's target are no negatives. A `measure` takes logits, labels and a reduction, as F.cross_entropy does.
     CLIP's own logit_scale is not used, as published (paper, section 3.2).
     """
     if labels is None:
@@ -62,20 +63,34 @@ def contrastive_loss(
         )
         at_once = max(1, min(QUERIES_AT_ONCE, LOGITS_AT_ONCE // len(targets)))
         if len(predicted) <= at_once:
-            return F.cross_entropy(_logits(scale, predicted, targets, labels, pictures), labels)
+            return measure(_logits(scale, predicted, targets, labels, pictures), labels)
         # The logits of a piece are computed again backwards instead of being kept.
         pieces = zip(predicted.split(at_once), labels.split(at_once), strict=True)
-        sums = [checkpoint(_sum, scale, piece, targets, own, pictures, use_reentrant=False) for piece, own in pieces]
+        given = targets, pictures, measure
+        sums = [checkpoint(_sum, scale, piece, own, *given, use_reentrant=False) for piece, own in pieces]
         return torch.stack(sums).sum() / len(predicted)
 
 
+def generalised_cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean", *, robustness: float) -> Tensor:
+    """Return (1 - p^q) / q of the targets' probabilities p, for q = `robustness` (Zhang & Sabuncu 2018).
+
+    A query's gradient is p^q times that of its cross-entropy, so that a target which everything speaks against counts
+    little.
+    """
+    # From log p: a probability that is 0 in fp32 would have no gradient, and in fp64 no q is too small.
+    surprise = F.cross_entropy(logits, labels, reduction="none").double()
+    losses = (-torch.expm1(-robustness * surprise) / robustness).to(logits.dtype)
+    return losses.sum() if reduction == "sum" else losses.mean()
+
+
 def loss_of(plan: TrainingPlan) -> Callable[..., Tensor]:
-    """The loss that a plan asks for, which takes what `contrastive_loss` takes but the scale."""
-    return partial(contrastive_loss, scale=plan.scale)
+    """The loss that a plan asks for, which takes what `contrastive_loss` takes but the scale and the measure."""
+    robust = partial(generalised_cross_entropy, robustness=plan.robustness)
+    return partial(contrastive_loss, scale=plan.scale, measure=robust if plan.loss == "gce" else F.cross_entropy)
 
 
-def _sum(scale, predicted, targets, labels, pictures):
-    return F.cross_entropy(_logits(scale, predicted, targets, labels, pictures), labels, reduction="sum")
+def _sum(scale, predicted, labels, targets, pictures, measure):
+    return measure(_logits(scale, predicted, targets, labels, pictures), labels, reduction="sum")
 
 
 def _logits(scale, predicted, targets, labels, pictures):

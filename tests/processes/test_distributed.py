@@ -77,6 +77,7 @@ def test_one_encoder_learns_alike(encoder, forks, alone, world, tmp_path):
     [
         ("clip_fine_tune", ["--encoder", "text", "--negatives", "bank"]),
         ("clip_fine_tune", ["--mask-same-target"]),
+        ("clip_fine_tune", ["--mask-same-target", "--loss", "gce"]),
         ("combiner_train", ["--negatives", "bank"]),
         ("combiner_train", ["--encoder", "text", "--learning-rate", "1e-4", "--frozen-epochs", "1"]),
     ],

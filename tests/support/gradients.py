@@ -27,17 +27,17 @@ TRANSFORMER = (32, 64, 1, 64, 16, 77, WORDS, 64, 1, 1)
 
 
 def main(arguments):
-    """Write {name: gradient} to a path: of a model, --clip-bs, --precision or fp64, and perhaps of other negatives.
+    """Write {name: gradient} to a path: of a model, --clip-bs, --precision or fp64, and perhaps of another loss.
 
     A model is "combiner", "resnet", "transformer" or, with frozen pictures, "text", alone or "along" with the Combiner;
-    negatives are "bank" or "masked".
+    negatives are "batch", "bank" or "masked"; the last argument is the q of --loss gce.
     """
-    path, model, clip_bs, precision, *negatives = arguments
+    path, model, clip_bs, precision, *loss = arguments
     clip_bs = None if clip_bs == "None" else int(clip_bs)
-    distributed.joining(lambda _: gradients(path, model, clip_bs, precision, *negatives))(None)
+    distributed.joining(lambda _: gradients(path, model, clip_bs, precision, *loss))(None)
 
 
-def gradients(path, model, clip_bs, precision, negatives="batch"):
+def gradients(path, model, clip_bs, precision, negatives="batch", robustness=None):
     """Take one step and write its gradients and its loss, from the first process."""
     stage = stage_of(model, clip_bs, precision, negatives)
     optimizer = torch.optim.SGD(stage.trained.parameters(), lr=0)
@@ -45,6 +45,8 @@ def gradients(path, model, clip_bs, precision, negatives="batch"):
     if negatives != "batch":
         other = {"negatives": "bank"} if negatives == "bank" else {"mask_same_target": True}
         plan = plan._replace(scale=SCALE, **other)
+    if robustness is not None:
+        plan = plan._replace(scale=SCALE, loss="gce", robustness=float(robustness))
     training = Training(stage.train(), optimizer, None, TASKS["CIRR"], plan)
     scaler = training.state.scaler
     scaler.load_state_dict(scaler.state_dict() | {"scale": 64.0})

@@ -1,6 +1,8 @@
-"""What a query's target is told from: a bank of all training pictures, or a batch without the target's own copies."""
+"""Losses, and their negatives: a bank of all training pictures, or a batch with or without the target's own copies."""
 
 import shutil
+import sys
+from functools import partial
 
 import clip.model
 import pytest
@@ -14,13 +16,16 @@ from src.pictures.transforms import make_transform
 from src.tasks.registry import TASKS
 from src.training import losses
 from src.training.batches import TripletImages, TripletRows
-from src.training.losses import Bank, contrastive_loss
+from src.training.losses import Bank, generalised_cross_entropy, loss_of
 from tests.support import gradients
 from tests.support.commands import status_of, toy_options
 
 
-def plain_loss(model, negatives):
-    """Return the loss of gradients.py's batch as the definitions have it, query by query, and its gradients."""
+def plain_loss(model, negatives, robustness=None):
+    """Return the loss of gradients.py's batch as the definitions have it, query by query, and its gradients.
+
+    `robustness` is the q of the generalised cross-entropy; without it the loss is the cross-entropy.
+    """
     stage, given = gradients.stage_of(model, negatives=negatives), gradients.share_of_batch(model)
     references, targets = gradients.picture_rows().tolist()
     features = gradients.picture_features()
@@ -38,31 +43,49 @@ def plain_loss(model, negatives):
         if negatives == "bank":
             others = [row for row in range(len(unit)) if row != target]
         else:
-            others = [row for place, row in enumerate(targets) if place != number and row != target]
-        scores = [gradients.SCALE * query @ unit[row] for row in (target, *others)]
-        total += torch.stack(scores).exp().sum().log() - scores[0]
+            others = [row for place, row in enumerate(targets) if place != number]
+            others = [row for row in others if row != target or negatives == "batch"]
+        scores = torch.stack([gradients.SCALE * query @ unit[row] for row in (target, *others)])
+        probability = scores[0].exp() / scores.exp().sum()
+        total += -probability.log() if robustness is None else (1 - probability**robustness) / robustness
     loss = total / gradients.BATCH
     weights = {name: weight for name, weight in stage.trained.named_parameters() if weight.requires_grad}
     return dict(zip(weights, torch.autograd.grad(loss, weights.values()), strict=True)) | {"loss": loss.detach()}
 
 
+STEPS = [
+    *(("combiner", negatives, processes, None) for negatives in ("bank", "masked") for processes in (1, 2, 4)),
+    *(("text", "bank", processes, clip_bs) for processes, clip_bs in ((1, None), (1, 5), (2, 8), (4, 1))),
+    *(("along", "bank", processes, clip_bs) for processes, clip_bs in ((1, 13), (1, 5), (2, 1), (4, 8))),
+    *(("text", "masked", processes, clip_bs) for processes, clip_bs in ((1, 1), (2, None))),
+    *(("transformer", "masked", processes, clip_bs) for processes, clip_bs in ((1, 8), (4, None))),
+]
+ROBUST_STEPS = [
+    *((*step, 0.7) for step in STEPS[:6]),
+    *(("text", "bank", processes, clip_bs, 0.7) for processes, clip_bs in ((1, 5), (4, 1))),
+    ("along", "bank", 2, 1, 0.7),
+    ("text", "masked", 1, 1, 0.7),
+    *(("transformer", "masked", processes, clip_bs, 0.7) for processes, clip_bs in ((1, 8), (4, None))),
+    ("text", "batch", 2, 5, 0.7),
+    ("along", "batch", 4, None, 1.0),
+    ("transformer", "batch", 1, 8, 0.7),
+    ("transformer", "batch", 2, 8, 0.01),
+]
+
+
 @pytest.mark.parametrize(
-    ("model", "negatives", "processes", "clip_bs"),
-    [
-        *(("combiner", negatives, processes, None) for negatives in ("bank", "masked") for processes in (1, 2, 4)),
-        *(("text", "bank", processes, clip_bs) for processes, clip_bs in ((1, None), (1, 5), (2, 8), (4, 1))),
-        *(("along", "bank", processes, clip_bs) for processes, clip_bs in ((1, 13), (1, 5), (2, 1), (4, 8))),
-        *(("text", "masked", processes, clip_bs) for processes, clip_bs in ((1, 1), (2, None))),
-        *(("transformer", "masked", processes, clip_bs) for processes, clip_bs in ((1, 8), (4, None))),
-    ],
+    ("model", "negatives", "processes", "clip_bs", "robustness"), [*((*step, None) for step in STEPS), *ROBUST_STEPS]
 )
-def test_a_step_is_that_of_the_definition(model, negatives, processes, clip_bs, forks, tmp_path, monkeypatch):
+def test_a_step_is_that_of_the_definition(
+    model, negatives, processes, clip_bs, robustness, forks, tmp_path, monkeypatch
+):
     """In float64. 13 queries name 20 pictures, some of them several times."""
-    order = [tmp_path / "found", model, clip_bs, "fp64", negatives]
+    loss = [negatives] if robustness is None else [negatives, robustness]
+    order = [tmp_path / "found", model, clip_bs, "fp64", *loss]
     assert forks.run("gradients", order, processes=processes) == 0, forks.said()
     found = torch.load(tmp_path / "found", weights_only=True)
     monkeypatch.setattr(clip.model.LayerNorm, "forward", clip.model.LayerNorm.forward)  # gradients.py replaces it
-    expected = plain_loss(model, negatives)
+    expected = plain_loss(model, negatives, robustness)
     assert found.keys() == expected.keys()
     assert len(set(gradients.picture_rows()[1].tolist())) < gradients.BATCH
     torch.testing.assert_close(found["loss"], expected["loss"], rtol=1e-10, atol=0)
@@ -71,7 +94,34 @@ def test_a_step_is_that_of_the_definition(model, negatives, processes, clip_bs, 
         assert (found[name] - gradient).norm() <= 1e-10 * gradient.norm() + 1e-13 * largest, name
 
 
-def test_a_large_bank_is_taken_in_pieces(monkeypatch, device):
+@pytest.mark.parametrize("robustness", [sys.float_info.min, 1e-50, 1e-12, 1e-6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_generalised_cross_entropy_becomes_the_cross_entropy(dtype, robustness, device):
+    logits = 5 * torch.randn(9, 30, dtype=dtype, device=device)
+    labels = torch.randint(30, (9,), device=device)
+    results = []
+    for measure in (partial(generalised_cross_entropy, robustness=robustness), torch.nn.functional.cross_entropy):
+        given = logits.clone().requires_grad_()
+        loss = measure(given, labels)
+        results.append((loss, *torch.autograd.grad(loss, given)))
+    rounding = 1e-6 if dtype == torch.float32 else 1e-14
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=rounding + 100 * robustness, atol=0)
+
+
+def test_a_target_without_any_probability_has_a_loss_and_no_gradient(device):
+    """In fp32 its probability is 0 from e^-104 on."""
+    logits = torch.tensor([[0.0, 90, 0], [0, 150, 0], [0, 1e30, 0], [1e30, 0, 0]], device=device, requires_grad=True)
+    loss = generalised_cross_entropy(logits, torch.zeros(4, dtype=torch.long, device=device), "sum", robustness=0.7)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(loss.cpu(), torch.tensor(3 / 0.7))
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() < 1e-20
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "gce"])
+def test_a_large_bank_is_taken_in_pieces(loss, monkeypatch, device):
+    plan = gradients.plan_of(10)._replace(scale=50, loss=loss)
     bank = Bank(torch.randn(30, 4, dtype=torch.double, device=device))
     labels = torch.randint(30, (10,), device=device)
     predicted = torch.nn.functional.normalize(torch.randn(10, 4, dtype=torch.double, device=device), dim=-1)
@@ -79,7 +129,7 @@ def test_a_large_bank_is_taken_in_pieces(monkeypatch, device):
     for at_once in (2**26, 70):  # two queries, since thirty logits each fit twice
         monkeypatch.setattr(losses, "LOGITS_AT_ONCE", at_once)
         given = predicted.clone().requires_grad_()
-        loss = contrastive_loss(given, bank.unit, 50, labels, pictures=torch.arange(30, device=device) // 2)
+        loss = loss_of(plan)(given, bank.unit, labels=labels, pictures=torch.arange(30, device=device) // 2)
         results.append((loss, *torch.autograd.grad(loss, given)))
     for whole, pieces in zip(*results, strict=True):
         torch.testing.assert_close(pieces, whole, rtol=1e-12, atol=1e-12)
@@ -121,13 +171,29 @@ def test_a_bank_of_pictures_that_learn_is_refused(encoder, options, capsys):
     assert f"--negatives bank: --encoder {encoder} cannot use it, --encoder text can: the bank's features" in line
 
 
-def test_a_bank_needs_no_mask(options, capsys):
-    assert status_of(combiner_train.main, [*options, "--negatives", "bank", "--mask-same-target"]) == 2
-    assert "--mask-same-target is for --negatives batch" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ("--negatives bank --mask-same-target", "--mask-same-target is for --negatives batch"),
+        ("--robustness .5", "--robustness is for --loss gce"),
+        ("--loss gce --robustness 0", "argument --robustness: '0' is not a number above 0, up to 1"),
+        ("--loss gce --robustness 1.01", "argument --robustness: '1.01' is not a number above 0, up to 1"),
+        ("--loss gce --robustness nan", "argument --robustness: 'nan' is not a number above 0, up to 1"),
+        ("--loss mae", "argument --loss: invalid choice: 'mae'"),
+    ],
+)
+@pytest.mark.parametrize("command", [clip_fine_tune, combiner_train])
+def test_options_that_cannot_go_together_are_refused(command, flags, line, options, capsys):
+    encoder = ["--encoder", "text"] if command is clip_fine_tune else []
+    assert status_of(command.main, ["--dataset", "CIRR", *options, *encoder, *flags.split()]) == 2
+    assert line in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_run_says_its_negatives(world, tmp_path, run_folder):
+def test_a_run_says_its_loss(world, tmp_path, run_folder):
     short = ["--num-epochs", "1", "--batch-size", "16", "--projection-dim", "8", "--hidden-dim", "8"]
-    combiner_train.main([*toy_options(world, tmp_path), *short, "--negatives", "bank", "--scale", "50"])
+    combiner_train.main(
+        [*toy_options(world, tmp_path), *short, "--negatives", "bank", "--scale", "50", "--loss", "gce"]
+    )
     options = read_json(run_folder() / "training_hyperparameters.json", dict)
     assert (options["negatives"], options["scale"], options["mask_same_target"]) == ("bank", 50, False)
+    assert (options["loss"], options["robustness"]) == ("gce", 0.7)

@@ -178,7 +178,7 @@ def flags_and_folder(command, world, output, *extra):
         ("combiner_train", ("--save-best",)),
         ("clip_fine_tune", ("--save-best", "--best-by", "mean(R@5+R_s@1)")),
         ("clip_fine_tune", ("--encoder", "text", "--negatives", "bank", "--scale", "50")),
-        ("combiner_train", ("--negatives", "bank", "--dropout", "0.2")),
+        ("combiner_train", ("--negatives", "bank", "--dropout", "0.2", "--loss", "gce", "--robustness", "0.4")),
         ("combiner_train", ("--encoder", "text", "--learning-rate", "1e-3", "--frozen-epochs", "3")),
     ],
 )
