@@ -1,6 +1,5 @@
 """Files that are none, disks that fail, folders that nobody may read, and pictures that are deleted meanwhile."""
 
-import contextlib
 import json
 import os
 import re
@@ -53,8 +52,12 @@ def fail(path):
 
 
 def put_socket(path):
-    with contextlib.chdir(path.parent) if hasattr(contextlib, "chdir") else contextlib.nullcontext():
+    here = os.getcwd()
+    os.chdir(path.parent)  # the whole path may be longer than a socket's name can be
+    try:
         socket.socket(socket.AF_UNIX).bind(path.name)
+    finally:
+        os.chdir(here)
 
 
 NO_FILES = {

@@ -280,7 +280,7 @@ CSV = "query,rank,answers\n1,1,b.jpg|e.jpg\n2,2,f.jpg|in/c.jpg\n3,{},a.jpg\n"
         (trec(RANKED, lambda place: place), "queries whose scores contradict their ranks: 3 of 3 (1, 2, 3); write"),
         (trec(RANKED, lambda place: "nan"), "line 1: score 'nan' is not a number; write query Q0 name rank score run"),
         (trec(RANKED).replace(" other\n", "\n"), "line 1: has 5 columns, a TREC run has six"),
-        (gzip.compress(b"{}"), "line 1: not UTF-8; unpack it, or save it as UTF-8"),
+        (gzip.compress(b"{}", mtime=0), "line 1: not UTF-8; unpack it, or save it as UTF-8"),
         (trec({"9": ["b.jpg"]}).replace(" ", "\t").replace("other", "query"), "queries that val does not have: 1 of 1"),
         ("name,answers\n1,b.jpg\n", "line 1: has 1 columns"),
         (CSV.format(1), "query 3 has the rank 1, but its target is no answer"),

@@ -146,7 +146,8 @@ def test_a_damaged_workbook_and_one_that_nothing_reads(folder, monkeypatch, caps
     assert said in capsys.readouterr().err
 
 
-CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+UNWRITABLE = "\0" if sys.version_info < (3, 11) else ""  # Python 3.10's own csv does not write it
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=UNWRITABLE), max_size=12)
 EXAMPLES = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
