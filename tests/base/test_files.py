@@ -52,7 +52,7 @@ def fail(path):
 
 
 def put_socket(path):
-    here = os.getcwd()
+    here = Path.cwd()
     os.chdir(path.parent)  # the whole path may be longer than a socket's name can be
     try:
         socket.socket(socket.AF_UNIX).bind(path.name)
