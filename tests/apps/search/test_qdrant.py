@@ -241,7 +241,7 @@ def test_what_is_not_ours_is_refused(client, retriever, pictures):
             ask()
     with pytest.raises(InputError, match="nowhere: there is none"):
         QdrantGallery(client, depends_on(retriever), "nowhere")
-    with pytest.raises(InputError, match="no name of a Qdrant collection"):
+    with pytest.raises(InputError, match="not a name of a Qdrant collection"):
         QdrantGallery(client, depends_on(retriever), "a/b")
 
 
