@@ -4,6 +4,7 @@ import fcntl
 import inspect
 import os
 import pty
+import re
 import shlex
 import struct
 import subprocess
@@ -74,6 +75,9 @@ def test_a_table_that_is_too_wide_goes_on_below(monkeypatch):
     assert [number for part in parts for number in part[2].split()[1:]] == rows[1][1:]
 
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # which Python 3.14 writes into the help of a terminal
+
+
 @pytest.mark.parametrize("columns", ["80", "100"])
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_help_begins_with_an_example_and_a_short_usage(door, columns, monkeypatch):
@@ -125,6 +129,7 @@ def test_help_in_a_real_terminal(columns):
         written += piece
     os.close(first)
     assert process.wait(60) == 0
-    lines = written.decode().replace("\r\n", "\n").splitlines()
+    plain = COLOURS.sub("", written.decode())
+    lines = plain.replace("\r\n", "\n").splitlines()
     assert lines[0].startswith("  python compare.py ")
     assert columns - 25 < max(map(len, lines)) <= columns

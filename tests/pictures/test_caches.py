@@ -1,6 +1,7 @@
 """What the feature cache and the image cache promise: the same values, computed once, and never an old one."""
 
 import json
+import multiprocessing
 import shutil
 from functools import partial
 from pathlib import Path
@@ -270,7 +271,8 @@ def test_flipped_pixels_are_decoded_again(workers, own_world, tmp_path, capfd):
     gallery, plain = cached_gallery(own_world, tmp_path), gallery_of(own_world)
     batches = each_in_workers(partial(image_of, gallery), range(30), workers, "")
     assert torch.equal(torch.cat(list(batches)), plain.images(range(30)))
-    assert capfd.readouterr().err.count(f"{rows_path}: holds rows that are torn") == 1
+    if workers == 0 or multiprocessing.get_start_method() == "fork":  # a fork server has kept the stderr of its start
+        assert capfd.readouterr().err.count(f"{rows_path}: holds rows that are torn") == 1
 
 
 def test_a_disk_without_space_is_refused_beforehand(world, tmp_path, monkeypatch):
