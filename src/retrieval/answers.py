@@ -198,7 +198,8 @@ def _target_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protoc
         return None
     for triplet in triplets:
         target = triplet.targets[0]
-        if protocol.reference == "drop" and triplet.reference in triplet.targets:
+        # Such a target scores minus infinity, and is the last.
+        if protocol.reference == "drop" and triplet.reference in triplet.targets and not triplet.may_be_lost:
             raise InputError(f"{triplet.reference}: the target is its own reference, which leaves the ranking")
         if protocol.group_at and target not in triplet.group:
             raise InputError(f"{target}: the target of {triplet.reference} is not a member of its group")

@@ -26,6 +26,8 @@ class Triplet(NamedTuple):
     """The kinds of change that the caption asks for (CIRCO)."""
     place: str = ""
     """Its position in the file, if not its index."""
+    may_be_lost: bool = False
+    """Whether a target that is the reference is a miss, and no fault, where that leaves the ranking (Shoes)."""
 
 
 def named_by(triplets: Iterable[Triplet]) -> set[str]:

@@ -82,12 +82,12 @@ def test_faulty_files_are_named(name, content, fault, folder, world, tmp_path, c
 def test_what_is_no_folder_of_own_triplets(tmp_path, capsys):
     for name, fault in [
         (tmp_path, "holds no triplets.val.csv, .tsv, .xlsx or .jsonl, as a folder of own triplets does"),
-        ("nowhere", "'nowhere' is none of CIRR, FashionIQ, CIRCO, and "),
+        ("nowhere", "'nowhere' is none of CIRR, FashionIQ, CIRCO, Shoes, and "),
     ]:
         assert status_of(validate.main, ["--dataset", name]) == 2
         assert fault in capsys.readouterr().err
     assert status_of(clip_fine_tune.main, ["--dataset", "CIRCO"]) == 2
-    assert "'CIRCO' is none of CIRR, FashionIQ, and " in capsys.readouterr().err
+    assert "'CIRCO' is none of CIRR, FashionIQ, Shoes, and " in capsys.readouterr().err
 
 
 def workbook(path, *sheets):
