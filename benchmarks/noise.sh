@@ -1,0 +1,94 @@
+#!/bin/sh
+# Train stage 2 on tables in which a share of the targets is wrong, by each loss: the tables of docs/recipes.md.
+#
+#     benchmarks/noise.sh OUTPUT DATA_PATH CLIP_MODEL_NAME TUNED_CLIP
+#
+# SHARES (percent), SEEDS, EPOCHS and PYTHON are read from the environment. The validation split stays as it is.
+set -eu
+if [ $# -ne 4 ] || [ -e "$1" ]; then
+    echo "error: $0 needs OUTPUT (a new folder), DATA_PATH, CLIP_MODEL_NAME and TUNED_CLIP" >&2
+    exit 2
+fi
+output=$1 data_path=$2 clip=$3 tuned=$4
+python=${PYTHON:-python} shares=${SHARES:-0 10 30 50}
+
+# The data set once for each share: pictures by links, and training triplets of which a share has permuted targets.
+"$python" - "$output" "$data_path" $shares <<'END'
+import json
+import random
+import sys
+from pathlib import Path
+
+output, source = Path(sys.argv[1]), Path(sys.argv[2]).resolve() / "cirr_dataset"
+for share in sys.argv[3:]:
+    folder = output / share / "cirr_dataset"
+    (folder / "cirr" / "captions").mkdir(parents=True)
+    for path in [*source.iterdir(), *(source / "cirr").iterdir(), *(source / "cirr" / "captions").iterdir()]:
+        link = folder / path.relative_to(source)
+        if not link.exists():
+            link.symlink_to(path)
+    (table,) = (folder / "cirr" / "captions").glob("cap.*.train.json")
+    rows = json.loads(table.read_text())
+    table.unlink()
+    drawn = random.Random(0)
+    rows = drawn.sample(rows, min(4096, len(rows)))
+    wrong = drawn.sample(range(len(rows)), len(rows) * int(share) // 100)
+    targets = [rows[row]["target_hard"] for row in wrong]
+    drawn.shuffle(targets)
+    for row, target in zip(wrong, targets):
+        triplet, right = rows[row], rows[row]["target_hard"]
+        if target == triplet["reference"]:  # the commands refuse it
+            continue
+        members = triplet["img_set"]["members"]
+        if target not in members:  # so they do a target outside its group
+            members[members.index(right)] = target
+        triplet.update(target_hard=target, target_soft={target: 1.0})
+    table.write_text(json.dumps(rows))
+END
+
+# train SHARE WAY SEED OPTION…
+train() {
+    share=$1 way=$2 seed=$3 folder=$output/$1-$2-$3
+    shift 3
+    "$python" combiner_train.py --dataset CIRR --data-path "$output/$share" --clip-model-name "$clip" \
+        --clip-model-path "$tuned" --output-path "$folder" --feature-cache "$output/features" --seed "$seed" \
+        --num-epochs "${EPOCHS:-10}" --batch-size 256 --combiner-lr 1e-3 --validation-frequency 1 \
+        --projection-dim 256 --hidden-dim 512 --save-training "$@"
+    set -- "$folder"/models/*
+    last=$("$python" -c 'import sys, pandas; print(len(pandas.read_csv(sys.argv[1])) - 1)' "$1/validation_metrics.csv")
+    "$python" validate.py --dataset CIRR --data-path "$output/$share" --clip-model-name "$clip" --clip-model-path "$tuned" \
+        --combiner-path "$1/saved_models/combiner_$last.pt" --output-path "$folder" --feature-cache "$output/features" \
+        --per-query "$folder/queries.csv"
+}
+
+for share in $shares; do
+    for seed in ${SEEDS:-0 1 2}; do
+        train "$share" cross-entropy "$seed"
+        train "$share" gce "$seed" --loss gce
+        train "$share" bank "$seed" --negatives bank
+        train "$share" bank-gce "$seed" --negatives bank --loss gce
+    done
+done
+
+# Each query's scores in the mean over the seeds, as one more per-query file of each way.
+"$python" - "$output" $shares <<'END'
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+for share in sys.argv[2:]:
+    for way in ("cross-entropy", "gce", "bank", "bank-gce"):
+        folders = sorted(Path(sys.argv[1]).glob(f"{share}-{way}-[0-9]*"))
+        epochs = [pd.read_csv(path).recall_at1 for folder in folders for path in folder.glob("models/*/validation_metrics.csv")]
+        best, last = ([f"{value:.2f}" for value in values] for values in zip(*((max(seed), seed.iloc[-1]) for seed in epochs)))
+        print(f"{share} % {way}: R@1 of each seed's best epoch {', '.join(best)}, of its last {', '.join(last)}")
+        mean, *others = (pd.read_csv(folder / "queries.csv") for folder in folders)
+        for metric in (name for name in mean if "recall_at" in name):
+            mean[metric] = (mean[metric] + sum(seed[metric] for seed in others)) / len(folders)
+        mean.to_csv(f"{sys.argv[1]}/{share}-{way}.csv", index=False)
+END
+for share in $shares; do
+    "$python" compare.py "$output/$share-cross-entropy.csv" "$output/$share-gce.csv"
+    "$python" compare.py "$output/$share-bank.csv" "$output/$share-bank-gce.csv"
+done
