@@ -122,7 +122,7 @@ def answer(
     `best` is how many of the first rows to give; there are fewer in a smaller gallery. Raises InputError for a name
     that is not in the gallery, and for a target that is its own reference or no member of its group.
     """
-    # References may lie outside the narrowed gallery, so it is narrowed only for ranking.
+    # Features of references are of the whole gallery, so it is narrowed only now.
     gallery = gallery.ranked_by(protocol, triplets)
     excluded = _excluded_rows(triplets, gallery, protocol)
     targets = _target_rows(triplets, gallery, protocol)
