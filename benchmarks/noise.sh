@@ -70,25 +70,9 @@ for share in $shares; do
     done
 done
 
-# Each query's scores in the mean over the seeds, as one more per-query file of each way.
-"$python" - "$output" $shares <<'END'
-import sys
-from pathlib import Path
-
-import pandas as pd
-
-for share in sys.argv[2:]:
-    for way in ("cross-entropy", "gce", "bank", "bank-gce"):
-        folders = sorted(Path(sys.argv[1]).glob(f"{share}-{way}-[0-9]*"))
-        epochs = [pd.read_csv(path).recall_at1 for folder in folders for path in folder.glob("models/*/validation_metrics.csv")]
-        best, last = ([f"{value:.2f}" for value in values] for values in zip(*((max(seed), seed.iloc[-1]) for seed in epochs)))
-        print(f"{share} % {way}: R@1 of each seed's best epoch {', '.join(best)}, of its last {', '.join(last)}")
-        mean, *others = (pd.read_csv(folder / "queries.csv") for folder in folders)
-        for metric in (name for name in mean if "recall_at" in name):
-            mean[metric] = (mean[metric] + sum(seed[metric] for seed in others)) / len(folders)
-        mean.to_csv(f"{sys.argv[1]}/{share}-{way}.csv", index=False)
-END
 for share in $shares; do
+    "$python" "$(dirname "$0")/mean_of_seeds.py" "$output" \
+        "$share-cross-entropy" "$share-gce" "$share-bank" "$share-bank-gce"
     "$python" compare.py "$output/$share-cross-entropy.csv" "$output/$share-gce.csv"
     "$python" compare.py "$output/$share-bank.csv" "$output/$share-bank-gce.csv"
 done

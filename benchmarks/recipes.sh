@@ -39,21 +39,5 @@ for seed in ${SEEDS:-0 1 2}; do
     train along "$seed" --negatives bank --dropout .2 --encoder text --learning-rate 1e-3 --frozen-epochs 1 --clip-bs 256
 done
 
-# Each query's scores in the mean over the seeds, as one more per-query file of each way.
-"$python" - "$output" <<'END'
-import sys
-from pathlib import Path
-
-import pandas as pd
-
-for way in ("published", "bank", "dropout", "along"):
-    folders = sorted(Path(sys.argv[1]).glob(f"{way}-*"))
-    epochs = [pd.read_csv(path).recall_at1 for folder in folders for path in folder.glob("models/*/validation_metrics.csv")]
-    best, last = ([f"{value:.2f}" for value in values] for values in zip(*((max(seed), seed.iloc[-1]) for seed in epochs)))
-    print(f"{way}: R@1 of each seed's best epoch {', '.join(best)}, of its last {', '.join(last)}")
-    mean, *others = (pd.read_csv(folder / "queries.csv") for folder in folders)
-    for metric in (name for name in mean if "recall_at" in name):
-        mean[metric] = (mean[metric] + sum(seed[metric] for seed in others)) / len(folders)
-    mean.to_csv(f"{sys.argv[1]}/{way}.csv", index=False)
-END
+"$python" "$(dirname "$0")/mean_of_seeds.py" "$output" published bank dropout along
 "$python" compare.py "$output/published.csv" "$output/bank.csv" "$output/dropout.csv" "$output/along.csv"
