@@ -15,7 +15,7 @@ from src.base.files import write_json
 from src.base.reading import read_json
 from src.training.losses import contrastive_loss
 from src.training.state import STATE_FILE
-from tests.support.commands import toy_options
+from tests.support.commands import ENDLESS, toy_options
 from tests.support.forks import finished_runs, only_run
 from tests.support.processes import assert_one_line, children_of, wait_for_end, wait_for_workers
 
@@ -225,8 +225,7 @@ def job(forks, world, tmp_path):
 
     Return torchrun's number and theirs.
     """
-    endless = ["--num-epochs", "500", "--save-training", "--num-workers", "1"]
-    flags = flags_of("clip_fine_tune", "CIRR", world, tmp_path, *endless)
+    flags = flags_of("clip_fine_tune", "CIRR", world, tmp_path, *ENDLESS, "--num-workers", "1")
     torchrun = ["--standalone", "--nproc-per-node", "2", "clip_fine_tune.py", *flags]
     (pid,) = forks.start("torchrun", torchrun)
     forks.wait_for_file(tmp_path, f"models/*/{STATE_FILE}", pid)

@@ -25,7 +25,7 @@ from src.base.errors import InputError
 from src.base.row_store import file_key
 from src.models.openai_clip import small_clip as random_clip
 from src.training.state import STATE_FILE
-from tests.support.commands import COMBINER, status_of, toy_options
+from tests.support.commands import COMBINER, ENDLESS, status_of, toy_options
 from tests.support.forks import only_run
 from tests.support.processes import PATIENCE, assert_one_line, last_line, python
 from tests.support.splits import read_cirr
@@ -188,8 +188,7 @@ def test_a_picture_changed_within_its_old_times_has_another_key(tmp_path):
 
 
 def test_a_run_has_one_owner(forks, world, tmp_path, capsys):
-    endless = [*SHORT, *toy_options(world, tmp_path), "--save-training", "--num-epochs", "500"]
-    (process,) = forks.start("clip_fine_tune", endless)
+    (process,) = forks.start("clip_fine_tune", [*SHORT, *toy_options(world, tmp_path), *ENDLESS])
     forks.wait_for_file(tmp_path, f"models/*/{STATE_FILE}", process)
     run = only_run(tmp_path)
     assert status_of(clip_fine_tune.main, ["--resume", run]) == 2

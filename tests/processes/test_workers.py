@@ -21,7 +21,7 @@ from src.processes import workers
 from src.processes.loading import Loader
 from src.tasks.registry import TASKS
 from src.training.batches import TripletImages
-from tests.support.commands import toy_options
+from tests.support.commands import ENDLESS, toy_options
 from tests.support.forks import only_run
 from tests.support.processes import (
     PATIENCE,
@@ -145,7 +145,7 @@ def test_other_ways_of_starting_workers(method, world, tmp_path, options):
     losses = [(only_run(tmp_path / name) / "train_metrics.csv").read_text() for name in ("fork", method)]
     assert losses[0] == losses[1]
 
-    endless = [*SHORT, *toy_options(world, tmp_path / "endless"), "--num-workers", "1", "--num-epochs", "500"]
+    endless = [*SHORT, *toy_options(world, tmp_path / "endless"), *ENDLESS, "--num-workers", "1"]
     with subprocess.Popen(
         [sys.executable, "-c", program, *map(str, endless)], cwd=files.PROJECT_ROOT, stderr=subprocess.DEVNULL
     ) as job:

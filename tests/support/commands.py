@@ -7,6 +7,8 @@ from src.base.files import PROJECT_ROOT
 COMBINER = ["--projection-dim", "16", "--hidden-dim", "32"]
 CIRR_RECALLS = [*(f"group_recall_at{k}" for k in (1, 2, 3)), *(f"recall_at{k}" for k in (1, 5, 10, 50))]
 """CIRR's seven, in the published order."""
+ENDLESS = ["--save-training", "--save-best", "--num-epochs", "500"]
+"""More epochs than a run will get to, and its best weights alone: a run asks for the room of all it will save."""
 
 
 def toy_options(world, output):

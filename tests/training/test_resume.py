@@ -20,7 +20,7 @@ from src.processes import loading
 from src.training.loop import Training
 from src.training.run import UNFINISHED, new_run_folder
 from src.training.state import STATE_FILE, Keeper
-from tests.support.commands import status_of, toy_options
+from tests.support.commands import ENDLESS, status_of, toy_options
 from tests.support.forks import finished_runs, only_run, runs_of
 from tests.support.processes import wait_for_end, wait_for_workers
 
@@ -30,8 +30,6 @@ STAGES = {
     "clip_fine_tune": [*COMMON, "--learning-rate", "1e-3"],
     "combiner_train": [*COMMON, "--combiner-lr", "1e-3", "--projection-dim", "64", "--hidden-dim", "64"],
 }
-ENDLESS = ["--num-epochs", "500"]
-"""More epochs than a run will get to."""
 MAIN = {"clip_fine_tune": clip_fine_tune.main, "combiner_train": combiner_train.main}
 
 
@@ -294,7 +292,7 @@ def test_a_signal_stops_a_run_that_can_go_on(number, status, forks, whole_run, w
     finished = len(pd.read_csv(run / "train_metrics.csv"))  # many, where the machine was busy with something else
     epochs = ("--num-epochs", str(max(FEW_EPOCHS, finished)))
     assert forks.run("clip_fine_tune", ["--resume", run, *epochs]) == 0, forks.said()
-    assert_same(run, whole_run("clip_fine_tune", "CIRR", *epochs))
+    assert_same(run, whole_run("clip_fine_tune", "CIRR", *epochs, "--save-best"))
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
