@@ -45,7 +45,7 @@ def main(argv=None):
 
     def write_answers(retriever, split, name):
         split = retriever.usable(split)
-        print(f"{task.name} {split.name}, {protocol.described({'': (len(split.triplets), len(split.pictures))})}")
+        print(f"{task.name} {split.name}, {protocol.described({'': (split.triplets, len(split.pictures))})}")
         answers = answered(task, protocol, retriever, split)
         # COCO's ids are numbers, as the server takes them.
         ids = [int(name) for name in answers.gallery.names]

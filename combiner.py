@@ -83,10 +83,16 @@ def product(image_features: Tensor, text_features: Tensor) -> Tensor:
     return torch.stack((image_only(image_features, text_features), text_only(image_features, text_features)))
 
 
+def sum_of_cosines(image_features: Tensor, text_features: Tensor) -> Tensor:
+    """Return the sum of both as unit vectors, normalised: it ranks by the sum of both cosine similarities (i-CIR)."""
+    return F.normalize(image_only(image_features, text_features) + text_only(image_features, text_features), dim=-1)
+
+
 COMBINING_FUNCTIONS = (
     CombiningFunction("text", "caption only", text_only, is_shortcut=True),
     CombiningFunction("image", "picture only", image_only, is_shortcut=True),
     CombiningFunction("product", "product", product, is_listed=False),
+    CombiningFunction("cosines", "sum of cosines", sum_of_cosines, is_listed=False, is_usual=False),
     CombiningFunction("sum", "sum", element_wise_sum, in_words="sum of both"),
     CombiningFunction("combiner", "Combiner", Combiner),
 )

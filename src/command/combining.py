@@ -24,6 +24,8 @@ class CombiningFunction(NamedTuple):
     """Whether it ignores a part of the query, which a benchmark should not reward."""
     is_listed: bool = True
     """Whether reports and per-query files have it too, and not only the ladder that is printed."""
+    is_usual: bool = True
+    """Whether every data set's ladder has it, and not only those of data sets that name it."""
     in_words: str = ""
     """What a report calls it, where that is not the label."""
 

@@ -16,7 +16,7 @@ from src.command.flags import (
     parse_judging,
 )
 from src.command.parser import Parser, any_case, count_or_zero, existing_file, file_path, part_of_a_file_name
-from src.tasks.protocol import OWN, Protocol
+from src.tasks.protocol import GALLERIES, OWN, Protocol
 from src.tasks.registry import TASKS, folders, whole_tasks
 from src.tasks.task import Task
 
@@ -100,8 +100,8 @@ def add_protocol_options(parser: Parser) -> None:
     help_text = f"ways of counting to print in full, or all: {', '.join(names)} (default: as published)"
     group.add_argument("--protocol", nargs="+", type=any_case(*names, "all"), metavar="NAME", help=help_text)
     of_protocol = "(default: the protocol's)"
-    help_text = f"rank the whole split, or only the pictures that its triplets name {of_protocol}"
-    group.add_argument("--gallery", choices=("full", "val"), help=help_text)
+    help_text = f"rank the whole split, only the pictures that its triplets name, or only a query's group {of_protocol}"
+    group.add_argument("--gallery", choices=GALLERIES, help=help_text)
     help_text = f"whether the reference stays in the ranking {of_protocol}"
     group.add_argument("--reference", choices=("keep", "drop"), help=help_text)
     modes = dict.fromkeys(mode for task in TASKS.values() for mode in task.captions)

@@ -15,6 +15,7 @@ from src.evaluation.judged import Judged
 from src.evaluation.outside import judge_runs, with_ladder
 from src.evaluation.per_query import write_per_query
 from src.evaluation.trec import trec_files, write_trec
+from src.tasks.annotations import refuse
 from src.tasks.protocol import Protocol
 from src.tasks.task import Task
 from src.tasks.triplets import Split
@@ -26,6 +27,17 @@ UNGRADED = "no picture is graded but the targets, so each query scores as under 
 AS_ABOVE = ": see above"
 
 
+def _require_groups(protocols: Sequence[Protocol], splits: Iterable[Split]) -> None:
+    """Raise InputError for triplets without a group where a protocol ranks only that."""
+    if all(protocol.gallery != "group" for protocol in protocols):
+        return
+    for split in splits:
+        lacking = [
+            triplet.place or f"entry {number}" for number, triplet in enumerate(split.triplets) if not triplet.group
+        ]
+        refuse(split.path, lacking, len(split.triplets), "triplets without a group, which --gallery group ranks")
+
+
 class FullJudging:
     """Results under each of some protocols, and the files that the options of validate.py name for them."""
 
@@ -35,6 +47,7 @@ class FullJudging:
         Raises InputError unless all files can be written and replace nothing that is read, such as `splits`.
         """
         self.protocols = self._graded(protocols, options["protocol"] or (), splits.values())
+        _require_groups(self.protocols, splits.values())
         self.outside = judge_runs(task, splits, self.protocols, options) if options["run"] else []
         self.judged = [one.judged for one in self.outside]
         if self.outside:

@@ -12,6 +12,7 @@ from src.command.combining import CombiningFunction
 from src.command.terminal import PROSE, filled
 from src.command.text import text_table
 from src.evaluation.intervals import intervals
+from src.retrieval.metrics import of_groups
 from src.tasks.protocol import Protocol
 from src.tasks.task import Task
 from src.tasks.triplets import Query
@@ -25,7 +26,7 @@ class JudgedCategory(NamedTuple):
     queries: list[Query]
     gallery: list[str]
     """Names of the pictures that were ranked."""
-    ranked: int
+    ranked: list[int]
     """How many of them each query ranks: one fewer where the reference leaves."""
     recalls: dict[str, float]
     """{metric: percent}, as the published code rounds."""
@@ -95,15 +96,25 @@ class Judged(NamedTuple):
 
     def of_rung(self, rung: str, hard: bool = False) -> Measures:
         """Return the measures of a rung in percent, on all queries or only on the `hard` ones."""
+        scores = {
+            name: self._hard_scores(category, rung) if hard else category.scores[rung]
+            for name, category in self.categories.items()
+        }
         return self.task.measures(
             {
-                name: {
-                    metric: percent(values[self.is_hard(category)] if hard else values)
-                    for metric, values in category.scores[rung].items()
-                }
-                for name, category in self.categories.items()
+                name: {metric: percent(values) for metric, values in of_category.items()}
+                for name, of_category in scores.items()
             }
         )
+
+    def _hard_scores(self, category: JudgedCategory, rung: str) -> dict[str, np.ndarray]:
+        mask = self.is_hard(category)
+        scores = {metric: values[mask] for metric, values in category.scores[rung].items()}
+        if "map" not in scores:
+            return scores
+        # What stands in the row of a group's first query is of all its queries.
+        triplets = [query.triplet for query, is_hard in zip(category.queries, mask, strict=True) if is_hard]
+        return scores | of_groups(scores["map"], triplets)
 
     def is_hard(self, category: JudgedCategory) -> np.ndarray:
         """A mask [queries] of a category's queries that no shortcut solves."""
@@ -140,21 +151,35 @@ class Judged(NamedTuple):
 
     def described(self) -> str:
         """Return data set, split, protocol, queries and galleries in a line."""
-        counts = {name: (len(category.queries), len(category.gallery)) for name, category in self.categories.items()}
-        return f"{self.task.name} {self.split}, {self.protocol.described(counts)}"
+        categories = {
+            name: ([query.triplet for query in category.queries], len(category.gallery))
+            for name, category in self.categories.items()
+        }
+        return f"{self.task.name} {self.split}, {self.protocol.described(categories)}"
 
     def digest(self) -> str:
         """Return the SHA-256 of all that makes a score comparable: protocol, galleries and queries."""
 
+        groups = {}
+
         def plain(triplet):
             graded = triplet.graded if self.protocol.soft else ()
-            return triplet.reference, triplet.captions, triplet.targets, triplet.group, graded, triplet.aspects
+            group = triplet.group
+            if self.protocol.gallery == "group":
+                # Thousands of queries may share a group of thousands: its names once, then its number.
+                seen = len(groups)
+                number = groups.setdefault(group, seen)
+                group = group if number == seen else number
+            return triplet.reference, triplet.captions, triplet.targets, group, graded, triplet.aspects
 
         queries = {
             name: [category.gallery, [[query.id, query.texts, plain(query.triplet)] for query in category.queries]]
             for name, category in self.categories.items()
         }
-        rules = self.protocol._replace(name="")
+        rules = [*self.protocol._replace(name="")]
+        # Digests of earlier versions, which did not have this rule, stay.
+        if not rules[-1]:
+            rules.pop()
         return hashlib.sha256(json.dumps([self.task.name, self.split, rules, queries]).encode()).hexdigest()
 
     @property
@@ -198,12 +223,19 @@ def ladder(judged: Judged, headline: tuple[str, ...]) -> Iterator[list[str]]:
     if judged.has_hard_queries():
         rows.append((f"{judged.label}, no shortcut", judged.of_rung(judged.rung, hard=True)))
     for label, measures in rows:
-        yield [label, *(f"{measures[metric]:.2f}" for metric in headline)]
+        # What chance is worth is not known of every measure.
+        yield [label, *(f"{measures[metric]:.2f}" if metric in measures else "–" for metric in headline)]
 
 
 def _or_none(measures: Measures) -> dict[str, float | None]:
     """Return measures with None for NaN, which JSON does not have."""
     return {name: None if math.isnan(value) else value for name, value in measures.items()}
+
+
+def _one_or_span(numbers: Sequence[int]) -> int | list[int]:
+    """Return the number that all are, or the least and the greatest."""
+    least, greatest = min(numbers), max(numbers)
+    return least if least == greatest else [least, greatest]
 
 
 def plain(judged: Judged, cluster: str | None) -> dict:
@@ -220,7 +252,7 @@ def plain(judged: Judged, cluster: str | None) -> dict:
         "data_sha256": judged.digest(),
         "features_sha256": {name: category.features for name, category in categories.items()},
         "gallery_size": {name: len(category.gallery) for name, category in categories.items()},
-        "ranked": {name: category.ranked for name, category in categories.items()},
+        "ranked": {name: _one_or_span(category.ranked) for name, category in categories.items()},
         "queries": {name: len(category.queries) for name, category in categories.items()},
         "metrics": {
             name: {"percent": value, "low": within[name][0], "high": within[name][1]}

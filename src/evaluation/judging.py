@@ -23,7 +23,12 @@ def judge(validation: Validation, protocol: Protocol, functions: Sequence[Combin
 
     `functions` is the table of combining functions; `name` is what it calls the retriever's.
     """
-    ladder = {function.name: function.function for function in functions if not function.is_network}
+    rungs = validation.task.rungs
+    ladder = {
+        function.name: function.function
+        for function in functions
+        if not function.is_network and (function.is_usual or function.name in rungs)
+    }
     ladder[name] = validation.retriever.combining_function
     categories = {category: _judge(validation, category, protocol, ladder, name) for category in validation.splits}
     split = next(iter(validation.splits.values())).name

@@ -17,7 +17,7 @@ from src.evaluation.judged import Judged, JudgedCategory, percent
 from src.evaluation.run_files import OtherProtocolError, Row, RunFile, number_of, read_run
 from src.evaluation.run_names import find_queries
 from src.evaluation.run_oddities import find_oddities
-from src.evaluation.run_ranking import Ranking, rank
+from src.evaluation.run_ranking import UNRANKED, Ranking, rank
 from src.retrieval.metrics import chance, of_each_query
 from src.tasks.protocol import Protocol
 from src.tasks.task import Task
@@ -87,7 +87,7 @@ def _judged(task: Task, split: str, protocol: Protocol, path: Path, rankings: Ma
         categories[name] = JudgedCategory(
             ranking.queries,
             gallery=ranking.gallery,
-            ranked=ranking.size,
+            ranked=ranking.sizes,
             recalls={metric: percent(values) for metric, values in scores.items()},
             scores={RUN: scores},
             ranks=ranking.places.least(),
@@ -116,8 +116,10 @@ def _without_unknown(
     unknown = {}
     for name, category in judged.categories.items():
         for metric, scores in category.scores[RUN].items():
-            cut_off = int(CUT_OFF.search(metric)[1])
-            mask = rankings[name].unknown(metric, cut_off, judged.protocol.soft) & ~np.isnan(scores)
+            cut_off = CUT_OFF.search(metric)
+            mask = rankings[name].unknown(metric, int(cut_off[1]) if cut_off else UNRANKED, judged.protocol.soft)
+            if cut_off:  # a mean over a group, which stands at its first query, depends on all of them
+                mask &= ~np.isnan(scores)
             culprits = [query.id for query, is_unknown in zip(category.queries, mask, strict=True) if is_unknown]
             called = [f"{query} of {name}" if len(rankings) > 1 else query for query in culprits]
             # All of a column, as equal scores have to stay equal: the intervals draw each distinct one.
@@ -234,7 +236,7 @@ def _remarks(counts: Counter, protocol: Protocol) -> list[str]:
         )
     if reference and protocol.reference == "keep":
         remarks.append(f"lists with the query's reference, which counts as a miss: {reference:,} of {total:,}")
-    if not reference and protocol.reference == "keep":
+    if not reference and protocol.reference == "keep" and counts["reference in gallery"]:
         remarks.append(
             f"no list has its query's reference, which protocol {protocol.name} keeps; if it was taken out, judge with "
             "validate.py --reference drop"

@@ -66,7 +66,7 @@ class Ranking(NamedTuple):
     queries: list[Query]
     gallery: list[str]
     """Names of the pictures that were ranked."""
-    size: int
+    sizes: list[int]
     """How many of them each query ranks."""
     places: Places
     groups: Places | None
@@ -81,13 +81,13 @@ class Ranking(NamedTuple):
     def unknown(self, metric: str, k: int, soft: bool) -> np.ndarray:
         """A mask [queries] of those of which a metric with the cut-off `k` cannot be known."""
         places = self.groups if metric.startswith("group_") else self.places
-        if not soft and "map_" not in metric:
+        if not soft and "map" not in metric:
             return places.beyond & (places.reach < k)
         graded = self.graded
         ranks = graded.group_ranks if metric.startswith("group_") else graded.ranks
         found, lacking = np.zeros((2, len(self.queries)))
         np.maximum.at(lacking, graded.queries, graded.grades * (ranks == UNRANKED))
-        if "map_" not in metric:
+        if "map" not in metric:
             # The best grade counts: what comes later changes nothing unless it is graded higher.
             np.maximum.at(found, graded.queries, graded.grades * (ranks < k))
         return (lacking > found) & (places.known < k)
@@ -109,15 +109,25 @@ def rank(
     Raises InputError for lists that rank something else.
     """
     triplets = [query.triplet for query in queries]
-    inside = None if protocol.gallery == "full" else named_by(triplets)
+    inside = named_by(triplets) if protocol.gallery == "val" else None
     gallery = [name for name in pictures if inside is None or name in inside]
-    size = len(gallery) - (protocol.reference == "drop")
+    sizes = protocol.ranked(triplets, len(gallery))
     found = find_names(run, {query.id: run.lists[keys[query.id]] for query in queries}, pictures, what)
-    if protocol.group_at:
+    if protocol.group_at and protocol.gallery != "group":
         _require_gallery(run, queries, found, gallery)
-    lists = [_ranked(protocol, query.triplet.reference, found[query.id], inside, size, counts) for query in queries]
+    lists = [
+        _ranked(
+            protocol,
+            query.triplet.reference,
+            found[query.id],
+            set(query.triplet.group) if protocol.gallery == "group" else inside,
+            size,
+            counts,
+        )
+        for query, size in zip(queries, sizes, strict=True)
+    ]
     targets = [triplet.targets[0] for triplet in triplets]
-    places = _places(lists, [size] * len(queries), targets)
+    places = _places(lists, sizes, targets)
     of_groups, rows_of_groups = None, []
     if protocol.group_at:
         ranked = lists
@@ -126,7 +136,7 @@ def rank(
         of_groups = _group_places(triplets, ranked)
         if groups is not None:
             counts["contrary"] += sum(map(_contradict, of_groups.lists, lists))
-    ranking = _with_graded(Ranking(queries, gallery, size, places, of_groups, None), protocol)
+    ranking = _with_graded(Ranking(queries, gallery, sizes, places, of_groups, None), protocol)
     if rows_of_groups:
         ranking = _with_rows(ranking, groups[0], rows_of_groups, ["group_rank"], counts)
     rows = _rows(run, keys, queries, [names != found[query.id] for query, names in zip(queries, lists, strict=True)])
@@ -161,15 +171,17 @@ def _ranked(
     """Return what a protocol ranks of a list."""
     has_reference = reference in names
     counts["queries"] += 1
+    counts["reference in gallery"] += inside is None or reference in inside
     counts["with reference"] += has_reference
     if protocol.reference == "drop" and has_reference:
         names = [name for name in names if name != reference]
     if inside is not None:
         counts["with others"] += not inside.issuperset(names)
         names = [name for name in names if name in inside]
-    # All but the reference, which is so far from the first place in no other ranking of the whole gallery.
-    counts["whole but for the reference"] += len(names) == size - 1 and not has_reference
-    counts["by chance"] += len(names) / size
+    if inside is None or reference in inside:
+        # All but the reference, which is so far from the first place in no other ranking of the whole gallery.
+        counts["whole but for the reference"] += len(names) == size - 1 and not has_reference
+        counts["by chance"] += len(names) / size
     return names
 
 
@@ -197,7 +209,7 @@ def _contradict(members: list[str], names: list[str]) -> bool:
 
 def _with_graded(ranking: Ranking, protocol: Protocol) -> Ranking:
     """Add the ranks of all pictures that count, if `protocol` counts more than first targets, as answers do."""
-    if not (protocol.soft or protocol.map_at):
+    if not protocol.counts_all:
         return ranking
     counted = counting([query.triplet for query in ranking.queries], set(ranking.gallery), protocol)
     pictures = [(query, name) for query, name, _ in counted]

@@ -55,12 +55,15 @@ class Validation:
 
     def described(self) -> str:
         """Return a line about the protocol of `recalls` and the number of pictures."""
-        counts = {
-            category: (len(self.queries(category, self.protocol)), len(self.pictures[category].names))
+        categories = {
+            category: (
+                [query.triplet for query in self.queries(category, self.protocol)],
+                len(self.pictures[category].names),
+            )
             for category in self.splits
         }
         name = next(iter(self.splits.values())).name
-        return f"{self.task.name} {name}, {self.protocol.described(counts)}"
+        return f"{self.task.name} {name}, {self.protocol.described(categories)}"
 
     def _recalls(self, category, function) -> dict[str, float]:
         queries, gallery = self.queries(category, self.protocol), self.gallery(category)

@@ -14,6 +14,7 @@ from src.retrieval.metrics import GradedRanks, Ranks, counting
 from src.retrieval.ranking import (
     best_candidates,
     best_rows,
+    rank_in_groups,
     rank_targets,
     rank_targets_among,
     rank_targets_and_best_rows,
@@ -46,14 +47,14 @@ class Answers(NamedTuple):
     """The queries."""
     gallery: Gallery
     """The pictures that were ranked, with the features that queries are compared with."""
-    ranked: int
+    ranked: list[int]
     """How many of its pictures each query ranks: one fewer where the reference leaves."""
     ranks: Tensor | None
     """Rank [queries] of each first target in the gallery; None where targets are not known."""
     group_ranks: Tensor | None
     """Rank [queries] of each first target among the other members of its group; None where there are no groups."""
     best: Tensor | None
-    """The first rows [queries, best], where they were asked for."""
+    """The first rows [queries, best], where they were asked for. Those of a smaller group end in -1."""
     group_best: Tensor | None
     """The other members of each group [queries, members - 1], best first, where the first rows were asked for.
 
@@ -124,22 +125,15 @@ def answer(
     """
     # Features of references are of the whole gallery, so it is narrowed only now.
     gallery = gallery.ranked_by(protocol, triplets)
-    excluded = _excluded_rows(triplets, gallery, protocol)
     targets = _target_rows(triplets, gallery, protocol)
     members = _other_members(triplets, gallery) if protocol.group_at else None
 
     features = gallery.features
+    ranked = protocol.ranked(triplets, len(gallery))
     # A toy gallery may have fewer pictures than a server wants answers.
-    ranked = len(gallery) - (excluded is not None)
-    best = min(best, ranked)
-    ranks = group_ranks = rows = similarities = group_best = None
-    if targets is None:
-        if best:
-            rows, similarities = best_rows(predicted, features, best, excluded)
-    elif best:
-        ranks, rows, similarities = rank_targets_and_best_rows(predicted, features, targets, best, excluded)
-    else:
-        ranks = rank_targets(predicted, features, targets, excluded)
+    best = min(best, max(ranked, default=0))
+    ranks, rows, similarities = _rank(triplets, gallery, predicted, protocol, targets, best)
+    group_ranks = group_best = None
     if members is not None and targets is not None:
         group_ranks = rank_targets_among(predicted, features, targets, members)
     if members is not None and best:
@@ -152,7 +146,7 @@ def with_graded(answers: Answers, predicted: Tensor, protocol: Protocol) -> Answ
 
     Raises InputError for a triplet without what it counts.
     """
-    if not (protocol.soft or protocol.map_at):
+    if not protocol.counts_all:
         return answers
     triplets, gallery = answers.triplets, answers.gallery
     queries, names, grades = zip(*counting(triplets, gallery, protocol), strict=True)
@@ -167,7 +161,7 @@ def with_graded(answers: Answers, predicted: Tensor, protocol: Protocol) -> Answ
     if len(others):
         rows, features, predicted = targets[others], gallery.features, predicted[:, queries[others]]
         repeated = [triplets[query] for query in queries[others].tolist()]
-        ranks[others] = rank_targets(predicted, features, rows, _excluded_rows(repeated, gallery, protocol))
+        ranks[others], _, _ = _rank(repeated, gallery, predicted, protocol, rows)
         if protocol.group_at:
             members = _other_members(repeated, gallery)
             inside = (members == rows[:, None]).any(dim=1).nonzero().flatten()
@@ -181,6 +175,36 @@ def with_graded(answers: Answers, predicted: Tensor, protocol: Protocol) -> Answ
             known = group_ranks.clamp_max(torch.iinfo(answers.group_ranks.dtype).max).to(answers.group_ranks.dtype)
             answers = answers._replace(group_ranks=answers.group_ranks.scatter_reduce(0, queries, known, "amin"))
     return answers
+
+
+def _rank(
+    triplets: Sequence[Triplet],
+    gallery: Gallery,
+    predicted: Tensor,
+    protocol: Protocol,
+    targets: Tensor | None,
+    best: int = 0,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return the ranks [queries] of `targets`, the first rows and their scores [queries, best], as far as asked for."""
+    features, excluded = gallery.features, _excluded_rows(triplets, gallery, protocol)
+    if protocol.gallery == "group":
+        return rank_in_groups(predicted, features, _groups(triplets, gallery), targets, best, excluded)
+    if targets is None:
+        return (None, *best_rows(predicted, features, best, excluded)) if best else (None, None, None)
+    if best:
+        return rank_targets_and_best_rows(predicted, features, targets, best, excluded)
+    return rank_targets(predicted, features, targets, excluded), None, None
+
+
+def _groups(triplets: Sequence[Triplet], gallery: Gallery) -> list[tuple[Tensor, Tensor]]:
+    """Return the queries and the rows, in the gallery's order, of each group; raises InputError for one without."""
+    queries = {}
+    for number, triplet in enumerate(triplets):
+        if not triplet.group:
+            raise InputError(f"{triplet.reference}: its triplet has no group, which the gallery group ranks")
+        queries.setdefault(triplet.group, []).append(number)
+    on = gallery.features.device
+    return [(torch.tensor(numbers, device=on), gallery.rows(names).sort().values) for names, numbers in queries.items()]
 
 
 def _excluded_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protocol) -> Tensor | None:
@@ -201,7 +225,7 @@ def _target_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protoc
         # Such a target scores minus infinity, and is the last.
         if protocol.reference == "drop" and triplet.reference in triplet.targets and not triplet.may_be_lost:
             raise InputError(f"{triplet.reference}: the target is its own reference, which leaves the ranking")
-        if protocol.group_at and target not in triplet.group:
+        if (protocol.group_at or protocol.gallery == "group") and target not in triplet.group:
             raise InputError(f"{target}: the target of {triplet.reference} is not a member of its group")
     return gallery.rows([triplet.targets[0] for triplet in triplets])
 

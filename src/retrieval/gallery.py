@@ -95,8 +95,8 @@ class Gallery:
         return self.part(named_by(triplets))
 
     def ranked_by(self, protocol: Protocol, triplets: Sequence[Triplet]) -> "Gallery":
-        """Return the part of the gallery that queries of `triplets` rank as `protocol` counts."""
-        return self if protocol.gallery == "full" else self.narrowed(triplets)
+        """Return the part of the gallery whose pictures, or groups of them, `triplets` rank as `protocol` counts."""
+        return self.narrowed(triplets) if protocol.gallery == "val" else self
 
     # ---- their features ----
 

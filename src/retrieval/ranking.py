@@ -55,6 +55,46 @@ def rank_targets_and_best_rows(
     )
 
 
+def rank_in_groups(
+    predicted_features: Tensor,
+    gallery_features: Tensor,
+    groups: Iterable[tuple[Tensor, Tensor]],
+    target_rows: Tensor | None,
+    k: int,
+    excluded_rows: Tensor | None = None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return what `rank_targets_and_best_rows` gives where each query ranks only the rows of its group.
+
+    `groups` are (queries, rows), rows ascending, and together have each query once: those of a group are scored at
+    once. Without `target_rows` no rank is given, with a `k` of 0 no row. Rows of a smaller group end in -1.
+    """
+    queries, on = predicted_features.shape[1], gallery_features.device
+    ranks = None if target_rows is None else torch.empty(queries, dtype=torch.int32, device=on)
+    best = torch.full((queries, k), -1, device=on) if k else None
+    similarities = torch.full((queries, k), -torch.inf, device=on) if k else None
+    for of_group, rows in groups:
+        features, predicted = gallery_features[rows], predicted_features[:, of_group]
+        excluded = None if excluded_rows is None else _columns_of(rows, excluded_rows[of_group])
+        for part, scores in _scores(predicted, features, excluded):
+            numbers = of_group[part]
+            if target_rows is not None:
+                columns = _columns_of(rows, target_rows[numbers])
+                if (columns < 0).any():
+                    raise ValueError("each target must be in its query's group")
+                ranks[numbers] = _ahead_in_gallery(scores, columns[:, None])
+            if k:
+                columns, found = _best(scores, min(k, len(rows)))
+                best[numbers, : columns.shape[1]] = rows[columns].masked_fill(found == -torch.inf, -1)
+                similarities[numbers, : columns.shape[1]] = found
+    return ranks, best, similarities
+
+
+def _columns_of(rows: Tensor, wanted: Tensor) -> Tensor:
+    """Return the place of each `wanted` row among ascending `rows`, -1 where it is not there."""
+    places = torch.searchsorted(rows, wanted).clamp_max(len(rows) - 1)
+    return places.masked_fill(rows[places] != wanted, -1)
+
+
 def rank_targets_among(
     predicted_features: Tensor, gallery_features: Tensor, target_rows: Tensor, candidate_rows: Tensor
 ) -> Tensor:

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from src.tasks.triplets import Triplet
+
+GALLERIES = "full", "val", "group"
 OWN = "own"
 """The name of the protocol of own triplets."""
 
@@ -14,7 +17,7 @@ class Protocol(NamedTuple):
     reference: str
     """"keep", or "drop": the reference picture leaves the ranking."""
     gallery: str
-    """"full": the split's list; "val": only the pictures that its triplets name."""
+    """"full": the split's list; "val": only the pictures that its triplets name; "group": only the query's group."""
     at: tuple[int, ...]
     """Cut-offs of the recalls in the gallery."""
     captions: str
@@ -29,12 +32,27 @@ class Protocol(NamedTuple):
     """Whether the rank of a query is that of its best-ranked target, and not of the first one."""
     soft: bool = False
     """Score a query by the best grade among its first k answers instead of hit or miss."""
+    by_trapezoid: bool = False
+    """Whether the mean average precision of the whole ranking is counted, by the trapezoid, and by group (i-CIR)."""
+
+    @property
+    def counts_all(self) -> bool:
+        """Whether all pictures that count as answers are ranked, and not only first targets."""
+        return self.soft or bool(self.map_at) or self.by_trapezoid
 
     @property
     def metrics(self) -> list[str]:
         """The names of what it counts, apart from those of aspects, which depend on the queries."""
         of_group = [f"group_recall_at{k}" for k in self.group_at]
-        return [*of_group, *(f"map_at{k}" for k in self.map_at), *(f"recall_at{k}" for k in self.at)]
+        maps = [*(("map", "mmap", "minmap") if self.by_trapezoid else ()), *(f"map_at{k}" for k in self.map_at)]
+        return [*of_group, *maps, *(f"recall_at{k}" for k in self.at)]
+
+    def ranked(self, triplets: Sequence[Triplet], pictures: int) -> list[int]:
+        """Return how many pictures the query of each triplet ranks, of a gallery of `pictures`."""
+        drops = self.reference == "drop"
+        if self.gallery == "group":
+            return [len(triplet.group) - (drops and triplet.reference in triplet.group) for triplet in triplets]
+        return [pictures - drops] * len(triplets)
 
     def chosen(self, presets: Sequence["Protocol"], **choices: str | None) -> "Protocol":
         """Return this protocol with `choices` (gallery, reference, captions) changed, renamed to match."""
@@ -43,11 +61,18 @@ class Protocol(NamedTuple):
         spelled = "-".join([*(["soft"] if self.soft else []), changed.gallery, changed.reference, changed.captions])
         return changed._replace(name=spelled) if same is None else same
 
-    def described(self, counts: dict[str, tuple[int, int]]) -> str:
-        """Return protocol, queries and galleries in a line, from {category: (queries, pictures)}."""
+    def described(self, categories: dict[str, tuple[Sequence[Triplet], int]]) -> str:
+        """Return protocol, queries and galleries in a line, from {category: (triplet of each query, pictures)}."""
         each = [
-            f"{name + ': ' if len(counts) > 1 else ''}{queries:,} queries over {pictures:,} pictures"
-            for name, (queries, pictures) in counts.items()
+            f"{name + ': ' if len(categories) > 1 else ''}{len(triplets):,} queries over {self._size(triplets, count)}"
+            for name, (triplets, count) in categories.items()
         ]
         rules = f"{self.gallery} gallery, reference {'dropped' if self.reference == 'drop' else 'kept'}"
         return f"protocol {self.name}: {rules}, captions {self.captions}; {', '.join(each)}"
+
+    def _size(self, triplets: Sequence[Triplet], pictures: int) -> str:
+        if self.gallery != "group":
+            return f"{pictures:,} pictures"
+        sizes = [len(triplet.group) for triplet in triplets]
+        fewest, most = min(sizes), max(sizes)
+        return f"{most:,} pictures each" if fewest == most else f"{fewest:,} to {most:,} pictures each"

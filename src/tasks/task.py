@@ -36,6 +36,8 @@ class Task:
     """{ending of a weights file: column that picks these weights}; an empty ending names the only file."""
     submission: tuple[str, ...] = ()
     """The command that writes what its evaluation server takes, and the server's address; empty without one."""
+    rungs: tuple[str, ...] = ()
+    """Combining functions that its ladder has beside the usual ones."""
     names_protocol = True
     """Whether validate.py says above its metrics how they were counted, which the published print-outs do not."""
 

@@ -15,7 +15,8 @@ class Triplet(NamedTuple):
     targets: tuple[str, ...] = ()
     """Names of the pictures meant, first the one that the caption was written for; none in a test split."""
     group: tuple[str, ...] = ()
-    """Names of the similar pictures that the target was chosen from, the reference among them (CIRR)."""
+    """Names of the similar pictures that the target was chosen from, the reference among them (CIRR); or of those that
+    the query ranks (i-CIR). Queries of one group share the tuple."""
     id: str = ""
     """What an evaluation server calls the query."""
     graded: tuple[tuple[str, float], ...] = ()
@@ -32,7 +33,10 @@ class Triplet(NamedTuple):
 
 def named_by(triplets: Iterable[Triplet]) -> set[str]:
     """Return the names of all pictures that `triplets` name."""
-    return {name for one in triplets for name in (one.reference, *one.targets, *one.group)}
+    triplets = list(triplets)
+    groups = {one.group for one in triplets}  # thousands of queries may share one of thousands of names
+    named = {name for one in triplets for name in (one.reference, *one.targets)}
+    return named.union(*groups)
 
 
 class Query(NamedTuple):

@@ -173,8 +173,11 @@ def test_help_and_a_wrong_name_need_no_torch(with_function):
     said = dict(re.findall(r"^(\S+ --\S+) (.*)$", done.stdout, re.MULTILINE))
     for door in JUDGING:
         assert said[f"{door} --help"].startswith("0 ")
-        assert "combiner, sum, product, image, text, mine" in said[f"{door} --help"]
-        assert "'minee' is none of combiner, sum, product, image, text, mine" in said[f"{door} --combining-function"]
+        assert "combiner, sum, cosines, product, image, text, mine" in said[f"{door} --help"]
+        assert (
+            "'minee' is none of combiner, sum, cosines, product, image, text, mine"
+            in said[f"{door} --combining-function"]
+        )
     assert "--network" not in said["combiner_train.py --help"]  # where there is one there is no choice
     assert said["combiner_train.py --network"].startswith("2 error: unknown option --network")
 
@@ -351,7 +354,7 @@ print(list(engine.functions), engine.first.function, [found.name for found in en
     copy.run(("search", [*asked, "--json", tmp_path / "a.json"]))
     (answered,) = json.loads((tmp_path / "a.json").read_text())
     expected = [answer["name"] for answer in answered["answers"]]
-    choices = ["sum", "product", "image", "text", "towers"]
+    choices = ["sum", "cosines", "product", "image", "text", "towers"]
     assert done.stdout.strip() == f"{choices} towers {expected}"
 
 

@@ -16,7 +16,7 @@ from src.evaluation.outside import RUN, judge_runs
 from src.evaluation.per_query import COLUMNS, SOLVED_BY, table_of
 from src.evaluation.run_files import PLACE, is_table
 from src.tasks.own import OwnTriplets
-from src.tasks.protocol import Protocol
+from src.tasks.protocol import GALLERIES, Protocol
 from src.tasks.registry import TASKS, find_task
 from src.tasks.task import Task
 
@@ -120,7 +120,7 @@ def _judged(path: Path, first: PerQuery, data_path: Path) -> PerQuery:
 def _protocol(run: PerQuery, name: str) -> Protocol:
     """Find a protocol by the name that a file has of it, which may spell its choices."""
     task = run.task
-    choices = itertools.product(task.protocols, ("full", "val"), ("keep", "drop"), task.captions)
+    choices = itertools.product(task.protocols, GALLERIES, ("keep", "drop"), task.captions)
     chosen = (
         preset.chosen(task.protocols, gallery=gallery, reference=reference, captions=captions)
         for preset, gallery, reference, captions in choices

@@ -46,6 +46,9 @@ def ladder_cells(rungs: list[Rung], headline: Sequence[str]) -> tuple[list[str],
     """Return the ladder as a header and rows of strings, as "34.17 (31.5–36.8)"."""
 
     def cell(rung, name):
+        # What chance is worth is not known of every measure.
+        if name not in rung.metrics:
+            return "–"
         within = "" if rung.within is None else " ({:.1f}–{:.1f})".format(*rung.within[name])
         return f"{rung.metrics[name]:.2f}{within}"
 

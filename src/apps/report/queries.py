@@ -121,7 +121,7 @@ def target_ranks(judged: Judged) -> list[tuple[str, int]]:
     queries = all_queries(judged)
     known = [query.rank for query in queries if not query.is_later]
     later = len(queries) - len(known)
-    last = max(category.ranked for category in judged.categories.values()) if not later else max(known, default=1)
+    last = max(max(category.ranked) for category in judged.categories.values()) if not later else max(known, default=1)
     return [*rank_histogram(known, last), *([("after the list", later)] if later else [])]
 
 
@@ -167,7 +167,7 @@ def drawn(judged: Judged, pictures: Pictures, album: Album, name: str, number: i
     return QueryRow(
         album.picture(files[query.triplet.reference]),
         " | ".join(query.texts),
-        f"target ranked {ranked} of {category.ranked:,}",
+        f"target ranked {ranked} of {category.ranked[number]:,}",
         [("", [album.picture(files[answer], is_target=answer in query.triplet.targets) for answer in answered])],
         None if target in answered else album.picture(files[target], is_target=True),
     )

@@ -69,7 +69,7 @@ from src.apps.share.content import Shared, collect, without_places
 from src.models.checkpoints import checkpoint_path
 from src.models.weights import FACTS, write_safetensors
 from src.pictures.skipping import NOT_COMPARABLE
-from src.tasks.protocol import OWN, Protocol
+from src.tasks.protocol import GALLERIES, OWN, Protocol
 from src.tasks.registry import TASKS
 from src.training.finished import FinishedRun, read_run
 from src.training.run import FINE_TUNING
@@ -161,7 +161,8 @@ def counted(protocol: Protocol | None) -> str:
     """Say how the numbers were counted, in plain words."""
     if protocol is None:
         return "Each query ranks the whole gallery, without its reference (protocol own)."
-    gallery = "the split's whole gallery" if protocol.gallery == "full" else "the pictures that its queries name"
+    galleries = "the split's whole gallery", "the pictures that its queries name", "its own gallery"
+    gallery = dict(zip(GALLERIES, galleries, strict=True))[protocol.gallery]
     reference = "its reference left out" if protocol.reference == "drop" else "its reference kept in"
     return f"Each query ranks {gallery}, with {reference} (protocol {protocol.name})."
 
