@@ -59,6 +59,7 @@ def joining(main: Callable) -> Callable:
         _patient = torchrun.join()
         try:
             with torchrun.silence(), naming_lost_processes():
+                _wait()  # one that failed before all are connected would end the others with torch's words
                 result = main(argv)
         except (Exception, KeyboardInterrupt, Stopped) as error:
             if torchrun.is_first_to_fail():

@@ -256,8 +256,9 @@ def test_search_names_a_folder_that_it_leaves_out(folder, options, monkeypatch, 
             raise PermissionError(13, "Permission denied", str(path))
         return original(path)
 
-    monkeypatch.setattr(os, "scandir", refusing)
-    assert status_of(search.main, ["--pictures", folder, "--caption", "red", *options]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refusing)
+        assert status_of(search.main, ["--pictures", folder, "--caption", "red", *options]) == 0
     said = capsys.readouterr()
     assert said.err.count("1 of the folders may not be looked into and is left out: dress/ (Permission denied)") == 1
     assert "dress/" not in said.out
