@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.base.crops import file_of
 from src.base.errors import InputError, in_a_line
 from src.base.files import replacing
 from src.base.memory import mention
@@ -188,7 +189,7 @@ def file_key(path: Path | str) -> str:
     Programs that unpack or copy set the time of modification as they like. Nobody sets the inode's time of change.
     """
     path = (path if isinstance(path, Path) else Path(path)).absolute()  # a Path of a Path would be parsed again
-    status = path.stat()
+    status = file_of(path).stat()
     return f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 

@@ -100,7 +100,10 @@ def add_protocol_options(parser: Parser) -> None:
     help_text = f"ways of counting to print in full, or all: {', '.join(names)} (default: as published)"
     group.add_argument("--protocol", nargs="+", type=any_case(*names, "all"), metavar="NAME", help=help_text)
     of_protocol = "(default: the protocol's)"
-    help_text = f"rank the whole split, only the pictures that its triplets name, or only a query's group {of_protocol}"
+    help_text = (
+        "rank the split's list, only the pictures that its triplets name, only a query's group, or the list and what "
+        f"triplets name besides {of_protocol}"
+    )
     group.add_argument("--gallery", choices=GALLERIES, help=help_text)
     help_text = f"whether the reference stays in the ranking {of_protocol}"
     group.add_argument("--reference", choices=("keep", "drop"), help=help_text)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 
+from src.base.crops import file_of
 from src.base.errors import InputError, repeated
 from src.base.files import require_replaceable, require_writable
 from src.base.folders import PICTURE_SUFFIXES
@@ -58,7 +59,7 @@ def data_files(tables: Iterable[Path], splits: Iterable[Split] = ()) -> dict[str
     """Return {option: files} of a data set that no output may replace: its `tables`, and the pictures of `splits`."""
     pictures = (path for split in splits for path in split.pictures.values())
     # Most are known by their suffixes and need no look.
-    others = (path for path in pictures if path.suffix.lower() not in NEVER_REPLACED)
+    others = (path for path in map(file_of, pictures) if path.suffix.lower() not in NEVER_REPLACED)
     return {"--dataset": [*tables, *others]}
 
 

@@ -59,10 +59,11 @@ def judge_run(
     keys = find_queries(run, queries, split)
     group_keys = None if groups is None else find_queries(groups, queries, split)
     counts, rankings = Counter(), {}
-    for name, pictures in ((name, list(split.pictures)) for name, split in splits.items()):
+    for name, of_category in splits.items():
         what = f"{split} of {name}" if len(splits) > 1 else split
         of_groups = None if groups is None else (groups, group_keys[name])
-        rankings[name] = rank(protocol, queries[name], pictures, run, keys[name], of_groups, what, counts)
+        pictures, unlisted = list(of_category.pictures), of_category.unlisted
+        rankings[name] = rank(protocol, queries[name], pictures, run, keys[name], of_groups, what, counts, unlisted)
     judged = _judged(task, split, protocol, path, rankings)
     _require_same_data(run, judged)
     _require_references(run, protocol, counts)

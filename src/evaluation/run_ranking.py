@@ -102,14 +102,17 @@ def rank(
     groups: tuple[RunFile, Mapping[str, Key]] | None,
     what: str,
     counts: Counter,
+    unlisted: Collection[str] = frozenset(),
 ) -> Ranking:
     """Rank one category's queries as `run` does, where `keys` {query: key} are; `groups` may rank their groups instead.
 
-    `pictures` are those of `what`. Adds to `counts` what had to leave lists, and what was taken of a table's ranks.
-    Raises InputError for lists that rank something else.
+    `pictures` are those of `what`, of which the split's list lacks those `unlisted`. Adds to `counts` what had to leave
+    lists, and what was taken of a table's ranks. Raises InputError for lists that rank something else.
     """
     triplets = [query.triplet for query in queries]
     inside = named_by(triplets) if protocol.gallery == "val" else None
+    if protocol.gallery == "full" and unlisted:
+        inside = {*pictures} - unlisted
     gallery = [name for name in pictures if inside is None or name in inside]
     sizes = protocol.ranked(triplets, len(gallery))
     found = find_names(run, {query.id: run.lists[keys[query.id]] for query in queries}, pictures, what)

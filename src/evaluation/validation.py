@@ -58,9 +58,9 @@ class Validation:
         categories = {
             category: (
                 [query.triplet for query in self.queries(category, self.protocol)],
-                len(self.pictures[category].names),
+                len(split.pictures) - (len(split.unlisted) if self.protocol.gallery == "full" else 0),
             )
-            for category in self.splits
+            for category, split in self.splits.items()
         }
         name = next(iter(self.splits.values())).name
         return f"{self.task.name} {name}, {self.protocol.described(categories)}"
@@ -83,7 +83,8 @@ class Validation:
 
     def gallery(self, category: str) -> Gallery:
         """Return the features of a category's pictures, encoded once where the picture encoder is frozen."""
-        return self._once_if_frozen("image", category, lambda: self.retriever.gallery(self.pictures[category]))
+        pictures, unlisted = self.pictures[category], self.splits[category].unlisted
+        return self._once_if_frozen("image", category, lambda: self.retriever.gallery(pictures, unlisted))
 
     def _caption_features(self, category, protocol):
         # Protocols may ask in the same words, which are encoded once.

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import PIL.Image
 
 from src.base.bars import Bar
+from src.base.crops import box_of, file_of
 from src.base.errors import InputError, require_storage
 from src.base.reading import file_digest
 from src.pictures.opening import UnusablePicture, opened
@@ -31,7 +32,7 @@ class Look(NamedTuple):
     kinds: tuple
     """One of FAULTS, or else any number of ODDITIES."""
     digest: str = ""
-    """SHA-256 of the file's bytes, empty where none could be read."""
+    """SHA-256 of the file's bytes, and which part of it; empty where none could be read."""
     fault: str = ""
     """Why it cannot be used, on one line."""
 
@@ -42,7 +43,7 @@ def look_at(path: Path) -> Look:
     Raises StorageError when its disk or share fails, and nothing else.
     """
     try:
-        digest = file_digest(path)
+        digest = file_digest(file_of(path))
     # A folder in a picture's place is missing too.
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return Look(("missing",))
@@ -51,6 +52,8 @@ def look_at(path: Path) -> Look:
         return Look(("unreadable",), fault=error.strerror)
     if digest == EMPTY:
         return Look(("zero-sized",))
+    box = box_of(path)
+    digest += f" {box}" if box else ""  # two parts of a file are not copies
     try:
         transforms = opened(path, _decode)
         if transforms:

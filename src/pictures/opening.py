@@ -8,6 +8,7 @@ from pathlib import Path
 
 import PIL.Image
 
+from src.base.crops import Box, box_of, file_of
 from src.base.errors import (
     InputError,
     StorageError,
@@ -71,9 +72,10 @@ def opened(path: Path, preprocess: Callable):
     Raises UnusablePicture, with its name, when it cannot be read, and StorageError when its disk or share fails.
     """
     try:
-        with open_regular(path) as file:
+        whole = file_of(path)
+        with open_regular(whole) as file:
             try:
-                made = _made_of(file, UNMARKED.get(Path(path).suffix.lower()), preprocess)
+                made = _made_of(file, UNMARKED.get(whole.suffix.lower()), preprocess, box_of(path))
                 # Decoders may take a failed read for the end of the file.
                 require_storage(file.raw.fault or OSError(), path)
                 return made
@@ -91,12 +93,26 @@ def opened(path: Path, preprocess: Callable):
     raise UnusablePicture(f"{escaped(str(path))}: cannot be read as a picture ({reason})", reason)
 
 
-def _made_of(file, unmarked: str | None, preprocess):
+def _made_of(file, unmarked: str | None, preprocess, box: Box | None = None):
     formats = [*readable_formats(), unmarked] if unmarked else readable_formats()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # its doubts change no pixel
         with PIL.Image.open(file, formats=formats) as image:
-            return _prepared(image, preprocess)
+            return _prepared(image if box is None else _cropped(image, box), preprocess)
+
+
+def _cropped(image: PIL.Image.Image, box: Box) -> PIL.Image.Image:
+    """Return the part of a picture that lies in a box, amid a black square, as GeneCIS's programs do."""
+    left, top, width, height = box
+    right, bottom = min(image.width, left + width), min(image.height, top + height)
+    if right <= left or bottom <= top:
+        raise ValueError("the part at {},{} of {} x {} pixels is empty".format(*box))
+    part = image.crop((left, top, right, bottom))
+    part = part if part.mode in ("L", "RGB") else part.convert("RGB")  # in which zeros are black
+    side = max(part.size)
+    square = PIL.Image.new(part.mode, (side, side))
+    square.paste(part, ((side - part.width) // 2, (side - part.height) // 2))
+    return square
 
 
 def _prepared(image: PIL.Image.Image, preprocess: Callable):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from src.base.alike import Alike, Instead
 from src.base.bars import Bar
+from src.base.crops import file_of
 from src.base.errors import NAMED, InputError, escaped, require_storage, shown
 from src.base.folders import files_below
 from src.base.reading import open_regular
@@ -37,7 +38,7 @@ def require_present(splits: Iterable[Split]) -> None:
 
 def _fault_at_first_sight(path: Path) -> str | None:
     try:
-        with open_regular(path) as file:
+        with open_regular(file_of(path)) as file:
             return what_else(file.read(16))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return MISSING

@@ -1,6 +1,6 @@
 """Galleries: the pictures that answers are looked for in."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -39,15 +39,18 @@ class Gallery:
         lengths: Tensor | None = None,
         folder: Path | str | None = None,
         digests: Sequence[str] | None = None,
+        unlisted: Collection[str] = (),
     ):
         """Take features [pictures, dim] as the encoder gave them or, with their `lengths` [pictures], normalised.
 
         Normalised ones may be in fp16. `digests` are the SHA-256 of the files in `folder`, where they are known.
+        `unlisted` are names that the split's list does not have.
         """
         if len(features) != len(names):
             raise ValueError(f"{len(features)} features for {len(names)} names")
         self.features, self.names, self.lengths = features, list(names), lengths
         self.folder, self.digests = None if folder is None else Path(folder), digests
+        self.unlisted = frozenset(unlisted)
         repeated = len(self.names) - len(set(self.names))
         if repeated:
             raise InputError(f"the gallery holds {repeated} names more than once")
@@ -96,7 +99,11 @@ class Gallery:
 
     def ranked_by(self, protocol: Protocol, triplets: Sequence[Triplet]) -> "Gallery":
         """Return the part of the gallery whose pictures, or groups of them, `triplets` rank as `protocol` counts."""
-        return self.narrowed(triplets) if protocol.gallery == "val" else self
+        if protocol.gallery == "val":
+            return self.narrowed(triplets)
+        if protocol.gallery == "full" and self.unlisted:
+            return self.part(self._row.keys() - self.unlisted)
+        return self
 
     # ---- their features ----
 
@@ -131,7 +138,7 @@ class Gallery:
             compared(combining_function, self.encoded(rows).to(device)).float().to(self.features.device)
             for rows in pieces(len(self), ROWS_AT_ONCE)
         ]
-        return Gallery(torch.cat(parts), self.names, folder=self.folder, digests=self.digests)
+        return Gallery(torch.cat(parts), self.names, None, self.folder, self.digests, self.unlisted)
 
     # ---- questions ----
 

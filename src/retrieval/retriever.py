@@ -1,7 +1,7 @@
 """A CLIP, its image transform and a combining function."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,9 +72,9 @@ class Retriever:
             paths = dict.fromkeys(path for pictures in galleries for path in pictures.paths.values())
             self.image_cache.fill(list(paths), self.encoder.num_workers)
 
-    def gallery(self, pictures: Pictures) -> Gallery:
-        """Return pictures as a gallery: their features and names."""
-        return Gallery(self.encoder.pictures(pictures), pictures.names)
+    def gallery(self, pictures: Pictures, unlisted: Collection[str] = ()) -> Gallery:
+        """Return pictures as a gallery: their features and names, and which of these the split's list does not have."""
+        return Gallery(self.encoder.pictures(pictures), pictures.names, unlisted=unlisted)
 
 
 def as_trained(options: RetrieverOptions, combiner_path: Path | str | None = None) -> RetrieverOptions:

@@ -1,5 +1,7 @@
 """Checks that readers of annotations share."""
 
+import functools
+import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -14,6 +16,17 @@ NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Characters that control a terminal or break a line, and halves of surrogate pairs."""
 KNOWN_NAMES = re.compile(r"triplets\.(train|val|test)\.(csv|tsv|xlsx|jsonl)|gallery\.(train|val|test)(\..+)?\.txt")
 """Names of the files that are read of a folder of own triplets, beside its pictures."""
+
+
+@functools.cache
+def find_below(root: Path, expected: Path) -> Path:
+    """Find a file or folder by its name, since people unpack archives at other depths."""
+    if (root / expected).exists():
+        return root / expected
+    for folder, folders, files in os.walk(root):
+        if expected.name in (*folders, *files):
+            return Path(folder, expected.name)
+    return root / expected
 
 
 def refuse(path: Path, culprits: Sequence, total: int, fault: str) -> None:
@@ -32,7 +45,7 @@ def read_entries(path: Path, fields: dict[str, type]) -> list[dict]:
         "entries that are not objects",
     )
     for field, kind in fields.items():
-        is_right, what = (is_text, "text") if kind is str else (_is_whole_number, "a whole number")
+        is_right, what = (is_text, "text") if kind is str else (is_whole_number, "a whole number")
         faulty = entries_that(entries, lambda entry, field=field, is_right=is_right: not is_right(entry.get(field)))
         refuse(path, faulty, len(entries), f"entries without {what} under {field!r}")
     require_any(path, entries, "triplets")
@@ -92,5 +105,6 @@ def path_parts(path: str) -> list[str]:
     return path.replace("\\", "/").split("/")
 
 
-def _is_whole_number(value) -> bool:
+def is_whole_number(value) -> bool:
+    """Whether a JSON value is a whole number."""
     return type(value) is int  # a bool is an int too

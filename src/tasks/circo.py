@@ -1,7 +1,6 @@
 """CIRCO: several targets for a query, among the 123,403 unlabelled pictures of COCO 2017. It has no training split."""
 
 import functools
-import os
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from src.base.errors import repeated, require_one_of
 from src.base.reading import read_json
 from src.tasks.annotations import (
     entries_that,
+    find_below,
     is_list_of_text,
     path_parts,
     read_entries,
@@ -55,7 +55,7 @@ class CIRCO(Task):
 
     def files(self, data_path: Path, category: str, split: str) -> tuple[Path, Path]:
         root = Path(data_path) / self.folder
-        return root / self.annotations / f"{split}.json", _found(root, LISTING)
+        return root / self.annotations / f"{split}.json", find_below(root, LISTING)
 
     def categories_in(self, data_path: Path, split: str) -> list[str]:
         # All splits share the list of pictures.
@@ -65,7 +65,7 @@ class CIRCO(Task):
         require_one_of(split, self.splits, "CIRCO split")
         root = self.root(data_path)
         path, listing = self.files(data_path, category, split)
-        pictures = _read_listing(listing, _found(root, FOLDER))
+        pictures = _read_listing(listing, find_below(root, FOLDER))
         is_test = split == "test"
         entries = read_entries(path, FIELDS | ({} if is_test else {"target_img_id": int}))
         # Servers and evaluators find a query by its id.
@@ -76,17 +76,6 @@ class CIRCO(Task):
         triplets = [_triplet(entry, is_test) for entry in entries]
         require_listed(path, listing, pictures, triplets)
         return Split(split, path, triplets, pictures)
-
-
-@functools.cache
-def _found(root: Path, expected: Path) -> Path:
-    """Find a file or folder by its name, since people unpack COCO's archives at other depths."""
-    if (root / expected).exists():
-        return root / expected
-    for folder, folders, files in os.walk(root):
-        if expected.name in (*folders, *files):
-            return Path(folder, expected.name)
-    return root / expected
 
 
 def _read_listing(listing: Path, folder: Path) -> dict[str, Path]:

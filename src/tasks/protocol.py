@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from src.tasks.triplets import Triplet
 
-GALLERIES = "full", "val", "group"
+GALLERIES = "full", "val", "group", "all"
 OWN = "own"
 """The name of the protocol of own triplets."""
 
@@ -17,7 +17,8 @@ class Protocol(NamedTuple):
     reference: str
     """"keep", or "drop": the reference picture leaves the ranking."""
     gallery: str
-    """"full": the split's list; "val": only the pictures that its triplets name; "group": only the query's group."""
+    """"full": the split's list; "val": only the pictures that its triplets name; "group": only the query's group;
+    "all": the split's list, and what its triplets name besides."""
     at: tuple[int, ...]
     """Cut-offs of the recalls in the gallery."""
     captions: str

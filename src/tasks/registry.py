@@ -5,12 +5,14 @@ from pathlib import Path
 from src.tasks.circo import CIRCO
 from src.tasks.cirr import CIRR
 from src.tasks.fashioniq import FashionIQ
+from src.tasks.genecis import GeneCIS
 from src.tasks.icir import ICIR
 from src.tasks.shoes import Shoes
 from src.tasks.task import Task, require_whole
 
 TASKS: dict[str, Task] = {
-    getattr(task, "name", type(task).__name__): task for task in (CIRR(), FashionIQ(), CIRCO(), Shoes(), ICIR())
+    getattr(task, "name", type(task).__name__): task
+    for task in (CIRR(), FashionIQ(), CIRCO(), Shoes(), ICIR(), GeneCIS())
 }
 """{name of --dataset: Task}"""
 

@@ -27,6 +27,8 @@ class Triplet(NamedTuple):
     """The kinds of change that the caption asks for (CIRCO)."""
     place: str = ""
     """Its position in the file, if not its index."""
+    unlisted: tuple[str, ...] = ()
+    """Those of its pictures that the split's list does not have, where some protocol asks it all the same (Shoes)."""
     may_be_lost: bool = False
     """Whether a target that is the reference is a miss, and no fault, where that leaves the ranking (Shoes)."""
 
@@ -57,9 +59,14 @@ class Split(NamedTuple):
     """The captions file, for messages."""
     triplets: list[Triplet]
     pictures: dict[str, Path]
-    """{name: file} of the whole gallery, in the order of the image split."""
+    """{name: file} of the whole gallery, in the order of the image split, `unlisted` ones last."""
     is_listed: bool = True
     """Whether a file lists the gallery. Else it is all that lies in a folder."""
+
+    @property
+    def unlisted(self) -> set[str]:
+        """Names of those of its pictures that no gallery has but "all"."""
+        return {name for triplet in self.triplets for name in triplet.unlisted}
 
     def needed(self, triplet: Triplet) -> set[str]:
         """Return the names of the pictures without which `triplet` cannot be used."""

@@ -14,6 +14,7 @@ import validate
 from src.base.errors import InputError
 from src.tasks.own import OwnTriplets
 from src.tasks.own.rows import read_rows
+from src.tasks.registry import TASKS
 from tests.support.commands import status_of, toy_options
 from tests.support.own_folders import HEADER, with_pictures, write
 
@@ -82,7 +83,7 @@ def test_faulty_files_are_named(name, content, fault, folder, world, tmp_path, c
 def test_what_is_no_folder_of_own_triplets(tmp_path, capsys):
     for name, fault in [
         (tmp_path, "holds no triplets.val.csv, .tsv, .xlsx or .jsonl, as a folder of own triplets does"),
-        ("nowhere", "'nowhere' is none of CIRR, FashionIQ, CIRCO, Shoes, and "),
+        ("nowhere", f"'nowhere' is none of {', '.join(TASKS)}, and "),
     ]:
         assert status_of(validate.main, ["--dataset", name]) == 2
         assert fault in capsys.readouterr().err

@@ -75,9 +75,39 @@ def test_the_pairs_of_each_split(small, capsys):
     assert [triplet.id for triplet in train.triplets] == [*map(str, range(8, 16))]
     assert [*val.pictures] == NAMES[:8]
     assert all(path.is_file() for split in (val, train) for path in split.pictures.values())
-    (line,) = capsys.readouterr().err.splitlines()
-    remain = "of 10 triplets 9 remain without 1 whose target eval_im_names.txt does not list"
-    assert line == f"{small / SHOES.folder / CAPTIONS}: {remain}: img_womens_boots_99.jpg"
+    file, two = small / SHOES.folder / CAPTIONS, "img_womens_boots_99.jpg, img_womens_boots_98.jpg"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{file}: of 10 triplets tg-cir asks 9, without 1 whose target {EVAL} does not list: img_womens_boots_99.jpg",
+        f"{file}: val does not ask 2 triplets, as there is no file of a picture that no list has: {two}",
+    ]
+
+
+def test_vals_way_asks_a_triplet_for_each_picture_that_the_list_has(small, world, tmp_path, capsys):
+    others = ["img_womens_boots_98.jpg", "img_womens_boots_99.jpg"]
+    for name in others:
+        Image.new("RGB", (24, 20), (7, 7, 90)).save(small / SHOES.folder / name)
+    (split,) = SHOES.read_all(small, "val").values()
+    assert [*split.pictures] == [*NAMES[:8], *others]
+    # Both ends of eight triplets are in the list; of one a single end each, and the last is its own target.
+    times = {query.id.partition(".")[0]: 0 for query in SHOES.queries(split.triplets, "twice")}
+    for query in SHOES.queries(split.triplets, "twice"):
+        times[query.id.partition(".")[0]] += 1
+    assert times == dict.fromkeys(map(str, range(8)), 2) | {"16": 1, "17": 1, "18": 1}
+    assert [query.id for query in SHOES.queries(split.triplets, "caption")] == [*map(str, range(8)), "18"]
+    options = ["--dataset", "shoes", *toy_options(small, tmp_path / "out")]
+    options[options.index("--clip-model-name") + 1] = str(world / "small_clip.pt")
+    files = ["--per-query", tmp_path / "queries.csv", "--json", tmp_path / "a.json"]
+    assert status_of(validate.main, [*options, "--protocol", "all", *files]) == 0
+    sizes = {of["protocol"]: (of["queries"]["shoes"], of["gallery_size"]["shoes"], of["ranked"]["shoes"])
+             for of in json.loads((tmp_path / "a.json").read_text())["protocols"]}  # fmt: skip
+    assert sizes == {"tg-cir": (9, 8, 7), "val": (19, 10, 9)}
+    assert "8 pictures" in capsys.readouterr().out
+    # What it ranks, judged as the ranking of another program.
+    run = {row["query"]: row["answers"].split("|") for row in csv.DictReader((tmp_path / "queries.csv").open())
+           if row["protocol"] == "val"}  # fmt: skip
+    write(tmp_path / "run.json", run)
+    assert status_of(validate.main, [*options[:4], "--run", tmp_path / "run.json", "--protocol", "val"]) == 0
+    assert "19 queries over 10 pictures" in capsys.readouterr().out
 
 
 def test_training_and_judging(small, world, tmp_path):

@@ -6,6 +6,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from src.base.crops import file_of
 from src.base.errors import repeated
 from src.base.folders import is_picture
 from src.pictures.kinds import FAULTS, ODDITIES, Look
@@ -215,6 +216,7 @@ def _twins(earlier, later):
 def _unlisted(listed):
     """Find picture files, by their suffix, in the folders of those that are `listed`."""
     # By name: opening every file of a folder to learn what it is would take as long as the check itself.
+    listed = {file_of(path) for path in listed}
     for folder in sorted({path.parent for path in listed}):
         if folder.is_dir():
             files = (path for path in sorted(folder.iterdir()) if path not in listed)

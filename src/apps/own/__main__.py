@@ -17,6 +17,7 @@ from pathlib import Path
 from src.apps.own.additions import Additions
 from src.apps.own.tables import LASCO, NAMES, read_table
 from src.base.alike import Alike
+from src.base.crops import box_of
 from src.base.errors import NAMED, InputError, shown
 from src.base.files import replacing
 from src.base.folders import files_below
@@ -64,6 +65,8 @@ def convert_dataset(task: Task, data_path: Path, added: Additions, copy: bool) -
         rows = []
         for category in there:
             read = task.read(data_path, category, split)
+            if any(box_of(path) for path in read.pictures.values()):
+                raise InputError(f"{read.path}: its pictures are parts of files, and own triplets have whole files")
             paths = {picture: path.relative_to(root).as_posix() for picture, path in read.pictures.items()}
             shown = {"category": category} if len(task.categories) > 1 else {}
             rows += [_row(triplet, paths) | shown for triplet in read.triplets]

@@ -161,7 +161,8 @@ def counted(protocol: Protocol | None) -> str:
     """Say how the numbers were counted, in plain words."""
     if protocol is None:
         return "Each query ranks the whole gallery, without its reference (protocol own)."
-    galleries = "the split's whole gallery", "the pictures that its queries name", "its own gallery"
+    whole = "the split's whole gallery"
+    galleries = whole, "the pictures that its queries name", "its own gallery", f"{whole} and what queries name besides"
     gallery = dict(zip(GALLERIES, galleries, strict=True))[protocol.gallery]
     reference = "its reference left out" if protocol.reference == "drop" else "its reference kept in"
     return f"Each query ranks {gallery}, with {reference} (protocol {protocol.name})."

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from src.base.alike import one_form
+from src.base.crops import file_of
 from src.base.errors import first_ten
 from src.tasks.annotations import stays_inside
 
@@ -67,4 +68,4 @@ def plain(path: str) -> str:
 
 def all_there(roots: Iterable[Path], names: Iterable[str]) -> bool:
     """Whether there is a file of each name in one of the folders."""
-    return all(any((root / plain(name)).is_file() for root in roots) for name in names)
+    return all(any(file_of(root / plain(name)).is_file() for root in roots) for name in names)
