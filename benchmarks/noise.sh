@@ -12,39 +12,7 @@ fi
 output=$1 data_path=$2 clip=$3 tuned=$4
 python=${PYTHON:-python} shares=${SHARES:-0 10 30 50}
 
-# The data set once for each share: pictures by links, and training triplets of which a share has permuted targets.
-"$python" - "$output" "$data_path" $shares <<'END'
-import json
-import random
-import sys
-from pathlib import Path
-
-output, source = Path(sys.argv[1]), Path(sys.argv[2]).resolve() / "cirr_dataset"
-for share in sys.argv[3:]:
-    folder = output / share / "cirr_dataset"
-    (folder / "cirr" / "captions").mkdir(parents=True)
-    for path in [*source.iterdir(), *(source / "cirr").iterdir(), *(source / "cirr" / "captions").iterdir()]:
-        link = folder / path.relative_to(source)
-        if not link.exists():
-            link.symlink_to(path)
-    (table,) = (folder / "cirr" / "captions").glob("cap.*.train.json")
-    rows = json.loads(table.read_text())
-    table.unlink()
-    drawn = random.Random(0)
-    rows = drawn.sample(rows, min(4096, len(rows)))
-    wrong = drawn.sample(range(len(rows)), len(rows) * int(share) // 100)
-    targets = [rows[row]["target_hard"] for row in wrong]
-    drawn.shuffle(targets)
-    for row, target in zip(wrong, targets):
-        triplet, right = rows[row], rows[row]["target_hard"]
-        if target == triplet["reference"]:  # the commands refuse it
-            continue
-        members = triplet["img_set"]["members"]
-        if target not in members:  # so they do a target outside its group
-            members[members.index(right)] = target
-        triplet.update(target_hard=target, target_soft={target: 1.0})
-    table.write_text(json.dumps(rows))
-END
+"$python" "$(dirname "$0")/wrong_targets.py" anywhere "$output" "$data_path" $shares
 
 # train SHARE WAY SEED OPTION…
 train() {

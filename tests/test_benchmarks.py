@@ -1,8 +1,11 @@
-"""python -m benchmarks and benchmarks/recipes.sh: they run, and measure what they say."""
+"""python -m benchmarks and the scripts of benchmarks/: they run, and measure what they say."""
 
+import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,6 +16,7 @@ from benchmarks.results import table
 from benchmarks.steps import CombinerSteps
 from src.base.files import PROJECT_ROOT
 from src.evaluation.per_query import COLUMNS
+from src.tasks.registry import TASKS
 from tests.support.commands import CIRR_RECALLS, status_of
 from tests.support.processes import PATIENCE
 
@@ -73,9 +77,9 @@ else:
 """
 
 
-def run_recipes(*arguments, **settings):
+def run_recipes(*arguments, script="recipes.sh", **settings):
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable} | settings
-    command = [PROJECT_ROOT / "benchmarks" / "recipes.sh", *arguments]
+    command = [PROJECT_ROOT / "benchmarks" / script, *arguments]
     streams = {"capture_output": True, "text": True, "timeout": 2 * PATIENCE}  # for a dozen processes
     return subprocess.run(command, check=False, cwd=PROJECT_ROOT, env=env, **streams)
 
@@ -96,9 +100,10 @@ def test_recipes_are_compared_by_the_mean_over_their_seeds(tmp_path):
         assert row[1:6] == ["50.00", "100.00", "+50.00", "+50.00", "+50.00"]
 
 
+@pytest.mark.parametrize("script", ["recipes.sh", "noise.sh", "unlikely.sh"])
 @pytest.mark.parametrize("arguments", [["out"], [".", "DATA", "CLIP", "TUNED"]])
-def test_recipes_with_bad_arguments(arguments):
-    ran = run_recipes(*arguments)
+def test_recipes_with_bad_arguments(arguments, script):
+    ran = run_recipes(*arguments, script=script)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "needs OUTPUT (a new folder), DATA_PATH, CLIP_MODEL_NAME and TUNED_CLIP" in ran.stderr
 
@@ -113,3 +118,36 @@ def test_recipes_are_trained_and_judged(world, tmp_path):
         (metrics,) = output.glob(f"{way}-0/models/*/validation_metrics.csv")
         best = pd.read_csv(metrics).recall_at1.max()
         assert 100 * pd.read_csv(output / f"{way}.csv").recall_at1.mean() == pytest.approx(best, abs=1e-4)
+
+
+@pytest.mark.parametrize("where", ["anywhere", "group"])
+def test_wrong_targets_are_those_that_are_named(where, world, tmp_path):
+    captions = Path("cirr_dataset", "cirr", "captions", "cap.rc2.train.json")
+    right = json.loads((world / captions).read_text())
+    command = [sys.executable, PROJECT_ROOT / "benchmarks" / "wrong_targets.py", where, tmp_path, world, "0", "50"]
+    subprocess.run(command, check=True, capture_output=True)
+    for share, least, most in (("0", 0, 0), ("50", 18, 24)):
+        rows = json.loads((tmp_path / share / captions).read_text())
+        wrong = json.loads((tmp_path / share / "wrong.json").read_text())
+        known = {row["pairid"]: row for row in right}
+        differ = [
+            number for number, row in enumerate(rows) if row["target_hard"] != known[row["pairid"]]["target_hard"]
+        ]
+        assert wrong == differ
+        assert least <= len(wrong) <= most
+        for number in wrong if where == "group" else ():
+            assert rows[number]["target_hard"] in known[rows[number]["pairid"]]["img_set"]["members"]
+        splits = TASKS["CIRR"].read_all(tmp_path / share, "train")  # which refuses what no command takes
+        assert len(splits["rc2"].triplets) == 48
+
+
+@pytest.mark.slow
+def test_wrong_targets_are_counted_among_the_least_likely(world, tmp_path):
+    clip, output = world / "small_clip.pt", tmp_path / "out"
+    ran = run_recipes(output, world, clip, clip, script="unlikely.sh", SEEDS="0", EPOCHS="1", BATCH_SIZE="16")
+    assert ran.returncode == 0, ran.stderr
+    counted = re.findall(r"^(\w+), (\w+), seed 0: (\d+\.\d) % of the first 2 are wrong$", ran.stdout, re.MULTILINE)
+    assert [names for *names, _ in counted] == [
+        [where, way] for where in ("anywhere", "group") for way in ("batch", "gce", "bank")
+    ]
+    assert {percent for *_, percent in counted} <= {"0.0", "50.0", "100.0"}

@@ -61,6 +61,8 @@ def add_training_options(
     help_text = "column of validation_metrics.csv that picks the best weights (default: as published)"
     group.add_argument("--best-by", metavar="COLUMN", help=help_text)
 
+    help_text = "file for the rank and the loss of each training triplet in the last epochs, which check_data.py reads"
+    group.add_argument("--per-triplet", type=file_path, metavar="FILE.csv", help=help_text)
     help_text = "go on with a run that was stopped or has finished; its options need not be given again"
     group.add_argument("--resume", type=file_path, metavar="RUN_FOLDER", help=help_text)
 
@@ -69,6 +71,7 @@ MAY_CHANGE = {
     *("num_epochs", "clip_bs", "num_workers", "data_path", "extra_triplets"),
     "precision",  # what it stands for is compared
     *("feature_cache", "no_feature_cache", "image_cache"),
+    "per_triplet",  # the state has what goes into the file
     *("clip_model_name", "clip_model_path"),  # the weights themselves are compared
     *("api_key", "workspace", "experiment_name", "comet_offline", "resume"),
 }
@@ -207,6 +210,8 @@ class TrainingPlan(NamedTuple):
     """One of NEGATIVES."""
     mask_same_target: bool = False
     """Whether another triplet's same target does not count as a negative."""
+    per_triplet: Path | None = None
+    """The file for the rank and the loss of each triplet."""
 
     @property
     def distinct_pictures(self) -> bool:

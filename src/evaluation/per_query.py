@@ -60,7 +60,7 @@ def _rows(judged: Judged, metrics: list[str]) -> Iterator[list]:
         solved = [[""] * len(ranks) if rung is None else rung.astype(int).tolist() for rung in rungs]
         # Of a ranking that ends early one protocol may know a metric that another does not.
         known, nothing = category.scores[judged.rung], np.full(len(ranks), np.nan)
-        scores = [[_cell(value) for value in known.get(metric, nothing).tolist()] for metric in metrics]
+        scores = [[cell(value) for value in known.get(metric, nothing).tolist()] for metric in metrics]
         for number, query in enumerate(category.queries):
             triplet = query.triplet
             yield [
@@ -79,7 +79,7 @@ def _places(ranks: np.ndarray, beyond: np.ndarray | None) -> list[int | str]:
     return [f">{place - 1}" if is_beyond else place for place, is_beyond in zip(places, beyond.tolist(), strict=True)]
 
 
-def _cell(score: float) -> str:
+def cell(score: float) -> str:
     """Return a score as a cell: empty where the metric does not count the query."""
     # Whole scores as 0 and 1: a spreadsheet's reader wants no 1.0.
     return "" if math.isnan(score) else f"{score:.9g}"

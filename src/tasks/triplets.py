@@ -68,6 +68,11 @@ class Split(NamedTuple):
         """Names of those of its pictures that no gallery has but "all"."""
         return {name for triplet in self.triplets for name in triplet.unlisted}
 
+    def place(self, number: int) -> str:
+        """Return where triplet `number` stands: "cap.rc2.train.json[5]", or "triplets.train.csv, row 7"."""
+        place = self.triplets[number].place
+        return f"{self.path.name}, {place}" if place else f"{self.path.name}[{number}]"
+
     def needed(self, triplet: Triplet) -> set[str]:
         """Return the names of the pictures without which `triplet` cannot be used."""
         # Training never looks at a group, so a member's missing picture costs it nothing.

@@ -35,6 +35,8 @@ class Batch(NamedTuple):
     """Bytes [pictures, dim, dim, 3] of the share's pictures: a quarter of what they are when they are normalised."""
     all_targets: torch.Tensor | None = None
     """Rows [batch] of the targets of the whole batch, in all pictures that the triplets name."""
+    numbers: list[int] | None = None
+    """The numbers of the whole batch's triplets."""
 
 
 class TripletRows(Dataset):
@@ -68,7 +70,8 @@ class TripletRows(Dataset):
 
     def __getitem__(self, numbers: list[int]) -> Batch:
         references, targets = self.rows[:, numbers[self.share]]
-        return Batch(references, targets, [self.captions[number] for number in numbers], None, self.rows[1, numbers])
+        captions = [self.captions[number] for number in numbers]
+        return Batch(references, targets, captions, None, self.rows[1, numbers], numbers)
 
 
 def _first_of_equals(paths: dict[str, Path]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from src.command.parser import Parser
 from src.command.training_flags import OPTIONS_FILE, read_options, require_values
 from src.tasks.own import OwnTriplets
 from src.tasks.registry import TASKS
-from src.training.run import FINE_TUNING, STAGES, TABLES, StageNames
+from src.training.run import FINE_TUNING, STAGES, StageNames, run_files
 
 NEEDED = "dataset", "clip_model_name", "transform", "target_ratio", "data_path", "output_path"
 """Options without which a run cannot be judged again."""
@@ -32,7 +32,7 @@ class FinishedRun(NamedTuple):
 
     def files(self) -> list[Path]:
         """Return what a run keeps, which a report may not replace."""
-        return [self.weights, *(self.folder / name for name in (OPTIONS_FILE, *(f"{table}.csv" for table in TABLES)))]
+        return [self.weights, *run_files(self.folder)]
 
 
 def read_run(folder: Path) -> FinishedRun:

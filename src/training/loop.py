@@ -19,7 +19,8 @@ from src.processes.signals import Stopping
 from src.retrieval.precision import autocast, autocast_dtype
 from src.tasks.task import Task
 from src.training.batches import Batch, TripletLoader
-from src.training.losses import loss_of
+from src.training.holding import Holding
+from src.training.losses import Note, loss_of
 from src.training.progress import (
     mean_train_loss,
     set_train_bar_description,
@@ -40,6 +41,7 @@ class Training:
         loader: TripletLoader | None,
         task: Task,
         plan: TrainingPlan,
+        holding: Holding | None = None,
     ):
         self.stage, self.loader, self.task, self.plan = stage, loader, task, plan
         # Call the stage only through this; otherwise gradients are not synchronised between processes.
@@ -48,7 +50,7 @@ class Training:
         # fp16 gradients vanish without it; bf16 has the range of fp32.
         scaler = torch.amp.GradScaler(device.type, enabled=halved)
         order = None if loader is None else loader.draws
-        self.state = TrainingState(stage.trained, optimizer, scaler, order, plan.seed)
+        self.state = TrainingState(stage.trained, optimizer, scaler, order, plan.seed, holding)
         self.loss = loss_of(plan)
         self._stepped = False
 
@@ -134,6 +136,8 @@ class Training:
         results = {"images_in_epoch": 0, "accumulated_train_loss": 0.0}
         self.stage.begin(epoch)
         self.stage.train()
+        if self.state.holding is not None:
+            self.state.holding.begin()
         # A label before the first loss is known.
         with Bar(self.loader, desc=f"[{epoch}/{self.plan.num_epochs}]") as bar:
             for step, loss in enumerate(self._losses(bar), start=epoch * len(self.loader)):
@@ -143,6 +147,8 @@ class Training:
                 set_train_bar_description(bar, epoch, self.plan.num_epochs, results)
                 if log_step is not None:
                     log_step(step, loss.item())
+        if self.state.holding is not None:
+            self.state.holding.end()
         return mean_train_loss(results)
 
     def _losses(self, batches: Iterable[Batch]) -> Iterator[Tensor]:
@@ -154,11 +160,18 @@ class Training:
         for batch in batches:
             texts = self._texts(batch.captions)[distributed.share(self.plan.batch_size)]
             inputs = self.stage.inputs(batch, texts)
-            loss = self.train_step(inputs, batch.all_targets.to(device, non_blocking=True))
+            loss = self.train_step(inputs, batch.all_targets.to(device, non_blocking=True), self._note_of(batch))
             if last is not None:
                 yield last.cpu()
             last = loss
         yield last.cpu()
+
+    def _note_of(self, batch: Batch) -> Note | None:
+        """What notes the logits of this process's share of a batch; None without --per-triplet."""
+        if self.state.holding is None:
+            return None
+        numbers = torch.tensor(batch.numbers[distributed.share(self.plan.batch_size)])
+        return partial(self.state.holding.note, numbers.to(device, non_blocking=True))
 
     def _texts(self, captions: list[tuple[str, ...]]) -> list[str]:
         """Draw a text for each triplet of the whole batch, so that it does not depend on the number of processes."""
@@ -168,10 +181,11 @@ class Training:
             texts.append(variants[int(len(variants) * self.state.draws.random())] if len(variants) > 1 else variants[0])
         return texts
 
-    def train_step(self, inputs: tuple, all_targets: Tensor | None = None) -> Tensor:
+    def train_step(self, inputs: tuple, all_targets: Tensor | None = None, note: Note | None = None) -> Tensor:
         """Take one step of the optimizer on what `stage.inputs` gave; return the batch's loss.
 
         `all_targets` [batch] are the rows of the whole batch's targets, which a bank and --mask-same-target need.
+        `note` gets the logits of this process's share.
         If the first step runs out of memory, halve the piece size until it fits, if the stage supports pieces, and
         print the size. Raises InputError when it does not fit all the same, and when --clip-bs was given and is too
         large.
@@ -181,7 +195,7 @@ class Training:
         reserved = self.state.room_for_optimizer()
         while True:
             try:
-                loss = self._backward(inputs, all_targets)
+                loss = self._backward(inputs, all_targets, note)
                 break
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
@@ -198,10 +212,10 @@ class Training:
         self._stepped = True
         return gradients.summed(loss)
 
-    def _backward(self, inputs, all_targets) -> Tensor:
+    def _backward(self, inputs, all_targets, note) -> Tensor:
         # The backward pass stays outside of autocast, as torch wants it.
         with autocast(self.plan.precision, training=True):
-            loss = self._loss(*self.module(inputs), all_targets)
+            loss = self._loss(*self.module(inputs), all_targets, note)
         self.state.scaler.scale(loss).backward()
         return loss.detach()
 
@@ -221,19 +235,19 @@ class Training:
         pieces = f"CLIP takes {size} pictures or captions at once (--clip-bs {size} saves the search)"
         print(f"--batch-size {self.plan.batch_size}: the memory is full; {pieces}", file=sys.stderr, flush=True)
 
-    def _loss(self, predicted, targets, all_targets):
+    def _loss(self, predicted, targets, all_targets, note):
         """Return this process's term of the batch's loss, which is their sum: own queries against all targets."""
         plan, mine = self.plan, distributed.share(self.plan.batch_size)
         if plan.negatives == "bank":
             # Every process has the whole bank, so nothing is exchanged.
             bank = self.stage.picture_features.compared_by(self.stage.combining_function)
-            loss = self.loss(predicted, bank, labels=all_targets[mine])
+            loss = self.loss(predicted, bank, labels=all_targets[mine], note=note)
         else:
             # Otherwise each process would only have the targets of its own share as negatives.
             everyones = gradients.gathered(targets, plan.batch_size)
             labels = torch.arange(mine.start, mine.stop, device=predicted.device)
             pictures = all_targets if plan.mask_same_target else None
-            loss = self.loss(predicted, everyones, labels=labels, pictures=pictures)
+            loss = self.loss(predicted, everyones, labels=labels, pictures=pictures, note=note)
         # Weighed by the share: shares differ by one triplet where the batch does not divide.
         return loss * (len(predicted) / plan.batch_size)
 

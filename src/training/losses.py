@@ -14,6 +14,10 @@ from src.retrieval.fusion import Fusion, compared, gallery_side
 QUERIES_AT_ONCE = 4096
 LOGITS_AT_ONCE = 2**26
 """Queries and logits that are in memory at a time: those of a whole large batch or bank would fill a card."""
+Note = Callable[..., None]
+"""Takes logits [queries, targets], labels [queries] and the number `first` of the first query, 0 unless it is given.
+
+Of a loss in pieces it may get some twice, the second time in the backward pass."""
 
 
 class Bank:
@@ -45,12 +49,14 @@ def contrastive_loss(
     labels: Tensor | None = None,
     pictures: Tensor | None = None,
     measure: Callable[..., Tensor] = F.cross_entropy,
+    note: Note | None = None,
 ) -> Tensor:
     """Return the mean loss of each query against all targets, query to target only: cross-entropy, or `measure`.
 
     Predicted [queries, dim] and target features [targets, dim] are normalised; all targets of a batch, or a bank. The
     target of query i is row `labels`[i], or i. Where `pictures` [targets] numbers the pictures of the rows, other rows
     of a query's target are no negatives. A `measure` takes logits, labels and a reduction, as F.cross_entropy does.
+    `note` gets all logits.
     CLIP's own logit_scale is not used, as published (paper, section 3.2).
     """
     if labels is None:
@@ -63,11 +69,15 @@ def contrastive_loss(
         )
         at_once = max(1, min(QUERIES_AT_ONCE, LOGITS_AT_ONCE // len(targets)))
         if len(predicted) <= at_once:
-            return measure(_logits(scale, predicted, targets, labels, pictures), labels)
+            return _measured(scale, predicted, labels, targets, pictures, measure, note)
         # The logits of a piece are computed again backwards instead of being kept.
         pieces = zip(predicted.split(at_once), labels.split(at_once), strict=True)
-        given = targets, pictures, measure
-        sums = [checkpoint(_sum, scale, piece, own, *given, use_reentrant=False) for piece, own in pieces]
+        given = targets, pictures, partial(measure, reduction="sum")
+        notes = [note and partial(note, first=first) for first in range(0, len(predicted), at_once)]
+        sums = [
+            checkpoint(_measured, scale, *piece, *given, note, use_reentrant=False)
+            for piece, note in zip(pieces, notes, strict=True)
+        ]
         return torch.stack(sums).sum() / len(predicted)
 
 
@@ -89,8 +99,12 @@ def loss_of(plan: TrainingPlan) -> Callable[..., Tensor]:
     return partial(contrastive_loss, scale=plan.scale, measure=robust if plan.loss == "gce" else F.cross_entropy)
 
 
-def _sum(scale, predicted, labels, targets, pictures, measure):
-    return measure(_logits(scale, predicted, targets, labels, pictures), labels, reduction="sum")
+def _measured(scale, predicted, labels, targets, pictures, measure, note):
+    logits = _logits(scale, predicted, targets, labels, pictures)
+    loss = measure(logits, labels)
+    if note is not None:
+        note(logits.detach(), labels)
+    return loss
 
 
 def _logits(scale, predicted, targets, labels, pictures):

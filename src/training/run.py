@@ -156,6 +156,11 @@ class Run:
             pd.DataFrame(self._rows[table]).to_csv(unfinished, index=False)
 
 
+def run_files(folder: Path) -> list[Path]:
+    """Return what a run keeps beside weights and its state."""
+    return [folder / name for name in (OPTIONS_FILE, *(f"{table}.csv" for table in TABLES))]
+
+
 def new_run_folder(models_path: Path, name: str, hyper_parameters: dict) -> Path:
     """Create `models_path`/<name>_<time> with the options in it, the same folder for all processes of a job.
 

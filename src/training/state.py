@@ -19,6 +19,7 @@ from src.models.checkpoints import checkpoint_path, size_of, snapshot, write_che
 from src.models.weights import load_weights
 from src.processes import distributed
 from src.processes.background import Background
+from src.training.holding import Holding
 from src.training.run import Run
 
 STATE_FILE = "training_state.pt"
@@ -37,9 +38,11 @@ class TrainingState:
         scaler: torch.amp.GradScaler,
         order: torch.Generator | None,
         seed: int,
+        holding: Holding | None = None,
     ):
         """`trained` is the module whose weights learn; `order` draws the order of the triplets."""
         self.trained, self.optimizer, self.scaler, self.order = trained, optimizer, scaler, order
+        self.holding = holding
         self.draws = random.Random(seed)  # apart from the global generator, which other libraries draw from
         self.next_epoch = 0
         self.judged = True
@@ -58,7 +61,7 @@ class TrainingState:
 
     def content(self, triplets: int, facts: dict, run: dict) -> dict:
         """Return everything `restore` needs to continue after the last epoch, in tensors and plain values."""
-        return {
+        content = {
             "next_epoch": self.next_epoch,
             "judged": self.judged,
             "triplets": triplets,
@@ -71,9 +74,15 @@ class TrainingState:
             "facts": facts,
             "run": run,
         }
+        return content if self.holding is None else content | {"held": self.holding.content()}
 
     def restore(self, content: dict, path: Path) -> None:
-        """Restore the training saved in `content` (read from `path`); raises InputError for other weights."""
+        """Restore the training saved in `content` (read from `path`); raises InputError for that of another run."""
+        if self.holding is not None:
+            if "held" not in content:
+                raise InputError(f"{path}: has no ranks and losses, which only a run begun with --per-triplet keeps")
+            with refusing(path):
+                self.holding.restore(content["held"])
         # First, since it refuses what does not fit before anything is changed.
         load_weights(self.trained, content["weights"], path)
         with refusing(path):

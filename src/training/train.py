@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,9 @@ import torch
 from src.base.errors import InputError, require_one_of
 from src.base.files import require_writable
 from src.base.locks import owning
+from src.command.outputs import data_files, output_files, require_outputs
 from src.command.training_flags import RunOptions, TrainingPlan
+from src.evaluation.per_triplet import data_of, write_per_triplet
 from src.evaluation.validation import Validation
 from src.models.facts import training_facts
 from src.models.registry import model_label
@@ -25,8 +27,9 @@ from src.tasks.registry import find_task
 from src.tasks.task import Task
 from src.tasks.triplets import Split
 from src.training.batches import TripletLoader, TripletRows
+from src.training.holding import Holding
 from src.training.loop import Training
-from src.training.run import StageNames, new_run_folder, open_run
+from src.training.run import StageNames, new_run_folder, open_run, run_files
 from src.training.stage import Stage
 from src.training.state import NOTHING, STATE_FILE, Keeper, way_on
 
@@ -61,7 +64,17 @@ def read_training_data(options: RunOptions) -> TrainingData:
     train = data["train"] | extra
     require_full_batch(options.plan.batch_size, sum(len(split.triplets) for split in train.values()))
     require_writable(options.output_path)
+    if options.plan.per_triplet is not None:
+        _require_output(options, task, train.values())
     return TrainingData(options, task, train, data["val"])
+
+
+def _require_output(options: RunOptions, task: Task, splits: Iterable[Split]) -> None:
+    """Raise InputError unless the file of --per-triplet can be written and replaces nothing that is read or kept."""
+    kept = {"--resume": run_files(options.resume) if options.resume else ()}
+    given = {name: value for name, value in options.hyper_parameters.items() if name != "per_triplet"}
+    outputs = output_files({"per_triplet": options.plan.per_triplet}, "per_triplet")
+    require_outputs(given, outputs, data_files(task.tables(options.data_path), splits) | kept)
 
 
 def require_full_batch(batch_size: int, triplets: int) -> None:
@@ -101,10 +114,10 @@ def train_stage(
     `facts` are those of its checkpoints beside the options. Refuses before anything of an old run is changed.
     """
     options, plan, names = data.options, data.options.plan, stage.names
-    training = Training(stage, optimizer, loader, data.task, plan)
     remarks = validation.retriever.skipping.remarks
     facts = _facts(options, validation.retriever) | (facts or {})
     triplets = len(loader.triplets)
+    training = _training(stage, optimizer, loader, data)
     _say_what_is_not_kept(plan)
     _say_what_recipe_lacks(options.hyper_parameters, names)
     with _run_folder(data, names) as (folder, stopping):
@@ -121,11 +134,27 @@ def train_stage(
         best = names.best(data.task, plan.best_by) if plan.save_best else {}
         training.train(keeper, stopping, validation, best, known)
         if distributed.is_first():
+            _write_per_triplet(data, validation.retriever, training.state.holding)
             from src.training.ending import say_what_is_next  # late: at the end
 
             say_what_is_next(folder, names, options, data.task, run.validations(), triplets)
         # The last line, which scripts read.
         print(folder)
+
+
+def _training(stage: Stage, optimizer: torch.optim.Optimizer, loader: TripletLoader, data: TrainingData) -> Training:
+    plan, holding = data.options.plan, None
+    if plan.per_triplet is not None:
+        holding = Holding(len(loader.triplets), data_of(data.task.name, data.train))
+    return Training(stage, optimizer, loader, data.task, plan, holding)
+
+
+def _write_per_triplet(data: TrainingData, retriever: Retriever, holding: Holding | None) -> None:
+    if holding is None:
+        return
+    path, used = data.options.plan.per_triplet, [retriever.usable(split) for split in data.train.values()]
+    write_per_triplet(path, holding.data, data.train, used, holding.means())
+    print(f"wrote {path}", file=sys.stderr)
 
 
 def _restored(

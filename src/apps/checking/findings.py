@@ -12,7 +12,7 @@ from src.base.folders import is_picture
 from src.pictures.kinds import FAULTS, ODDITIES, Look
 from src.pictures.presence import Gaps
 from src.tasks.captions import cleaned_caption
-from src.tasks.triplets import Split, Triplet
+from src.tasks.triplets import Split
 
 LEVELS = FAULT, WARNING, NOTE = "fault", "warning", "note"
 REFUSED = "listed, so a command that needs it refuses"
@@ -132,7 +132,7 @@ def _trained_triplets(splits):
             answers.setdefault(asked(triplet), set()).update(triplet.targets)
     val = [of for split in splits["val"].values() for of in ((split, *pair) for pair in enumerate(split.triplets))]
     trained = [
-        _place(split, number, triplet)
+        split.place(number)
         for split, number, triplet in val
         if answers.get(asked(triplet), set()) & set(triplet.targets)
     ]
@@ -147,17 +147,13 @@ def _captions(splits: Splits) -> Iterator[tuple[str, str]]:
     """Yield (where it stands, caption) of every caption."""
     for split, number, triplet in _triplets(splits):
         for caption in triplet.captions:
-            yield _place(split, number, triplet), caption
+            yield split.place(number), caption
 
 
 def _triplet_keys(splits: Splits) -> Iterator[tuple[str, tuple]]:
     """Yield (where it stands, all that makes it this triplet) of every triplet."""
     for split, number, triplet in _triplets(splits):
-        yield _place(split, number, triplet), (split.path, triplet.reference, triplet.targets, triplet.captions)
-
-
-def _place(split: Split, number: int, triplet: Triplet) -> str:
-    return f"{split.path.name}, {triplet.place}" if triplet.place else f"{split.path.name}[{number}]"
+        yield split.place(number), (split.path, triplet.reference, triplet.targets, triplet.captions)
 
 
 def _triplets(splits: Splits):
