@@ -27,10 +27,12 @@ def gallery_side(function: Fusion) -> Callable[[Tensor], Tensor] | None:
 
 def gallery_side_digest(function: Fusion) -> str | None:
     """Return the SHA-256 of all that what `function` compares pictures as depends on; None where it says nothing."""
-    if gallery_side(function) is None:
+    side = gallery_side(function)
+    if side is None:
         return None
-    network = getattr(function, "__self__", None)
-    return weights_digest(network.state_dict() if isinstance(network, nn.Module) else {}, function.__qualname__)
+    network = side if isinstance(side, nn.Module) else getattr(side, "__self__", None)
+    weights = network.state_dict() if isinstance(network, nn.Module) else {}
+    return weights_digest(weights, getattr(side, "__qualname__", type(side).__qualname__))
 
 
 def compared(function: Fusion, gallery_features: Tensor) -> Tensor:
