@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import cirr_test_submission
 import combiner
 import combiner_train
+import demo
 import report
 import search
 import validate
@@ -28,6 +29,7 @@ from src.tasks.registry import TASKS
 from tests.apps.search.test_search import assert_ranks_agree
 from tests.support.commands import COMBINER, status_of, toy_options, toy_paths
 from tests.support.forks import only_run
+from utils import element_wise_sum
 
 LONG = ["--batch-size", "16", "--num-epochs", "4", "--validation-frequency", "1", "--combiner-lr", "1e-2", *COMBINER]
 WAYS = {
@@ -191,6 +193,21 @@ def test_questions_of_one_part_compare_pictures_as_they_are(runs, pictures, worl
     for odd in (combined._replace(caption_weight=0.7), combined._replace(without="a belt")):
         with pytest.raises(InputError, match="--caption-weight, --without: not for a network"):
             Searcher(with_projection, gallery).ask(odd)
+
+
+def test_the_demo_answers_as_a_search_does(runs, pictures, world, tmp_path):
+    options = ["--pictures", pictures, *toy_paths(world, tmp_path)[2:], "--clip-model-name", world / "small_clip.pt"]
+    options += ["--precision", "fp32", "--combiner-path", weights_of(runs["projecting"])]
+    args = demo.parse_judging(demo.make_parser(), demo.FUNCTIONS, list(map(str, options)))
+    engine = demo.load_engine(demo.settings(args), args.pictures, args.k, args.precision)
+    engine.encode()
+    query = engine.first._replace(reference=engine.names[0], caption="in blue", k=30, beside="sum")
+    retriever = retriever_of(world, weights_of(runs["projecting"]))
+    gallery, _ = collect(retriever, pictures)
+    question, sums = Question(engine.names[0], "in blue"), retriever.combining_by(element_wise_sum)
+    for name, one in (("combiner", retriever), ("sum", sums)):
+        found, expected = engine.ask(query)[name], Searcher(one, gallery).ask(question, 30)
+        assert [(answer.name, answer.score) for answer in found] == [(answer.name, answer.score) for answer in expected]
 
 
 def test_a_qdrant_collection_has_both_vectors(runs, pictures, world, tmp_path):
