@@ -5,6 +5,7 @@ import torch
 from combiner import Combiner
 from src.retrieval.fusion import compared
 from src.retrieval.gallery import Gallery
+from src.training.losses import Bank
 from tests.support.formula import fill_with_sines, sines
 
 
@@ -55,7 +56,7 @@ def test_a_projection_of_the_gallery_is_its_formula():
 
 
 def test_a_new_projection_changes_nothing():
-    """Neither the Combiner's first weights nor, to the bit, how pictures are compared in training."""
+    """Neither first weights nor how pictures are compared: those of a batch to the bit, those of a bank to rounding."""
     networks = []
     for hidden in (None, 5):
         torch.manual_seed(3)
@@ -66,6 +67,8 @@ def test_a_new_projection_changes_nothing():
     features = sines((6, 8), 1.5, 0)
     assert torch.equal(compared(projecting.combine_features, features), features)
     assert compared(published.combine_features, features) is features
+    bank = Bank(features)
+    torch.testing.assert_close(bank.compared_by(projecting.combine_features), bank.unit, rtol=0, atol=2e-7)
 
 
 def test_a_projection_draws_its_dropout_at_two_tenths():
