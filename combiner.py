@@ -16,17 +16,43 @@ from src.models.facts import NETWORK, holds_its_clip, read_facts
 from src.models.parts import COMBINER
 from src.models.weights import has_weights, is_in, load_weights, read_beside, read_weights
 from src.retrieval.retriever import Retriever, as_trained, load_retriever
-from utils import device, element_wise_sum
+from utils import compared, device, element_wise_sum
+
+
+class GalleryProjection(nn.Module):
+    """x + W2 relu(W1 x): pictures of the gallery, features [pictures, dim], as a Combiner learned to compare them."""
+
+    def __init__(self, clip_feature_dim: int, hidden_dim: int):
+        super().__init__()
+        self.hidden_layer = nn.Linear(clip_feature_dim, hidden_dim)
+        self.dropout = nn.Dropout(0.2)
+        self.output_layer = nn.Linear(hidden_dim, clip_feature_dim)
+        # Training begins at pictures as CLIP gives them.
+        nn.init.zeros_(self.output_layer.weight)
+        nn.init.zeros_(self.output_layer.bias)
+
+    def forward(self, gallery_features: Tensor) -> Tensor:
+        return gallery_features + self.output_layer(self.dropout(F.relu(self.hidden_layer(gallery_features))))
 
 
 class Combiner(nn.Module):
     """C(image, text): a learned mixture of both features plus a convex combination of them (paper, section 3.3).
 
-    State-dict names and shapes are those of the published checkpoints. `clip_feature_dim` is CLIP's, 640 for RN50x4.
-    `dropout` is the share of numbers that training sets to zero.
+    State-dict names and shapes are those of the published checkpoints, which have no projection of the gallery.
     """
 
-    def __init__(self, clip_feature_dim: int, projection_dim: int, hidden_dim: int, dropout: float = 0.5):
+    def __init__(
+        self,
+        clip_feature_dim: int,
+        projection_dim: int,
+        hidden_dim: int,
+        dropout: float = 0.5,
+        gallery_projection: int | None = None,
+    ):
+        """`clip_feature_dim` is CLIP's, 640 for RN50x4; `dropout` is the share of numbers that training sets to zero.
+
+        `gallery_projection` is the size of the hidden layer of a GalleryProjection; None is without one.
+        """
         super().__init__()
         self.text_projection_layer = nn.Linear(clip_feature_dim, projection_dim)
         self.image_projection_layer = nn.Linear(clip_feature_dim, projection_dim)
@@ -41,11 +67,21 @@ class Combiner(nn.Module):
             nn.Linear(hidden_dim, 1),
             nn.Sigmoid(),
         )
+        # Last, since the weights above are then those that a seed gives without it.
+        self.gallery_projection = None
+        if gallery_projection is not None:
+            self.gallery_projection = GalleryProjection(clip_feature_dim, gallery_projection)
+
+    @property
+    def compared_features(self) -> GalleryProjection | None:
+        """What pictures of the gallery are compared as; None is as CLIP gives them."""
+        return self.gallery_projection
 
     def forward(self, image_features: Tensor, text_features: Tensor, target_features: Tensor) -> Tensor:
         """Return logits [queries, targets]: 100 times the cosine similarity of combined and target features."""
         combined_features = self.combine_features(image_features, text_features)
-        return 100 * combined_features @ F.normalize(target_features, dim=-1).T
+        compared_features = compared(self.combine_features, target_features)
+        return 100 * combined_features @ F.normalize(compared_features, dim=-1).T
 
     def combine_features(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Combine image and text features, both [queries, dim], to features [queries, dim], normalised."""
@@ -62,10 +98,12 @@ class Combiner(nn.Module):
 
         Raises LookupError or ValueError for others.
         """
-        # Two layers fix all sizes; loading compares the rest.
+        # Of each part a layer or two fix all sizes; loading compares the rest.
         projection_dim, clip_feature_dim = weights["text_projection_layer.weight"].shape
         hidden_dim = weights["output_layer.weight"].shape[1]
-        return {"clip_feature_dim": clip_feature_dim, "projection_dim": projection_dim, "hidden_dim": hidden_dim}
+        sizes = {"clip_feature_dim": clip_feature_dim, "projection_dim": projection_dim, "hidden_dim": hidden_dim}
+        projection = weights.get("gallery_projection.output_layer.weight")
+        return sizes if projection is None else sizes | {"gallery_projection": projection.shape[1]}
 
 
 def image_only(image_features: Tensor, text_features: Tensor) -> Tensor:
@@ -139,11 +177,24 @@ def network_in(path: Path | str) -> CombiningFunction:
 
 
 def new_network(
-    name: str | None, clip_feature_dim: int, projection_dim: int, hidden_dim: int, dropout: float
+    name: str | None,
+    clip_feature_dim: int,
+    projection_dim: int,
+    hidden_dim: int,
+    dropout: float,
+    gallery_projection: int | None = None,
 ) -> nn.Module:
-    """Return the network called `name`, to be trained, on the device; None is the only one there is."""
+    """Return the network called `name`, to be trained, on the device; None is the only one there is.
+
+    Raises InputError where a `gallery_projection` is asked for and the network is not a Combiner.
+    """
     line = next(line for line in COMBINING_FUNCTIONS if line.is_network) if name is None else find(name)
-    return line.function(clip_feature_dim, projection_dim, hidden_dim, dropout).to(device)
+    sizes = clip_feature_dim, projection_dim, hidden_dim, dropout
+    if gallery_projection is None:
+        return line.function(*sizes).to(device)
+    if line.function is not Combiner:
+        raise InputError(f"--gallery-projection is for --network {PUBLISHED_NETWORK}, not {line.name}")
+    return Combiner(*sizes, gallery_projection).to(device)
 
 
 def network_facts(network: nn.Module) -> dict[str, str]:

@@ -139,7 +139,7 @@ def main(argv=None):
     say_device(args.precision, training=True)
     # After CLIP, whose loading draws random numbers too: the order decides the first weights of a seed.
     sizes = retriever.backbone.dimension, args.projection_dim, args.hidden_dim
-    combiner = new_network(getattr(args, "network", None), *sizes, args.dropout)
+    combiner = new_network(getattr(args, "network", None), *sizes, args.dropout, args.gallery_projection)
     # The rows are in memory, so workers would only copy them from process to process.
     loader, validation = prepare(data, retriever, TripletRows, num_workers=0)
 

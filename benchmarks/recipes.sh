@@ -1,5 +1,5 @@
 #!/bin/sh
-# Train stage 2 in four ways with several seeds, and compare the ways on the same queries: the tables of docs/recipes.md.
+# Train stage 2 in six ways with several seeds, and compare the ways on the same queries: the tables of docs/recipes.md.
 #
 #     benchmarks/recipes.sh OUTPUT DATA_PATH CLIP_MODEL_NAME TUNED_CLIP
 #
@@ -27,17 +27,33 @@ train() {
     best=$("$python" -c 'import sys, pandas; print(pandas.read_csv(sys.argv[1]).recall_at1.idxmax())' \
         "$run/validation_metrics.csv")
     set -- --combiner-path "$run/saved_models/combiner_$best.pt"
-    [ "$way" = along ] || set -- "$@" --clip-model-path "$tuned" # with its text encoder the file holds the CLIP too
+    case $way in
+    along*) ;; # with its text encoder the file holds the CLIP too
+    *) set -- "$@" --clip-model-path "$tuned" ;;
+    esac
     "$python" validate.py --dataset CIRR --data-path "$data_path" --clip-model-name "$clip" "$@" \
         --output-path "$folder" --feature-cache "$output/features" --per-query "$folder/queries.csv"
 }
 
+along="--negatives bank --dropout .2 --encoder text --learning-rate 1e-3 --frozen-epochs 1 --clip-bs 256"
 for seed in ${SEEDS:-0 1 2}; do
     train published "$seed"
     train bank "$seed" --negatives bank
     train dropout "$seed" --negatives bank --dropout .2
-    train along "$seed" --negatives bank --dropout .2 --encoder text --learning-rate 1e-3 --frozen-epochs 1 --clip-bs 256
+    train projection "$seed" --negatives bank --dropout .2 --gallery-projection
+    train along "$seed" $along
+    train along_projection "$seed" $along --gallery-projection
 done
 
-"$python" "$(dirname "$0")/mean_of_seeds.py" "$output" published bank dropout along
-"$python" compare.py "$output/published.csv" "$output/bank.csv" "$output/dropout.csv" "$output/along.csv"
+"$python" "$(dirname "$0")/mean_of_seeds.py" "$output" published bank dropout projection along along_projection
+# compare FIRST OTHER…
+compare() {
+    for way in "$@"; do
+        set -- "$@" "$output/$way.csv"
+        shift
+    done
+    "$python" compare.py "$@"
+}
+compare published bank dropout projection along along_projection
+compare dropout projection
+compare along along_projection

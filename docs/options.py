@@ -128,6 +128,7 @@ def name_of(action: Action) -> str:
     """Return an option's name, with the choices or the word that stands for its value where it has them."""
     name = ", ".join(action.option_strings) or action.dest
     value = f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.metavar
+    value = f"[{value}]" if action.nargs == "?" else value
     return f"{name} {value}" if value else name
 
 

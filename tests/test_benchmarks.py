@@ -65,7 +65,7 @@ if script == "combiner_train.py":
     (run / "validation_metrics.csv").write_text("epoch,recall_at1\\n0,40\\n1,50\\n2,45\\n")
 elif script == "validate.py":
     assert value("--combiner-path").endswith("/models/run/saved_models/combiner_1.pt")
-    assert ("--clip-model-path" in options) == (way != "along")
+    assert ("--clip-model-path" in options) == (not way.startswith("along"))
     rows = ["{",".join((*COLUMNS, "solved_by_sum", *CIRR_RECALLS))}"]
     for query in "01":
         scores = 7 * [str(int(way != "published" or query == seed))]
@@ -94,7 +94,7 @@ def test_recipes_are_compared_by_the_mean_over_their_seeds(tmp_path):
     ran = run_recipes(tmp_path / "out", "DATA", "CLIP", "TUNED", SEEDS="0 1", PYTHON=str(tmp_path / "python"))
     assert ran.returncode == 0, ran.stderr
     assert "bank: R@1 of each seed's best epoch 50.00, 50.00, of its last 45.00, 45.00" in ran.stdout
-    for way in ("bank", "dropout", "along"):
+    for way in ("bank", "dropout", "projection", "along", "along_projection"):
         table = ran.stdout.partition(f"{way} beside published: CIRR val")[2]
         (row,) = (line.split() for line in table.splitlines()[:12] if line.startswith("recall_at1 "))
         assert row[1:6] == ["50.00", "100.00", "+50.00", "+50.00", "+50.00"]
@@ -114,7 +114,7 @@ def test_recipes_are_trained_and_judged(world, tmp_path):
     clip, output = world / "small_clip.pt", tmp_path / "out"
     ran = run_recipes(output, world, clip, clip, SEEDS="0", EPOCHS="2", BATCH_SIZE="16")
     assert ran.returncode == 0, ran.stderr
-    for way in ("published", "bank", "dropout", "along"):
+    for way in ("published", "bank", "dropout", "projection", "along", "along_projection"):
         (metrics,) = output.glob(f"{way}-0/models/*/validation_metrics.csv")
         best = pd.read_csv(metrics).recall_at1.max()
         assert 100 * pd.read_csv(output / f"{way}.csv").recall_at1.mean() == pytest.approx(best, abs=1e-4)

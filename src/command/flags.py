@@ -139,6 +139,8 @@ def add_combiner_options(parser: Parser, functions: dict[str, bool], trained: bo
     if not trained:
         help_text = "share of the Combiner's numbers that a step sets to zero"
         group.add_argument("--dropout", type=share, default=0.5, help=help_text)
+        help_text = "compare pictures through a learned projection with a hidden layer of this size (512 if not given)"
+        group.add_argument("--gallery-projection", type=count, nargs="?", const=512, metavar="HIDDEN", help=help_text)
         networks = [name for name, is_network in functions.items() if is_network]
         if len(networks) > 1:  # else there is no choice
             help_text = f"the network to train: {', '.join(networks)}"

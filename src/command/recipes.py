@@ -1,4 +1,4 @@
-"""Published ways to train: what --recipe NAME sets, a dict of options for each command, and where it is from."""
+"""Ways to train: what --recipe NAME sets, a dict of options for each command, and where it is from."""
 
 from typing import NamedTuple
 
@@ -37,5 +37,13 @@ COMBINER_RECIPES = {
     "published": Recipe(
         CLIP4CIR,
         {"num_epochs": 300, "combiner_lr": 2e-5, "batch_size": 4096, "clip_bs": 32, "validation_frequency": 1},
+    ),
+    # How long and at which rates depends on the CLIP and the data.
+    "projection": Recipe(
+        "docs/recipes.md",
+        {
+            **{"encoder": "text", "negatives": "bank", "dropout": 0.2, "gallery_projection": 512},
+            **{"frozen_epochs": 1, "validation_frequency": 1},
+        },
     ),
 }

@@ -37,7 +37,7 @@ def add_training_options(
     help_text += " times"
     parser.add_argument("--extra-triplets", action="append", type=existing_file, metavar="FILE", help=help_text)
     group = parser.add_argument_group("training")
-    help_text = "set the options of a published way to train; a flag given beside it wins"
+    help_text = "set the options of a way to train that docs/recipes.md lists; a flag given beside it wins"
     group.add_argument("--recipe", choices=tuple(recipes), help=help_text)
     group.add_argument("--num-epochs", type=count, default=300, help="passes over the triplets")
     group.add_argument("--batch-size", type=count, default=batch_size, help="triplets a step")

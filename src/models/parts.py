@@ -23,6 +23,10 @@ COMBINER_WEIGHTS = {
     )
     for kind in ("weight", "bias")
 }
+PROJECTION_WEIGHTS = {
+    f"gallery_projection.{layer}.{kind}" for layer in ("hidden_layer", "output_layer") for kind in ("weight", "bias")
+}
+"""Of a Combiner that compares the gallery's pictures through a projection."""
 MOST = 100
 """How many networks of a kind are looked at, since each is compared with all names."""
 TEMPERATURES = "logit_scale", "logit_bias"
@@ -123,5 +127,5 @@ def _is_for_another_option(beginning: str, names: Collection[str], mark: str) ->
     """Whether another option takes these weights than the one that asks for a network with this `mark`."""
     own = {name.removeprefix(beginning) for name in names}
     if COMBINER in own:
-        return mark != COMBINER and own == COMBINER_WEIGHTS
+        return mark != COMBINER and own in (COMBINER_WEIGHTS, COMBINER_WEIGHTS | PROJECTION_WEIGHTS)
     return mark != CLIP and CLIP in own

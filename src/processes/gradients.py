@@ -1,6 +1,8 @@
 """Exchange of features, losses and gradients between the processes of a training."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -71,8 +73,21 @@ def _sum(_, bucket):
     return future.then(lambda done: done.value()[0])
 
 
+@contextmanager
+def undivided() -> Iterator[None]:
+    """Let modules take the same rows in every process, as those of a bank, and not their share of a batch."""
+    _ShareOfDropout.divides = False
+    try:
+        yield
+    finally:
+        _ShareOfDropout.divides = True
+
+
 class _ShareOfDropout(nn.Dropout):
     """Dropout for one's share of a batch of `total` rows, with the draws that the whole batch would get."""
+
+    divides = True
+    """Whether rows are a share; all processes draw the same for rows that all of them have."""
 
     def __init__(self, p: float, total: int):
         super().__init__(p)
@@ -81,5 +96,7 @@ class _ShareOfDropout(nn.Dropout):
     def forward(self, rows):
         if not self.training or self.p == 0:
             return rows
+        if not self.divides:
+            return super().forward(rows)
         drawn = super().forward(rows.new_ones(self.total, *rows.shape[1:]))
         return rows * drawn[share(self.total)].clone()  # a view would keep the whole batch's until the backward pass

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from src.models.weights import weights_digest
 
 Fusion = Callable[[Tensor, Tensor], Tensor]
 """(image features, text features), both [queries, dim] → predicted features [queries, dim], or [factors, queries, dim]
@@ -21,6 +23,16 @@ def gallery_side(function: Fusion) -> Callable[[Tensor], Tensor] | None:
     A function says it with an attribute `compared_features`, a network's method with another method of that name.
     """
     return getattr(getattr(function, "__self__", function), "compared_features", None)
+
+
+def gallery_side_digest(function: Fusion) -> str | None:
+    """Return the SHA-256 of all that what `function` compares pictures as depends on; None where it says nothing."""
+    side = gallery_side(function)
+    if side is None:
+        return None
+    network = side if isinstance(side, nn.Module) else getattr(side, "__self__", None)
+    weights = network.state_dict() if isinstance(network, nn.Module) else {}
+    return weights_digest(weights, getattr(side, "__qualname__", type(side).__qualname__))
 
 
 def compared(function: Fusion, gallery_features: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from src.base.device import device
 from src.base.errors import InputError
-from src.retrieval.fusion import Fusion, compared, gallery_side
+from src.retrieval.fusion import Fusion, compared, gallery_side, gallery_side_digest
 from src.retrieval.ranking import ROWS_AT_ONCE, lengths_of, nearest, pieces
 from src.tasks.protocol import Protocol
 from src.tasks.triplets import Triplet, named_by
@@ -23,6 +23,15 @@ class Reference(NamedTuple):
     """Its name, where it is in the gallery."""
     path: Path | None = None
     """Its file, which need not be there where it is in the gallery."""
+
+
+class Projection(NamedTuple):
+    """What a network compares the pictures of a gallery as."""
+
+    network: str
+    """Its `gallery_side_digest`."""
+    features: Tensor
+    """[pictures, dim], normalised."""
 
 
 class Gallery:
@@ -40,17 +49,20 @@ class Gallery:
         folder: Path | str | None = None,
         digests: Sequence[str] | None = None,
         unlisted: Collection[str] = (),
+        projection: Projection | None = None,
     ):
         """Take features [pictures, dim] as the encoder gave them or, with their `lengths` [pictures], normalised.
 
         Normalised ones may be in fp16. `digests` are the SHA-256 of the files in `folder`, where they are known.
         `unlisted` are names that the split's list does not have.
+        `projection` is what a network compares the pictures as, where that is kept.
         """
         if len(features) != len(names):
             raise ValueError(f"{len(features)} features for {len(names)} names")
         self.features, self.names, self.lengths = features, list(names), lengths
         self.folder, self.digests = None if folder is None else Path(folder), digests
         self.unlisted = frozenset(unlisted)
+        self.projection = projection
         repeated = len(self.names) - len(set(self.names))
         if repeated:
             raise InputError(f"the gallery holds {repeated} names more than once")
@@ -91,7 +103,11 @@ class Gallery:
         rows = [row for row, name in enumerate(self.names) if name in names]
         lengths = None if self.lengths is None else self.lengths[rows]
         digests = None if self.digests is None else [self.digests[row] for row in rows]
-        return Gallery(self.features[rows], [self.names[row] for row in rows], lengths, self.folder, digests)
+        projection = self.projection
+        if projection is not None:
+            projection = projection._replace(features=projection.features[rows])
+        names = [self.names[row] for row in rows]
+        return Gallery(self.features[rows], names, lengths, self.folder, digests, projection=projection)
 
     def narrowed(self, triplets: Sequence[Triplet]) -> "Gallery":
         """Return the gallery of only those pictures that `triplets` name, in its order."""
@@ -131,14 +147,29 @@ class Gallery:
 
     @torch.inference_mode()
     def compared_by(self, combining_function: Fusion) -> "Gallery":
-        """Return the gallery with the features that predicted ones are compared with: these, where nothing is said."""
+        """Return the gallery with the features that predicted ones are compared with: these, where nothing is said.
+
+        Others are normalised.
+        """
         if gallery_side(combining_function) is None:
             return self
+        if self.projection is not None and self.projection.network == gallery_side_digest(combining_function):
+            lengths = torch.ones(len(self), device=self.projection.features.device)
+            features = self.projection.features
+            return Gallery(features, self.names, lengths, self.folder, self.digests, self.unlisted)
         parts = [
             compared(combining_function, self.encoded(rows).to(device)).float().to(self.features.device)
             for rows in pieces(len(self), ROWS_AT_ONCE)
         ]
-        return Gallery(torch.cat(parts), self.names, None, self.folder, self.digests, self.unlisted)
+        gallery = Gallery(torch.cat(parts), self.names, None, self.folder, self.digests, self.unlisted)
+        gallery.normalise()
+        return gallery
+
+    def project(self, combining_function: Fusion) -> None:
+        """Keep what `compared_by` gives, for a network that compares pictures as it learned to."""
+        network = gallery_side_digest(combining_function)
+        if network is not None:
+            self.projection = Projection(network, self.compared_by(combining_function).features)
 
     # ---- questions ----
 

@@ -240,7 +240,8 @@ class Training:
         plan, mine = self.plan, distributed.share(self.plan.batch_size)
         if plan.negatives == "bank":
             # Every process has the whole bank, so nothing is exchanged.
-            bank = self.stage.picture_features.compared_by(self.stage.combining_function)
+            with gradients.undivided():
+                bank = self.stage.picture_features.compared_by(self.stage.combining_function)
             loss = self.loss(predicted, bank, labels=all_targets[mine], note=note)
         else:
             # Otherwise each process would only have the targets of its own share as negatives.

@@ -1,4 +1,4 @@
-"""Published ways to train by name: the options they set, flags that win, and every place that says which it was."""
+"""Ways to train by name: the options they set, flags that win, and every place that says which it was."""
 
 import json
 import zipfile
@@ -18,6 +18,8 @@ TYPED = {
     "--batch-size 256",
     (combiner_train, "published"): "--num-epochs 300 --batch-size 4096 --combiner-lr 2e-5 --clip-bs 32 "
     "--validation-frequency 1",
+    (combiner_train, "projection"): "--encoder text --negatives bank --dropout .2 --gallery-projection "
+    "--frozen-epochs 1 --validation-frequency 1",
 }
 
 
@@ -27,7 +29,7 @@ def chosen(command, flags):
 
 
 @pytest.mark.parametrize(("command", "recipe"), TYPED)
-def test_a_recipe_is_the_command_that_its_paper_gives(command, recipe):
+def test_a_recipe_is_the_command_that_its_source_gives(command, recipe):
     typed = chosen(command, TYPED[command, recipe].split())
     assert chosen(command, ["--recipe", recipe]) == typed
     beside = ["--batch-size", "77", "--transform", "clip"]

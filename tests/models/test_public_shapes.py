@@ -6,6 +6,7 @@ import torch
 import validate
 from combiner import Combiner, load_network
 from src.base.errors import InputError
+from src.models.parts import COMBINER
 from src.models.weights import read_state_dict, read_weights
 from tests.support.commands import status_of, toy_options
 from utils import load_clip
@@ -96,6 +97,17 @@ def test_a_combiner_loads_under_any_prefix(wrap, parts, small_clip, tmp_path):
     torch.save({"state_dict": behind(wrap, parts[1])}, path)
     loaded = load_network(path, small_clip).state_dict()
     assert all(torch.equal(loaded[name].cpu(), value) for name, value in parts[1].items())
+
+
+def test_a_projection_of_the_gallery_belongs_to_a_combiner(parts, tmp_path):
+    path, weights = tmp_path / "both.pt", Combiner(64, 16, 32, gallery_projection=8).state_dict()
+    torch.save({"CLIP": parts[0], "Combiner": weights}, path)
+    assert read_weights(path, "CLIP").keys() == parts[0].keys()
+    assert read_weights(path, "Combiner", COMBINER).keys() == weights.keys()
+    del weights["gallery_projection.hidden_layer.bias"]
+    torch.save({"CLIP": parts[0], "Combiner": weights}, path)
+    with pytest.raises(InputError, match="beside a CLIP it holds 15 other weights"):
+        read_weights(path, "CLIP")
 
 
 ADAPTER = {"text_adapter.weight": torch.ones(2, 2)}

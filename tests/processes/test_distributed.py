@@ -25,6 +25,7 @@ STAGES = {
     "clip_fine_tune": ["--learning-rate", "1e-3"],
     "combiner_train": ["--combiner-lr", "1e-3", "--projection-dim", "64", "--hidden-dim", "64"],
 }
+PROJECTING = ["--gallery-projection", "32"]
 
 
 def flags_of(command, dataset, world, output, *extra):
@@ -80,6 +81,8 @@ def test_one_encoder_learns_alike(encoder, forks, alone, world, tmp_path):
         ("clip_fine_tune", ["--mask-same-target", "--loss", "gce"]),
         ("combiner_train", ["--negatives", "bank"]),
         ("combiner_train", ["--encoder", "text", "--learning-rate", "1e-4", "--frozen-epochs", "1"]),
+        ("combiner_train", [*PROJECTING, "--negatives", "bank", "--encoder", "text", "--frozen-epochs", "1"]),
+        ("combiner_train", PROJECTING),
     ],
 )
 def test_other_negatives_train_alike(command, negatives, forks, alone, world, tmp_path):
@@ -93,7 +96,7 @@ def test_other_negatives_train_alike(command, negatives, forks, alone, world, tm
 def whole_gradients(forks, tmp_path_factory):
     """Return {model: gradients} of one process that takes the whole batch at once."""
     folder = tmp_path_factory.mktemp("gradients")
-    for model in ("combiner", "resnet", "transformer"):
+    for model in ("combiner", "projecting", "resnet", "transformer"):
         assert forks.run("gradients", [folder / model, model, None, "fp64"]) == 0, forks.said()
     return {path.name: torch.load(path, weights_only=True) for path in folder.iterdir()}
 
@@ -101,13 +104,13 @@ def whole_gradients(forks, tmp_path_factory):
 @pytest.mark.parametrize(
     ("model", "processes", "clip_bs"),
     [
-        *(("combiner", processes, None) for processes in (2, 4)),
+        *((model, processes, None) for model in ("combiner", "projecting") for processes in (2, 4)),
         *itertools.product(["resnet", "transformer"], [1, 2, 4], [1, 8]),
         *itertools.product(["resnet", "transformer"], [2, 4], [None]),
     ],
 )
 def test_gradients_of_a_step_are_those_of_the_whole_batch(model, processes, clip_bs, forks, whole_gradients, tmp_path):
-    """In float64, the Combiner's dropout included. 13 triplets divide into no equal shares or pieces."""
+    """In float64, dropout included. 13 triplets divide into no equal shares or pieces."""
     assert forks.run("gradients", [tmp_path / "found", model, clip_bs, "fp64"], processes=processes) == 0, forks.said()
     found, expected = torch.load(tmp_path / "found", weights_only=True), whole_gradients[model]
     assert found.keys() == expected.keys()

@@ -367,13 +367,14 @@ def test_what_cannot_be_is_refused_in_a_line(with_network, world, tmp_path, caps
     foreign["facts"]["network"] = "three\ntowers"
     torch.save(foreign, tmp_path / "foreign.pt")
     judged = ["--dataset", "CIRR", "--data-path", world, *clip, "--combiner-path"]
+    projecting = [*judged[:-1], "--batch-size", "16", "--network", "towers", "--gallery-projection"]
     cases = [
-        (("search", [*both, "--index", "http://x"]), "--combining-function towers cannot be asked of Qdrant"),
         (("search", [*both, "--caption-weight", "0.7"]), "--caption-weight, --without: not for a network"),
         (("search", [*both, "--without", "a belt"]), "--caption-weight, --without: not for a network"),
         (("validate", [*judged, path, "--combining-function", "combiner"]), "holds another network, towers"),
         (("validate", [*judged, tmp_path / "foreign.pt"]), "holds the network three\\ntowers, but combiner.py has"),
         (("validate", [*judged, path, "--hidden-dim", "8"]), "a Towers of --projection-dim 16, not of 8"),
+        (("combiner_train", projecting), "--gallery-projection is for --network combiner, not towers"),
         (("validate", [*judged[:-1], "--combining-function", "towers"]), "towers needs --combiner-path, a checkpoint"),
     ]
     for (status, _, err), (_, fault) in zip(copy.tried(*(order for order, _ in cases)), cases, strict=True):
@@ -398,4 +399,4 @@ def test_what_a_function_says_is_compared_in_one_place(device):
 
     halves.compared_features = lambda pictures: pictures[:, 2:]
     assert predict(halves, features, features).shape == (2, 6, 2)
-    assert torch.equal(gallery.compared_by(halves).features, features[:, 2:])
+    torch.testing.assert_close(gallery.compared_by(halves).features, F.normalize(features[:, 2:], dim=-1))

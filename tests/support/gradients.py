@@ -22,6 +22,7 @@ BATCH, PICTURES = 13, 20
 SCALE = 7.0
 WORDS = 512
 """Of a small vocabulary: each has a row of gradients, which processes exchange and tests compare."""
+COMBINERS, ALONG = ("combiner", "projecting"), ("along", "projecting_along")
 RESNET = (32, 64, (1, 1, 1, 1), 8, None, 77, WORDS, 64, 1, 1)
 TRANSFORMER = (32, 64, 1, 64, 16, 77, WORDS, 64, 1, 1)
 
@@ -30,7 +31,8 @@ def main(arguments):
     """Write {name: gradient} to a path: of a model, --clip-bs, --precision or fp64, and perhaps of another loss.
 
     A model is "combiner", "resnet", "transformer" or, with frozen pictures, "text", alone or "along" with the Combiner;
-    negatives are "batch", "bank" or "masked"; the last argument is the q of --loss gce.
+    with a projection of the gallery these two of the Combiner are "projecting" and "projecting_along". Negatives are
+    "batch", "bank" or "masked"; the last argument is the q of --loss gce.
     """
     path, model, clip_bs, precision, *loss = arguments
     clip_bs = None if clip_bs == "None" else int(clip_bs)
@@ -66,15 +68,25 @@ def stage_of(model, clip_bs=None, precision="fp64", negatives="batch"):
     """Make a stage, the same in every process."""
     torch.manual_seed(0)
     features = Bank(picture_features()) if negatives == "bank" else picture_features()
-    if model == "combiner":
+    if model in COMBINERS:
         dropout = 0.5 if negatives == "batch" else 0
-        return CombinerTraining(Combiner(32, 24, 40, dropout).double(), features, None, [])
+        return CombinerTraining(combiner_of(model, dropout), features, None, [])
     backbone = backbone_of(model, precision)
-    if model == "along":
+    if model in ALONG:
         backbone.let_learn(("text",))
         text_encoder = OneEncoder(backbone, "text")
-        return CombinerTraining(Combiner(32, 24, 40, 0).double(), features, None, [], text_encoder, clip_bs)
+        return CombinerTraining(combiner_of(model, 0), features, None, [], text_encoder, clip_bs)
     return FineTuning(backbone, ("text",) if model == "text" else ENCODERS, features, clip_bs)
+
+
+def combiner_of(model, dropout):
+    """Make a Combiner; a projection of the gallery has learned something, and has its dropout where `dropout` is."""
+    projects = model.startswith("projecting")
+    combiner = Combiner(32, 24, 40, dropout, 48 if projects else None).double()
+    if projects:
+        nn.init.normal_(combiner.gallery_projection.output_layer.weight, std=0.3)
+        combiner.gallery_projection.dropout.p *= dropout > 0
+    return combiner
 
 
 def backbone_of(model, precision):
@@ -100,13 +112,13 @@ def share_of_batch(model):
     draws = torch.Generator().manual_seed(1)
     rows = distributed.share(BATCH)
     references, targets = picture_rows()[:, rows]
-    if model == "combiner":
+    if model in COMBINERS:
         features = torch.randn(BATCH, 32, generator=draws, dtype=torch.double)[rows]
         return picture_features()[references], picture_features()[targets], features
     pixels = torch.randint(256, (PICTURES, 64, 64, 3), generator=draws, dtype=torch.uint8)
     tokens = torch.randint(1, WORDS - 1, (BATCH, 9), generator=draws)
     tokens[:, -1] = WORDS - 1  # the end of text, which CLIP finds as the highest number
-    if model == "along":
+    if model in ALONG:
         return picture_features()[references], picture_features()[targets], tokens[rows]
     return None if model == "text" else pixels, references, targets, tokens[rows]
 

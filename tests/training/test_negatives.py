@@ -29,14 +29,18 @@ def plain_loss(model, negatives, robustness=None):
     stage, given = gradients.stage_of(model, negatives=negatives), gradients.share_of_batch(model)
     references, targets = gradients.picture_rows().tolist()
     features = gradients.picture_features()
-    if model in ("combiner", "along"):
-        texts = given[2] if model == "combiner" else stage.text_encoder.clip_model.encode_text(given[2])
+    if model in gradients.COMBINERS + gradients.ALONG:
+        texts = given[2] if model in gradients.COMBINERS else stage.text_encoder.clip_model.encode_text(given[2])
         predicted = stage.combiner.combine_features(features[references], texts)
     else:
         if model == "transformer":
             features = stage.clip_model.encode_image(normalised(given[0], OPENAI_NORMALISATION).double())
         sums = features[references] + stage.clip_model.encode_text(given[3])
         predicted = sums / sums.norm(dim=1, keepdim=True)
+    if model.startswith("projecting"):
+        hidden, output = stage.combiner.gallery_projection.hidden_layer, stage.combiner.gallery_projection.output_layer
+        moved = (features @ hidden.weight.T + hidden.bias).relu() @ output.weight.T + output.bias
+        features = features + moved
     unit = features / features.norm(dim=1, keepdim=True)
     total = 0
     for number, (query, target) in enumerate(zip(predicted, targets, strict=True)):
@@ -59,6 +63,8 @@ STEPS = [
     *(("along", "bank", processes, clip_bs) for processes, clip_bs in ((1, 13), (1, 5), (2, 1), (4, 8))),
     *(("text", "masked", processes, clip_bs) for processes, clip_bs in ((1, 1), (2, None))),
     *(("transformer", "masked", processes, clip_bs) for processes, clip_bs in ((1, 8), (4, None))),
+    *(("projecting", negatives, processes, None) for negatives in ("bank", "masked") for processes in (1, 4)),
+    *(("projecting_along", "bank", processes, clip_bs) for processes, clip_bs in ((1, 5), (4, 8))),
 ]
 ROBUST_STEPS = [
     *((*step, 0.7) for step in STEPS[:6]),

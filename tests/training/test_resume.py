@@ -184,6 +184,7 @@ def flags_and_folder(command, world, output, *extra):
         ("clip_fine_tune", ("--encoder", "text", "--negatives", "bank", "--scale", "50")),
         ("combiner_train", ("--negatives", "bank", "--dropout", "0.2", "--loss", "gce", "--robustness", "0.4")),
         ("combiner_train", ("--encoder", "text", "--learning-rate", "1e-3", "--frozen-epochs", "3")),
+        ("combiner_train", ("--gallery-projection", "--negatives", "bank")),
     ],
 )
 def test_a_finished_run_goes_on_with_more_epochs(command, extra, forks, whole_run, world, tmp_path):

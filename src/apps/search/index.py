@@ -1,8 +1,9 @@
 """An index: a gallery on disk, in forms that other tools read.
 
 features.VERSION.npy holds normalised features [pictures, dim] in fp32 or fp16, items.VERSION.jsonl what is kept of each
-picture in the same order: a line for each of KEYS, {key: values}, since a search needs few of them. meta.json says what
-the features depend on, and has the names and checksums of both. Each writing makes new files and replaces meta.json
+picture in the same order: a line for each of KEYS, {key: values}, since a search needs few of them. For a network that
+compares pictures as it learned to, projected.VERSION.npy holds these features, normalised too. meta.json says what the
+features depend on, and has the names and checksums of all. Each writing makes new files and replaces meta.json
 last, by one rename: so an index is the old one or the new one, whole.
 """
 
@@ -24,14 +25,15 @@ from src.base.errors import InputError, StorageError, in_a_line, shown
 from src.base.npy import map_rows
 from src.base.reading import read_json, require_regular
 from src.base.sealed import is_whole
-from src.retrieval.gallery import Gallery
+from src.models.facts import NETWORK
+from src.retrieval.gallery import Gallery, Projection
 from src.retrieval.ranking import pieces
 
 FORMAT = 3
 META = "meta.json"
 OURS = re.compile(
-    r"(features\.[0-9a-f]{32}\.npy|items\.[0-9a-f]{32}\.jsonl)"
-    r"|\.(features\.[0-9a-f]{32}\.npy|items\.[0-9a-f]{32}\.jsonl|meta\.json)\.\d+"
+    r"((?:features|projected)\.[0-9a-f]{32}\.npy|items\.[0-9a-f]{32}\.jsonl)"
+    r"|\.((?:features|projected)\.[0-9a-f]{32}\.npy|items\.[0-9a-f]{32}\.jsonl|meta\.json)\.\d+"
 )
 """Names of an index's files: in the first group those that a meta.json may name, else what a killed process left."""
 ROWS_AT_ONCE = 2**14
@@ -80,17 +82,25 @@ def _open(folder: Path, meta: dict) -> Gallery:
 
 
 def _open_files(folder: Path, meta: dict) -> Gallery:
-    path = folder / meta["features"]
+    kinds, arrays = [kind for kind in ("features", "projected") if kind in meta], {}
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        with _reading(path):
-            array = map_rows(path, (meta["pictures"], meta["dim"]), DTYPES[meta["dtype"]])
-        # Beside the items, since checksums need no interpreter.
-        sums = pool.map(lambda rows: checksum(array[rows]), pieces(len(array), ROWS_AT_ONCE))
+        sums = {}
+        for kind in kinds:
+            dim = meta["dim" if kind == "features" else "projected_dim"]
+            with _reading(folder / meta[kind]):
+                array = map_rows(folder / meta[kind], (meta["pictures"], dim), DTYPES[meta["dtype"]])
+            # Beside the items, since checksums need no interpreter.
+            sums[kind] = [pool.submit(checksum, array[rows]) for rows in pieces(len(array), ROWS_AT_ONCE)]
+            arrays[kind] = _tensor(array)
         names, lengths, digests = read_columns(folder, meta, ("name", "length", "sha256"))
-        if list(sums) != meta["features_sums"]:
-            raise TornIndexError(f"{path}: is not as it was written")
+        for kind in kinds:
+            if [one.result() for one in sums[kind]] != meta[f"{kind}_sums"]:
+                raise TornIndexError(f"{folder / meta[kind]}: is not as it was written")
     lengths = _tensor(np.array(lengths, np.float32))
-    return Gallery(_tensor(array), names, lengths, Path(meta["folder"]), digests)
+    projection = None
+    if "projected" in meta:
+        projection = Projection(meta["depends_on"][NETWORK], arrays["projected"])
+    return Gallery(arrays["features"], names, lengths, Path(meta["folder"]), digests, projection=projection)
 
 
 def read_meta(folder: Path, depends_on: dict) -> dict:
@@ -113,7 +123,7 @@ def read_meta(folder: Path, depends_on: dict) -> dict:
         if is_ours:
             raise TornIndexError(f"{path}: {fault}")
         raise InputError(f"{path}: {fault}; name another folder")
-    require_same(meta["depends_on"], depends_on, f"{folder}: an index", "use the CLIP that made it, or a new --index")
+    require_same(meta["depends_on"], depends_on, f"{folder}: an index", "use the {} that made it, or a new --index")
     if meta["format"] != FORMAT:
         raise TornIndexError(f"{path}: is of another version")
     if not is_whole(meta):
@@ -156,13 +166,17 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def require_same(theirs: dict, ours: dict, what: str, remedy: str) -> None:
-    """Raise InputError, which begins with `what` and ends with `remedy`, unless features depend on `ours`."""
-    for name, value in ours.items():
-        if theirs.get(name) != value:
-            has, wanted = shown(str(theirs.get(name))), shown(str(value))
-            if isinstance(value, str):
+    """Raise InputError, which begins with `what` and ends with `remedy`, unless features depend on `ours`.
+
+    A "{}" in `remedy` becomes what it is that differs.
+    """
+    for name in {**ours, **theirs}:
+        if theirs.get(name) != ours.get(name):
+            has, wanted = (shown(str(about.get(name, "none"))) for about in (theirs, ours))
+            if isinstance(ours.get(name, ""), str):
                 has, wanted = has[:12], wanted[:12]  # of a digest the beginning is enough
-            raise InputError(f"{what} of another CLIP or transform ({name}: {has}, and not {wanted}); {remedy}")
+            other, maker = ("network", "network") if name == NETWORK else ("CLIP or transform", "CLIP")
+            raise InputError(f"{what} of another {other} ({name}: {has}, and not {wanted}); {remedy.format(maker)}")
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from src.apps.search.changes import Changes, require_most_remain
 from src.apps.search.index import (
@@ -73,27 +74,30 @@ class IndexUpdate:
             for name, length in zip(gallery.names, gallery.lengths.flatten().tolist(), strict=True)
         ]
         version = uuid.uuid4().hex
-        features, lines = f"features.{version}.npy", f"items.{version}.jsonl"
-        dtype = DTYPES["fp16" if half else "fp32"]
+        lines, arrays = f"items.{version}.jsonl", {"features": gallery.features}
+        if gallery.projection is not None:
+            arrays["projected"] = gallery.projection.features
         text = "".join(_line(key, [item[key] for item in items]) for key in KEYS).encode()
         meta = {
             "format": FORMAT,
             "pictures": len(items),
             "dim": gallery.features.shape[1],
+            **({} if gallery.projection is None else {"projected_dim": gallery.projection.features.shape[1]}),
             "dtype": "fp16" if half else "fp32",
             "folder": str(gallery.folder.absolute()),
             "depends_on": self.depends_on,
-            "features": features,
+            **{kind: f"{kind}.{version}.npy" for kind in arrays},
             "items": lines,
             "items_sum": checksum(text),
         }
-        sums = []
-        with replacing(self.folder / lines) as unfinished:
-            unfinished.write_bytes(text)
-            with replacing(self.folder / features) as other:
-                write_rows(other, tuple(gallery.features.shape), dtype, _checked(gallery, dtype, sums))
-        write_sealed(self.folder / META, meta | {"features_sums": sums}, indent=1)
-        _remove_others(self.folder, (features, lines), OLD_FILES if self.replaces_format_1 else ())
+        with contextlib.ExitStack() as unfinished:
+            unfinished.enter_context(replacing(self.folder / lines)).write_bytes(text)
+            for kind, features in arrays.items():
+                path = unfinished.enter_context(replacing(self.folder / meta[kind]))
+                meta[f"{kind}_sums"] = _write_features(path, features, gallery.names, DTYPES[meta["dtype"]])
+        write_sealed(self.folder / META, meta, indent=1)
+        names = lines, *(meta[kind] for kind in arrays)
+        _remove_others(self.folder, names, OLD_FILES if self.replaces_format_1 else ())
         return self._changes(items)
 
     def _changes(self, items: list[dict]) -> Changes:
@@ -123,16 +127,23 @@ def updating(folder: Path, depends_on: dict, remove_missing: bool = False) -> It
                 folder.rmdir()
 
 
-def _checked(gallery: Gallery, dtype: np.dtype, sums: list[str]) -> Iterator[np.ndarray]:
+def _write_features(path: Path, features: Tensor, names: Sequence[str], dtype: np.dtype) -> list[str]:
+    """Write the features [pictures, dim], normalised, of pictures with these names; return their checksums."""
+    sums = []
+    write_rows(path, tuple(features.shape), dtype, _checked(features, names, dtype, sums))
+    return sums
+
+
+def _checked(features: Tensor, names: Sequence[str], dtype: np.dtype, sums: list[str]) -> Iterator[np.ndarray]:
     """Yield the features some rows at a time, as a copy of all may not fit into memory; append their checksums."""
-    for rows in pieces(len(gallery), ROWS_AT_ONCE):
-        unit = gallery.features[rows].cpu().numpy().astype(np.float32, copy=False)
+    for rows in pieces(len(features), ROWS_AT_ONCE):
+        unit = features[rows].cpu().numpy().astype(np.float32, copy=False)
         # By numpy: torch's threads do not work in a process that was forked after they began.
         squares = np.einsum("ij,ij->i", unit, unit)
         odd = np.flatnonzero(~(np.abs(squares - 1) < 0.01))  # so NaN is odd too
         if len(odd):
-            names = first_ten([gallery.names[rows.start + row] for row in odd])
-            raise InputError(f"{names}: features that are zero or not finite, the weights that made them are broken")
+            pictures = first_ten([names[rows.start + row] for row in odd])
+            raise InputError(f"{pictures}: features that are zero or not finite, the weights that made them are broken")
         batch = np.ascontiguousarray(unit.astype(dtype, copy=False))
         sums.append(checksum(batch))
         yield batch

@@ -12,8 +12,10 @@ from src.apps.search.questions import require_references
 from src.base.device import device
 from src.base.errors import InputError, with_reasons
 from src.base.folders import deleted, pictures_below
+from src.models.facts import NETWORK
 from src.processes.distributed import is_first, processes
 from src.processes.signals import Stopping
+from src.retrieval.fusion import gallery_side_digest
 from src.retrieval.gallery import Gallery
 from src.retrieval.retriever import Retriever
 from src.retrieval.searcher import Question
@@ -43,7 +45,9 @@ class Places(NamedTuple):
 
 def depends_on(retriever: Retriever) -> dict:
     """Return what the features of pictures depend on, as plain values."""
-    return {"weights": retriever.encoder.digest("image"), "transform": retriever.preprocess.settings}
+    about = {"weights": retriever.encoder.digest("image"), "transform": retriever.preprocess.settings}
+    network = gallery_side_digest(retriever.combining_function)
+    return about if network is None else about | {NETWORK: network}
 
 
 def require_places(places: Places, questions: Mapping[str, Question]) -> None:
@@ -87,6 +91,7 @@ def _opened(places: Places, retriever: Retriever, function: str) -> Iterator[Gal
             yield None
             return
         if gallery is not None:
+            gallery.project(retriever.combining_function)
             gallery, changes = without_deleted(
                 gallery,
                 lambda part: upload(client, places.collection, part, depends_on(retriever), places.remove_missing),
@@ -109,6 +114,7 @@ def read_gallery(places: Places, retriever: Retriever) -> Gallery:
     with updating(places.index, depends_on(retriever), places.remove_missing) as update:
         update.require_most(pictures_below(places.pictures, {}))  # before the hours that encoding may take
         gallery = collect_all(places.pictures, retriever)
+        gallery.project(retriever.combining_function)
         gallery, changes = without_deleted(gallery, lambda part: update.write(part, places.half))
     print(f"{places.index}: an index of {len(gallery):,} pictures: {changes}", file=sys.stderr)
     return gallery

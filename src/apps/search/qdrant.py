@@ -1,10 +1,12 @@
 """A gallery on a Qdrant server: for more than memory holds.
 
-Each picture is a point with one vector, its normalised features under Qdrant's cosine distance, and a payload {name,
-sha256, length} with {size, modified_ns} where its file was at hand. One extra point without a vector, never returned by
+Each picture is a point with its normalised features under Qdrant's cosine distance as a vector, and a payload {name,
+sha256, length} with {size, modified_ns} where its file was at hand. A second vector is what a network compares it as,
+where that is something else. One extra point without a vector, never returned by
 a search, stores what the features depend on.
 """
 
+import copy
 import json
 import os
 import sys
@@ -25,7 +27,8 @@ from src.apps.search.index_writing import item_of
 from src.base.bars import Bar
 from src.base.errors import InputError, escaped, first_ten, in_a_line, shown
 from src.base.reading import file_digest
-from src.retrieval.fusion import Fusion, gallery_side, predict
+from src.models.facts import NETWORK
+from src.retrieval.fusion import Fusion, gallery_side_digest, predict
 from src.retrieval.gallery import Gallery, Reference
 from src.retrieval.ranking import normalised_factors, pieces
 from src.tasks.annotations import HALF_PAIRS
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 VECTOR = "picture"
 """Name of the vector. A point may lack one that has a name."""
+PROJECTED = "projected"
+"""Name of the vector of a network that compares pictures as it learned to."""
 POINTS_AT_ONCE = 256
 """Pictures that a request carries: some 3 MB of JSON, where a server takes 32."""
 QUESTIONS_AT_ONCE = 32
@@ -44,7 +49,7 @@ SECONDS = 60
 _SPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://arxiv.org/abs/2308.11485")
 NOT_INSTALLED = "needs qdrant-client: pip install -r requirements/qdrant.txt"
 
-NOT_ASKED = "cannot be asked of Qdrant, which ranks by one similarity to features as CLIP gives them: use an index"
+NOT_ASKED = "cannot be asked of Qdrant, which ranks by one similarity: use an index"
 
 
 # ---- the server ----
@@ -102,15 +107,16 @@ def _id(name: str) -> str:
 
 
 def _described(client: "QdrantClient", collection: str) -> dict:
-    """Return the collection's metadata plus `dim`; only `dim` for a new collection."""
-    dim = _dim(client.get_collection(collection).config.params.vectors)
+    """Return the collection's metadata plus the dimensions of its vectors; only these for a new collection."""
+    vectors = client.get_collection(collection).config.params.vectors
+    dim = _dim(vectors)
     points = client.retrieve(collection, [_id("")])
     meta = points[0].payload if points else {}
     is_empty = not points and client.count(collection, exact=True).count == 0
     about = {} if is_empty else _read_about(meta)
     if dim is None or about is None:
         raise InputError(f"Qdrant collection {collection}: was not uploaded by this version; name another one")
-    return about | {"dim": dim}
+    return about | {"dim": dim, "projected_dim": _dim(vectors, PROJECTED)}
 
 
 def _read_about(payload: dict | None) -> dict | None:
@@ -132,9 +138,9 @@ def _is_picture(payload: dict | None) -> bool:
     return isinstance(payload, dict) and all(type(payload.get(key)) in allowed for key, allowed in kinds.items())
 
 
-def _dim(vectors: object) -> int | None:
-    """Return the dimension of the pictures' vectors; None in a collection of other vectors."""
-    return vectors[VECTOR].size if isinstance(vectors, dict) and VECTOR in vectors else None
+def _dim(vectors: object, name: str = VECTOR) -> int | None:
+    """Return the dimension of the vectors called `name`; None in a collection of other vectors."""
+    return vectors[name].size if isinstance(vectors, dict) and name in vectors else None
 
 
 def _exists(client: "QdrantClient", collection: str) -> bool:
@@ -149,7 +155,7 @@ def require_askable(combining_function: Fusion, name: str, features: Tensor) -> 
 
     `features` [1, dim] are any that it can combine.
     """
-    if gallery_side(combining_function) is not None or len(predict(combining_function, features, features)) > 1:
+    if len(predict(combining_function, features, features)) > 1:
         raise InputError(f"--combining-function {name} {NOT_ASKED}")
 
 
@@ -173,8 +179,11 @@ def upload(
     dim = gallery.features.shape[1]
     with _one_line(what):
         if not _exists(client, name):
-            vector = models.VectorParams(size=dim, distance=models.Distance.COSINE)
-            client.create_collection(name, vectors_config={VECTOR: vector})
+            vectors = {
+                vector: models.VectorParams(size=features.shape[1], distance=models.Distance.COSINE)
+                for vector, features in _vectors(gallery).items()
+            }
+            client.create_collection(name, vectors_config=vectors)
         meta = _described(client, name)
         _require_features(meta, depends_on, dim, what)
         there = _points_of(client, name)
@@ -224,6 +233,12 @@ def _describe(client: "QdrantClient", name: str, about: dict) -> None:
     client.upsert(name, [models.PointStruct(id=_id(""), vector={}, payload=about)], wait=True)
 
 
+def _vectors(gallery: Gallery) -> dict[str, Tensor]:
+    """Return the vectors {name: features [pictures, dim]} of a gallery's pictures."""
+    projected = {} if gallery.projection is None else {PROJECTED: gallery.projection.features}
+    return {VECTOR: gallery.features} | projected
+
+
 def _send(client: "QdrantClient", name: str, gallery: Gallery, rows: slice) -> list[str]:
     """Send those of some pictures that are new or changed; return their points."""
     from qdrant_client import models
@@ -240,8 +255,8 @@ def _send(client: "QdrantClient", name: str, gallery: Gallery, rows: slice) -> l
         before = known.get(picture, {})
         # Lengths may differ in rounding.
         if any(before.get(key) != value for key, value in item.items() if key != "length"):
-            vector = {VECTOR: gallery.features[row].float().tolist()}
-            points.append(models.PointStruct(id=_id(picture), vector=vector, payload=item))
+            vectors = {vector: features[row].float().tolist() for vector, features in _vectors(gallery).items()}
+            points.append(models.PointStruct(id=_id(picture), vector=vectors, payload=item))
     if points:
         client.upsert(name, points, wait=True)
     return [point.id for point in points]
@@ -285,6 +300,7 @@ class QdrantGallery:
         if not meta["is_whole"]:
             raise InputError(f"{self._what}: its upload was interrupted; upload the pictures again, which goes on")
         self.folder, self.dim = Path(meta["folder"]), meta["dim"]
+        self._vector, self._meta = VECTOR, meta
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name}, {self.dim} dimensions)"
@@ -306,10 +322,17 @@ class QdrantGallery:
         return torch.tensor([point.vector[VECTOR]]) * point.payload["length"]
 
     def compared_by(self, combining_function: Fusion) -> "QdrantGallery":
-        """Return this gallery; raises InputError for a function that compares pictures as something else."""
-        if gallery_side(combining_function) is not None:
-            raise InputError(f"a network's picture features {NOT_ASKED}")
-        return self
+        """Return the gallery with the vectors that predicted features are compared with.
+
+        Raises InputError for a network that compares pictures as something else than the collection has.
+        """
+        network = gallery_side_digest(combining_function)
+        if network is None:
+            return self
+        _require_features(self._meta, self._meta["depends_on"] | {NETWORK: network}, self.dim, self._what)
+        other = copy.copy(self)
+        other._vector, other.dim = PROJECTED, self._meta["projected_dim"]
+        return other
 
     @torch.inference_mode()
     def answers(
@@ -329,10 +352,9 @@ class QdrantGallery:
             raise InputError(f"{self._what}: its features have {self.dim} dimensions, the query's {queries.shape[1]}")
         # Otherwise a server follows its graph of near neighbours (HNSW), which may pass over answers.
         parameters = models.SearchParams(exact=True)
+        same = {"using": self._vector, "limit": k, "params": parameters, "with_payload": ["name"]}
         requests = [
-            models.QueryRequest(
-                query=query, using=VECTOR, filter=self._filter(one), limit=k, params=parameters, with_payload=["name"]
-            )
+            models.QueryRequest(query=query, filter=self._filter(one), **same)
             for query, one in zip(queries.tolist(), left_out, strict=True)
         ]
         found = []
