@@ -154,7 +154,7 @@ def test_a_batch_opens_each_of_its_pictures_once(dataset, world, monkeypatch):
     monkeypatch.setattr(pictures, "opened", lambda *arguments: opened.append(arguments[0]) or original(*arguments))
     chosen = list(range(20))
     random.Random(0).shuffle(chosen)
-    references, targets, captions, pixels, _ = triplets[chosen]
+    references, targets, captions, pixels, *_ = triplets[chosen]
     images = normalised(pixels, OPENAI_NORMALISATION)
     assert len(opened) == len(set(opened)) == len(images)
     published = published_dataset(dataset, "train", "relative", preprocess, world)
@@ -172,7 +172,7 @@ def test_a_step_of_stage_1_is_the_plain_one(world, device):
     """
     splits = list(TASKS["CIRR"].read_all(world, "train").values())
     batch = TripletImages(splits, make_transform("targetpad", 1.25, 64))[list(range(24))]
-    references, targets, captions, pixels, _ = batch
+    references, targets, captions, pixels, *_ = batch
     images = normalised(pixels, OPENAI_NORMALISATION)
     captions = [caption for (caption,) in captions]
     assert len(images) < 48
