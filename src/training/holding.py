@@ -11,8 +11,9 @@ from src.evaluation.per_triplet import Held
 from src.processes import gradients
 
 LAST = 10
-"""Epochs that are kept. A mean of ten found more planted errors than one of five, and far more than the last epoch of a
-long training, which knows wrong triplets by heart (docs/recipes.md). What an untrained model found is not to count.
+"""Epochs that are kept. Means of ten found more planted errors than those of five, and far more than the last epoch of
+a long training, which knows wrong triplets by heart (docs/recipes.md). The first epochs of an untrained model tell
+little.
 """
 
 
