@@ -76,6 +76,18 @@ def test_a_training_goes_on_where_it_stopped_on_the_card(world, tmp_path, on_car
     assert_same_run(tmp_path)
 
 
+def test_what_is_kept_of_each_triplet_is_the_same_on_the_card(world, tmp_path, card, on_card):
+    main, arguments = TRAININGS["stage 2 with a bank"]
+    for name, run in (("cpu", on_cpu), ("card", on_card)):
+        table = ["--per-triplet", tmp_path / f"{name}.csv"]
+        run(main, [*arguments, *EPOCHS, *toy_options(world, tmp_path / name), *table])
+    waits = len(card.waits)
+    card.waits.clear()
+    on_card(main, [*arguments, *EPOCHS, *toy_options(world, tmp_path / "without")])
+    assert (tmp_path / "card.csv").read_text() == (tmp_path / "cpu.csv").read_text()
+    assert waits - len(card.waits) <= 2 * 2  # as the two epochs end, and not in each step
+
+
 def assert_same_run(folder):
     of_cpu, of_card = only_run(folder / "cpu"), only_run(folder / "card")
     for name in ("train_metrics.csv", "validation_metrics.csv"):
