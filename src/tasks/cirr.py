@@ -18,7 +18,7 @@ from src.tasks.annotations import (
     stays_inside,
 )
 from src.tasks.captions import drawn_texts
-from src.tasks.protocol import Protocol
+from src.tasks.protocol import SOFT, Protocol
 from src.tasks.task import Task
 from src.tasks.triplets import Split, Triplet
 
@@ -35,7 +35,7 @@ class CIRR(Task):
     annotations = "cirr"
     splits = ("train", "val", "test1")
     categories = ("rc2",)  # it has none; its files begin with the version of its annotations
-    protocols = PUBLISHED, PUBLISHED._replace(name="soft", soft=True)
+    protocols = PUBLISHED, PUBLISHED._replace(name=SOFT, soft=True)
     captions = {"caption": lambda triplet: [triplet.captions]}
     means = {"mean(R@5+R_s@1)": ("group_recall_at1", "recall_at5")}
     headline = ("recall_at1", "recall_at5", "recall_at10", "group_recall_at1")

@@ -31,8 +31,12 @@ class GeneCIS(Task):
     categories = ("focus_attribute", "change_attribute", "focus_object", "change_object")
     protocols = (Protocol("genecis", "keep", "group", at=(1, 2, 3), captions="caption"),)
     captions = {"caption": lambda triplet: [triplet.captions]}
-    means = {"average_recall_at1": tuple(f"{category}_recall_at1" for category in categories)}
-    headline = (*means["average_recall_at1"], "average_recall_at1")
+    means = {
+        "attribute_recall_at1": ("focus_attribute_recall_at1", "change_attribute_recall_at1"),
+        "object_recall_at1": ("focus_object_recall_at1", "change_object_recall_at1"),
+        "average_recall_at1": ("attribute_recall_at1", "object_recall_at1"),
+    }
+    headline = tuple(means)
     best = {}
 
     def files(self, data_path: Path, category: str, split: str) -> tuple[Path, Path]:

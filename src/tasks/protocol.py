@@ -8,6 +8,8 @@ from src.tasks.triplets import Triplet
 GALLERIES = "full", "val", "group", "all"
 OWN = "own"
 """The name of the protocol of own triplets."""
+SOFT = "soft"
+"""The name of the protocols by grades of CIRR and of own triplets."""
 
 
 class Protocol(NamedTuple):

@@ -12,6 +12,7 @@ from PIL import Image
 
 import check_data
 import compare
+import report
 import validate
 from src.models.features import FeatureFiles
 from src.retrieval.metrics import GradedRanks, Ranks, chance, of_each_query, of_groups
@@ -172,6 +173,40 @@ def test_a_query_ranks_the_pictures_of_its_instance(small, world, tmp_path):
     assert [(row["rank"], row["map"], row["mmap"]) for row in again] == [
         (row["rank"], row["map"], row["mmap"]) for row in rows
     ]
+
+
+def test_pages_of_its_rankings(small, world, tmp_path, capsys):
+    options = ["--dataset", "i-cir", *toy_paths(small, tmp_path / "out"), "--clip-model-name", world / "small_clip.pt"]
+    files = ["--trec-run", tmp_path / "a.run", "--per-query", tmp_path / "a.csv", "--candidates", tmp_path / "a.jsonl"]
+    assert status_of(validate.main, [*options, *files]) == 0
+    asked = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [len(of["candidates"]) for of in asked] == [4, 4, 3]
+    capsys.readouterr()
+    page = ["--dataset", "i-CIR", "--data-path", small, "--output", tmp_path / "a.html"]
+    assert status_of(report.main, ["--run", tmp_path / "a.run", *page]) == 0
+    assert re.search(r"^chance +[\d.]+ +[\d.]+ +–$", capsys.readouterr().out, re.MULTILINE)
+    assert "of 3" in (tmp_path / "a.html").read_text()
+    assert status_of(compare.main, [tmp_path / "a.csv", tmp_path / "a.run", "--data-path", small]) == 0
+
+
+def test_a_short_ranking_has_no_means_of_instances(small, world, tmp_path, capsys):
+    lists = {"0": ["icir/database/mug/0.jpg"], "1": ["icir/database/mug/1.jpg"], "2": ["icir/database/cat/0.jpg"]}
+    write(tmp_path / "run.json", lists)
+    paths = ["--dataset", "i-CIR", *toy_paths(small, tmp_path)[:4]]
+    assert status_of(validate.main, [*paths, "--run", tmp_path / "run.json"]) == 0
+    said = capsys.readouterr()
+    assert printed(said.out) == {"recall_at1": 100, "recall_at5": 100, "recall_at10": 100}
+    assert "minmap is not known: 1 of 3 lists end too early (2)" in said.err
+
+
+def test_a_lost_picture_takes_the_queries_that_rank_it(small, world, tmp_path, capsys):
+    (small / "icir/database/cat/2.jpg").unlink()
+    options = ["--dataset", "i-cir", *toy_paths(small, tmp_path / "out"), "--clip-model-name", world / "small_clip.pt"]
+    assert status_of(validate.main, [*options, "--skip-missing"]) == 0
+    said = capsys.readouterr()
+    assert "leaves out 1 of 9 pictures and 1 of 3 triplets: 2.jpg" in said.err
+    assert "2 queries over 4 pictures each" in said.out
+    assert "(not comparable: without 1 of 9 pictures, 1 of 3 triplets)" in said.out
 
 
 def test_check_data(small, tmp_path):

@@ -13,6 +13,7 @@ import compare
 import report
 import validate
 from src.apps.own import __main__ as conversion
+from src.base.errors import InputError
 from src.base.files import write_json
 from src.base.folders import pictures_below
 from src.base.reading import read_json
@@ -338,3 +339,29 @@ def test_a_refusal_leaves_what_was_there(folder, tmp_path, capsys):
     assert sorted(path.name for path in to.iterdir()) == ["in", "mine.jpg"]
     assert status_of(conversion.main, ["--table", tmp_path / "good.parquet", *pictures]) == 0
     assert [path.suffix for path in (to / "pictures").iterdir()] == [".png"]
+
+
+def test_graded_targets(folder, world, tmp_path):
+    rows = "a.jpg,b.PNG|i.jpg:0.5,red\ni.jpg,a.jpg:0.25,blue\n"
+    write(folder, "triplets.val.csv", HEADER + rows)
+    first, second = read(folder).triplets
+    assert (first.targets, first.graded) == (("b.PNG", "i.jpg"), (("b.PNG", 1), ("i.jpg", 0.5)))
+    assert (second.targets, second.graded) == (("a.jpg",), (("a.jpg", 0.25),))
+    options = ["--dataset", folder, *toy_options(world, tmp_path / "out"), "--protocol", "all"]
+    for name in ("a.csv", "b.csv"):
+        assert status_of(validate.main, [*options, "--per-query", tmp_path / name]) == 0
+    with (tmp_path / "a.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    graded = {(row["protocol"], row["query"]): (float(row["recall_at1"]), float(row["recall_at50"])) for row in rows}
+    best = rows[0]["answers"].split("|")[0]
+    assert graded["own", "2"] == (float(best in first.targets), 1)
+    assert graded["soft", "2"] == (dict(first.graded).get(best, 0), 1)
+    assert graded["soft", "3"][1] == 0.25
+    assert status_of(compare.main, [tmp_path / "a.csv", tmp_path / "b.csv"]) == 0
+
+
+@pytest.mark.parametrize("target", ["b.PNG:0", "b.PNG:1.5", "b.PNG|i.jpg:-1"])
+def test_grades_that_are_none(target, folder):
+    write(folder, "triplets.val.csv", HEADER + f"a.jpg,{target},red\n")
+    with pytest.raises(InputError, match=r"1 of 1 rows with a grade that is not above 0 and at most 1: row 2 \("):
+        read(folder)

@@ -16,7 +16,7 @@ from src.evaluation.outside import RUN, judge_runs
 from src.evaluation.per_query import COLUMNS, SOLVED_BY, table_of
 from src.evaluation.run_files import PLACE, is_table
 from src.tasks.own import OwnTriplets
-from src.tasks.protocol import GALLERIES, Protocol
+from src.tasks.protocol import GALLERIES, SOFT, Protocol
 from src.tasks.registry import TASKS, find_task
 from src.tasks.task import Task
 
@@ -43,7 +43,8 @@ class PerQuery(NamedTuple):
             return find_task(name)
         has = {metric.rpartition("_at")[0] for metric in self.metrics}
         categories = tuple(dict.fromkeys(category for _, category, _ in self.rows))
-        return OwnTriplets(name, categories, has_groups="group_recall" in has, has_several="map" in has)
+        has_grades = any(protocol.startswith(SOFT) for protocol in self.data)
+        return OwnTriplets(name, categories, "group_recall" in has, "map" in has, has_grades)
 
     @property
     def split(self) -> str:

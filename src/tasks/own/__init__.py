@@ -19,8 +19,8 @@ from src.tasks.captions import drawn_texts
 from src.tasks.fashioniq import FashionIQ
 from src.tasks.generated import read_generated
 from src.tasks.own.names import Disk, all_there, mention_other_forms, plain
-from src.tasks.own.rows import SUFFIXES, Row, read_rows
-from src.tasks.protocol import OWN, Protocol
+from src.tasks.own.rows import SUFFIXES, Row, read_rows, with_grades
+from src.tasks.protocol import OWN, SOFT, Protocol
 from src.tasks.task import Task
 from src.tasks.triplets import Split, Triplet
 
@@ -51,9 +51,10 @@ class OwnTriplets(Task):
         categories: Sequence[str] = (ONLY_CATEGORY,),
         has_groups: bool = False,
         has_several: bool = False,
+        has_grades: bool = False,
         path: Path | None = None,
     ):
-        """Take what its validation split has: the values of the column category, groups, several targets of a query.
+        """Take what its validation split has: values of the column category, groups, several targets, their grades.
 
         `path` is its folder, where that is not called `name` in the data path.
         """
@@ -62,7 +63,8 @@ class OwnTriplets(Task):
         self.path = path
         self.categories = tuple(categories)
         of_group, of_all = ((1, 2, 3) if has_groups else ()), (MAP_AT if has_several else ())
-        self.protocols = (Protocol(OWN, "drop", "full", AT, "joined", of_group, map_at=of_all, any_target=has_several),)
+        own = Protocol(OWN, "drop", "full", AT, "joined", of_group, map_at=of_all, any_target=has_several)
+        self.protocols = (own, own._replace(name=SOFT, soft=True)) if has_grades else (own,)
         metrics = self.protocols[0].metrics
         many = len(categories) > 1
         averages = {f"average_{metric}": tuple(f"{name}_{metric}" for name in categories) for metric in metrics}
@@ -91,7 +93,8 @@ class OwnTriplets(Task):
         categories = dict.fromkeys(row.text("category") or ONLY_CATEGORY for row in rows)
         has_groups = any("group" in row.cells for row in rows)
         has_several = any(len(row.cells.get("target", ())) > 1 for row in rows)
-        return cls(path.name, tuple(categories), has_groups, has_several, path)
+        has_grades = any(row.grades for row in rows)
+        return cls(path.name, tuple(categories), has_groups, has_several, has_grades, path)
 
     def root(self, data_path: Path) -> Path:
         if self.path is not None:
@@ -193,7 +196,7 @@ def _read_extra(path: Path) -> Split:
         return str(path.parent / name)
 
     triplets = [
-        triplet._replace(reference=whole(triplet.reference), targets=(whole(triplet.targets[0]),), group=())
+        triplet._replace(reference=whole(triplet.reference), targets=(whole(triplet.targets[0]),), group=(), graded=())
         for triplet in _with_one_target(map(_triplet, rows))
     ]
     return Split("train", path, triplets, {name: Path(name) for triplet in triplets for name in _names(triplet)})
@@ -239,7 +242,7 @@ def checked(path: Path, rows: list[Row], split: str, *roots: Path) -> list[Row]:
     Raises InputError for the first kind of fault. A picture may lie in any of the folders.
     """
     disk = Disk(roots[0])
-    rows = [_below(row, disk) for row in rows]
+    rows = [_below(row, disk) for row in with_grades(path, rows)]
     _check(path, rows, split, roots)
     if disk.other_forms:
         mention_other_forms(path, tuple(disk.other_forms))
@@ -321,13 +324,15 @@ def _triplet(row: Row) -> Triplet:
     """Return the triplet of a row. Without an id it is called by its row's number."""
     reference = plain(row.text("reference"))
     group = [plain(name) for name in row.cells.get("group", ())]
+    targets = tuple(plain(name) for name in row.cells.get("target", ()))
     return Triplet(
         reference=reference,
         captions=tuple(row.text(column) for column in ("caption", "caption2") if column in row.cells),
-        targets=tuple(plain(name) for name in row.cells.get("target", ())),
+        targets=targets,
         # A list of the others means the reference too.
         group=tuple(dict.fromkeys([*group, reference] if group else ())),
         id=row.text("id") or row.place.rpartition(" ")[2],
+        graded=tuple(zip(targets, row.grades, strict=True)) if row.grades else (),
         place=row.place,
     )
 

@@ -7,10 +7,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
+from src.base.crops import file_of
 from src.base.errors import InputError, in_a_line, repeated, shown
+from src.base.folders import is_picture
 from src.base.reading import read_text
 from src.base.tables import cells_of
-from src.tasks.annotations import is_list_of_text, is_text
+from src.tasks.annotations import is_list_of_text, is_text, refuse
 
 SUFFIXES = (".csv", ".tsv", ".xlsx", ".jsonl")
 COLUMNS = ("reference", "target", "caption", "caption2", "id", "category", "group")
@@ -25,6 +27,8 @@ class Row(NamedTuple):
     """Where it stands, as spreadsheets and editors count: "row 2" is the first one below the header."""
     cells: dict[str, list[str]]
     """{one of COLUMNS: what it holds}; a column that the row leaves empty is not there."""
+    grades: tuple[float, ...] = ()
+    """The grade of each target, where some row's target has one."""
 
     def text(self, column: str) -> str:
         """Return the only value of a column, or an empty text."""
@@ -93,6 +97,43 @@ def _filled(cells: dict[str, str]) -> dict[str, list[str]]:
         if column in COLUMNS
     }
     return {column: found for column, parts in values.items() if (found := [part for part in parts if part])}
+
+
+# ---- grades ----
+
+
+GRADED = re.compile(r"(?P<name>.+):(?P<grade>[-+]?[0-9]*\.?[0-9]+)")
+
+
+def with_grades(path: Path, rows: list[Row]) -> list[Row]:
+    """Return rows with the grades that stand after names of targets, a.jpg:0.5, apart from these; 1 where none stands.
+
+    Raises InputError for a grade that is not above 0 and at most 1.
+    """
+    found = [[_graded(value) for value in row.cells.get("target", ())] for row in rows]
+    if not any(grade is not None for of_row in found for _, grade in of_row):
+        return rows
+    faulty = [
+        f"{row.place} ({name}:{grade:g})"
+        for row, of_row in zip(rows, found, strict=True)
+        for name, grade in of_row
+        if grade is not None and not 0 < grade <= 1
+    ]
+    refuse(path, faulty, len(rows), "rows with a grade that is not above 0 and at most 1")
+    return [
+        row._replace(
+            cells=row.cells | ({"target": [name for name, _ in of_row]} if of_row else {}),
+            grades=tuple(1.0 if grade is None else grade for _, grade in of_row),
+        )
+        for row, of_row in zip(rows, found, strict=True)
+    ]
+
+
+def _graded(target: str) -> tuple[str, float | None]:
+    # After a picture's suffix only: other names may end in a colon and a number.
+    found = GRADED.fullmatch(target)
+    is_grade = found is not None and is_picture(file_of(found["name"]).name)
+    return (found["name"], float(found["grade"])) if is_grade else (target, None)
 
 
 # ---- JSONL ----

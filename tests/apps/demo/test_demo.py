@@ -155,7 +155,7 @@ def test_functions_one_after_the_other_and_side_by_side_and_a_reload(page, world
     expect(page.locator("#answers h3")).to_have_text("sum")
     page.locator("#beside input").click()
     offered = [name.split()[-1] for name in page.get_by_role("option").all_inner_texts()]
-    assert offered == ["none", "combiner", "product", "image", "text"], "the function itself stands there"
+    assert offered == ["none", "combiner", "cosines", "product", "image", "text"], "the function itself stands there"
     page.get_by_role("option", name="product").click()
     expect(page.locator("#answers h3")).to_have_text(["sum", "product"])
     both = answered(page, 0), answered(page, 1)

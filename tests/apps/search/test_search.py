@@ -54,7 +54,7 @@ def names(answers):
     return [answer["name"] for answer in answers]
 
 
-@pytest.mark.parametrize("function", ["sum", "product", "image", "text"])
+@pytest.mark.parametrize("function", ["sum", "cosines", "product", "image", "text"])
 def test_ranks_are_those_of_validation(function, folder, asked, world, tmp_path):
     (val,) = OwnTriplets.in_folder(folder).read_all(folder, "val").values()
     with (tmp_path / "q.csv").open("w", newline="") as file:
