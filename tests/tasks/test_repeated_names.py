@@ -11,6 +11,7 @@ from src.apps.own.tables import read_table
 from src.base.errors import InputError
 from src.evaluation.trec import _categories
 from src.tasks.own import OwnTriplets, read_extra
+from src.tasks.own.rows import Row
 from src.tasks.triplets import Triplet
 from tests.support.commands import status_of
 from tests.support.own_folders import with_pictures, write
@@ -67,7 +68,7 @@ def test_two_columns_of_a_table_to_convert(name, content, columns, fault, tmp_pa
 def test_columns_that_nobody_reads_may_be_alike(tmp_path):
     write(with_pictures(tmp_path), "t.csv", f"reference,target,caption,,,note,note\n{ROW},,,1,2\n")
     (row,) = read_table(tmp_path / "t.csv", {}, Additions(tmp_path))
-    assert row == ("row 2", {"reference": ["a.jpg"], "target": ["b.PNG"], "caption": ["red"]})
+    assert row == Row("row 2", {"reference": ["a.jpg"], "target": ["b.PNG"], "caption": ["red"]})
 
 
 def test_two_parquet_columns_of_one_name(tmp_path):
