@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -104,7 +105,8 @@ class Extended:
         assert table
         (folder / "combiner.py").write_text(f"{before}\n\n{definition}\n{table}{line}{after}")
         command, pipe = [sys.executable, "-c", DRIVER], subprocess.PIPE
-        self.process = subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, text=True)
+        # GNU readline, which pytest imports, sets COLUMNS for all children unless they get an environment.
+        self.process = subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, text=True, env={**os.environ})
 
     def run(self, *orders):
         """Run commands (module, arguments); return what each said, which must be no error."""
