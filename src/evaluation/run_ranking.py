@@ -110,27 +110,17 @@ def rank(
     lists, and what was taken of a table's ranks. Raises InputError for lists that rank something else.
     """
     triplets = [query.triplet for query in queries]
-    inside = named_by(triplets) if protocol.gallery == "val" else None
-    if protocol.gallery == "full" and unlisted:
-        inside = {*pictures} - unlisted
+    inside = _inside(protocol, triplets, pictures, unlisted)
     gallery = [name for name in pictures if inside is None or name in inside]
     sizes = protocol.ranked(triplets, len(gallery))
     found = find_names(run, {query.id: run.lists[keys[query.id]] for query in queries}, pictures, what)
     if protocol.group_at and protocol.gallery != "group":
         _require_gallery(run, queries, found, gallery)
     lists = [
-        _ranked(
-            protocol,
-            query.triplet.reference,
-            found[query.id],
-            set(query.triplet.group) if protocol.gallery == "group" else inside,
-            size,
-            counts,
-        )
+        _ranked(protocol, query.triplet, found[query.id], inside, size, counts)
         for query, size in zip(queries, sizes, strict=True)
     ]
-    targets = [triplet.targets[0] for triplet in triplets]
-    places = _places(lists, sizes, targets)
+    places = _places(lists, sizes, [triplet.targets[0] for triplet in triplets])
     of_groups, rows_of_groups = None, []
     if protocol.group_at:
         ranked = lists
@@ -168,10 +158,22 @@ def _group_places(triplets: Sequence[Triplet], lists: list[list[str]]) -> Places
     return _places(members, list(map(len, others)), [triplet.targets[0] for triplet in triplets])
 
 
+def _inside(
+    protocol: Protocol, triplets: list[Triplet], pictures: Sequence[str], unlisted: Collection[str]
+) -> set[str] | None:
+    """Return the names of those `pictures` that a protocol ranks for some query; None for all."""
+    if protocol.gallery == "val":
+        return named_by(triplets)
+    return {*pictures} - unlisted if protocol.gallery == "full" and unlisted else None
+
+
 def _ranked(
-    protocol: Protocol, reference: str, names: list[str], inside: Collection[str] | None, size: int, counts: Counter
+    protocol: Protocol, triplet: Triplet, names: list[str], inside: set[str] | None, size: int, counts: Counter
 ) -> list[str]:
     """Return what a protocol ranks of a list."""
+    if protocol.gallery == "group":
+        inside = set(triplet.group)
+    reference = triplet.reference
     has_reference = reference in names
     counts["queries"] += 1
     counts["reference in gallery"] += inside is None or reference in inside
