@@ -207,6 +207,8 @@ def test_own_triplets_cannot_have_parts_of_files(small, tmp_path, capsys):
         ("focus_object", [template(*map(coco, (1, 2, 3)), condition=4)], "entries without text under 'condition'"),
         ("focus_attribute", [template(genome(1), genome(2, (1, 2, 3)), genome(3))], "an instance_bbox: entry 0"),
         ("focus_attribute", [template(genome(1), genome(2, (1, 2, 0, 3)), genome(3))], "an instance_bbox: entry 0"),
+        ("focus_attribute", [template(genome(1), genome(2, (1, 2, 9**400, 3)), genome(3))], "instance_bbox: entry 0"),
+        ("focus_attribute", [template(genome(1), genome(2, (1, 2, 1e308, 3)), genome(3))], "an instance_bbox: entry 0"),
         ("focus_attribute", [template(*map(genome, (1, 2, 99)))], "99.jpg#xywh=0,0,17,14: no such picture"),
         ("change_object", "[", "change_object.json"),
     ],
