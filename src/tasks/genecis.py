@@ -15,7 +15,7 @@ from src.tasks.triplets import Split, Triplet
 
 MORE = 0.7
 """How much of its width a box grows to the left of the object, and of its height upwards; it ends as much after."""
-TOO_FAR = 1e9
+TOO_FAR = 1e8
 """Pixels that no picture has; neither NaN nor an infinity is below."""
 COCO, GENOME = ("val2017",), ("VG_100K", "VG_100K_2")
 """Folders of pictures, as COCO's and Visual Genome's archives call them."""

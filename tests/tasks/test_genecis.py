@@ -169,6 +169,14 @@ def test_a_crop_outside_its_picture_is_refused(tmp_path):
         opened(crop_of(tmp_path / "a.png", (8, 0, 4, 4)), np.array)
 
 
+@pytest.mark.parametrize(
+    "end", ["", "#xywh=1,2,3", "#xywh=1,2,3,-4", "#xywh=1,2,3,\u0663", f"#xywh=1,2,3,{5000 * '4'}"]
+)
+def test_other_ends_of_paths_are_no_parts(end, tmp_path):
+    assert box_of(tmp_path / f"a.png{end}") is None
+    assert file_of(tmp_path / f"a.png{end}").name == f"a.png{end}"
+
+
 def test_check_data_looks_at_crops(small, tmp_path, capsys):
     assert (
         status_of(check_data.main, ["--dataset", "GeneCIS", "--data-path", small, "--output", tmp_path / "a.json"]) == 0
