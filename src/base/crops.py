@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-FRAGMENT = re.compile(r"#xywh=(\d+),(\d+),(\d+),(\d+)$")
+FRAGMENT = re.compile(r"#xywh=([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})\Z")
 Box = tuple[int, int, int, int]
 """Left, top, width and height in pixels."""
 

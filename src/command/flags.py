@@ -11,7 +11,6 @@ from src.command.combining import PUBLISHED_NETWORK
 from src.command.parser import (
     Parser,
     any_case,
-    count,
     count_or_zero,
     file_path,
     name_or_file,
@@ -19,6 +18,7 @@ from src.command.parser import (
     share,
     usable_cores,
     weights_place,
+    width,
 )
 from src.pictures.padding import TRANSFORMS, USUAL_RATIO, USUAL_TRANSFORM
 
@@ -135,12 +135,12 @@ def add_combiner_options(parser: Parser, functions: dict[str, bool], trained: bo
     for flag, published, what in (("--projection-dim", 2560, "projections"), ("--hidden-dim", 5120, "hidden layers")):
         # A checkpoint knows its dimensions; only a new Combiner needs the published ones.
         default = None if trained else published
-        group.add_argument(flag, type=count, default=default, help=f"size of the Combiner's two {what}{whose}")
+        group.add_argument(flag, type=width, default=default, help=f"size of the Combiner's two {what}{whose}")
     if not trained:
         help_text = "share of the Combiner's numbers that a step sets to zero"
         group.add_argument("--dropout", type=share, default=0.5, help=help_text)
         help_text = "compare pictures through a learned projection with a hidden layer of this size (512 if not given)"
-        group.add_argument("--gallery-projection", type=count, nargs="?", const=512, metavar="HIDDEN", help=help_text)
+        group.add_argument("--gallery-projection", type=width, nargs="?", const=512, metavar="HIDDEN", help=help_text)
         networks = [name for name, is_network in functions.items() if is_network]
         if len(networks) > 1:  # else there is no choice
             help_text = f"the network to train: {', '.join(networks)}"

@@ -132,6 +132,8 @@ def _whole(text: str) -> int:
 
 
 count = _number(lambda number: number > 0, "a whole number above 0", _whole)
+width = _number(lambda number: 0 < number < 2**31, f"a whole number above 0 and below {2**31}", _whole)
+"""Of a layer. Torch has no one-line error for sizes that no memory holds."""
 count_or_zero = _number(lambda number: number >= 0, "a whole number of 0 or more", _whole)
 positive = _number(lambda number: 0 < number < math.inf, "a number above 0")
 one_or_more = _number(lambda number: 1 <= number < math.inf, "a number of 1 or more")

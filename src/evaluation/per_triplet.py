@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,7 @@ class Held(NamedTuple):
     """Its mean cross-entropy; nan without an epoch."""
 
 
+NUMBER = re.compile("[0-9]{1,18}")
 NOTHING = Held(0, math.nan, math.nan)
 
 
@@ -122,7 +124,7 @@ def _checked(place: str, row: Mapping[str, str]) -> tuple[Key, Held]:
     if len(rest) != 2 or rest[0] != "train":
         raise InputError(f"{place}: {shown(row['data'])!r} is not a data set, train and a digest")
     for name in ("triplet", "epochs"):
-        if not (row[name].isascii() and row[name].isdigit()):
+        if not NUMBER.fullmatch(row[name]):
             raise InputError(f"{place}: {shown(row[name])!r} is not a number of {name.removesuffix('s')}s")
     epochs = int(row["epochs"])
     values = []

@@ -9,7 +9,7 @@ import numpy as np
 from src.base.errors import InputError, shown
 from src.evaluation.run_files import PLACE, Key, OtherProtocolError, Row, RunFile, refuse
 from src.evaluation.run_names import find_names
-from src.retrieval.metrics import GradedRanks, Ranks, counting
+from src.retrieval.metrics import GradedRanks, Ranks, counting, require_ranked
 from src.tasks.protocol import Protocol
 from src.tasks.triplets import Query, Triplet, named_by
 
@@ -107,11 +107,13 @@ def rank(
     """Rank one category's queries as `run` does, where `keys` {query: key} are; `groups` may rank their groups instead.
 
     `pictures` are those of `what`, of which the split's list lacks those `unlisted`. Adds to `counts` what had to leave
-    lists, and what was taken of a table's ranks. Raises InputError for lists that rank something else.
+    lists, and what was taken of a table's ranks. Raises InputError for lists that rank something else, and for a target
+    that no list can have.
     """
     triplets = [query.triplet for query in queries]
     inside = _inside(protocol, triplets, pictures, unlisted)
     gallery = [name for name in pictures if inside is None or name in inside]
+    require_ranked(triplets, set(gallery), protocol)
     sizes = protocol.ranked(triplets, len(gallery))
     found = find_names(run, {query.id: run.lists[keys[query.id]] for query in queries}, pictures, what)
     if protocol.group_at and protocol.gallery != "group":
@@ -121,14 +123,16 @@ def rank(
         for query, size in zip(queries, sizes, strict=True)
     ]
     places = _places(lists, sizes, [triplet.targets[0] for triplet in triplets])
+    # What leaves the ranking comes after all of it, as in answers.
+    places = places._replace(ranks=np.where([*map(protocol.loses, triplets)], sizes, places.ranks))
     of_groups, rows_of_groups = None, []
     if protocol.group_at:
         ranked = lists
         if groups is not None:
             ranked, rows_of_groups = _group_lists(groups, queries, pictures, what, counts)
         of_groups = _group_places(triplets, ranked)
-        if groups is not None:
-            counts["contrary"] += sum(map(_contradict, of_groups.lists, lists))
+        # Where no file has the groups, they are parts of the lists.
+        counts["contrary"] += sum(map(_contradict, of_groups.lists, lists))
     ranking = _with_graded(Ranking(queries, gallery, sizes, places, of_groups, None), protocol)
     if rows_of_groups:
         ranking = _with_rows(ranking, groups[0], rows_of_groups, ["group_rank"], counts)
@@ -283,7 +287,7 @@ def _agreeing(
         is_after, place = PLACE.fullmatch(cell).groups()
         place, stands, size = int(place), ranks[number], places.sizes[number]
         has = f"{file.path}: query {shown(queries[number].id)} has the {column} {cell}"
-        if place + bool(is_after) > size:
+        if place + bool(is_after) > size and place - 1 != stands:
             raise OtherProtocolError(f"{has}, where {size:,} pictures are ranked")
         is_new = stands == UNRANKED
         is_possible = stands == place - 1 or (is_new and place > reach[number])

@@ -10,7 +10,7 @@ from torch import Tensor
 from src.base.errors import InputError
 from src.retrieval.fusion import Fusion, predict
 from src.retrieval.gallery import Gallery
-from src.retrieval.metrics import GradedRanks, Ranks, counting
+from src.retrieval.metrics import GradedRanks, Ranks, counting, require_ranked
 from src.retrieval.ranking import (
     best_candidates,
     best_rows,
@@ -220,13 +220,7 @@ def _target_rows(triplets: Sequence[Triplet], gallery: Gallery, protocol: Protoc
     # A test split has no targets at all; answers are still wanted.
     if not all(triplet.targets for triplet in triplets):
         return None
-    for triplet in triplets:
-        target = triplet.targets[0]
-        # Such a target scores minus infinity, and is the last.
-        if protocol.reference == "drop" and triplet.reference in triplet.targets and not triplet.may_be_lost:
-            raise InputError(f"{triplet.reference}: the target is its own reference, which leaves the ranking")
-        if (protocol.group_at or protocol.gallery == "group") and target not in triplet.group:
-            raise InputError(f"{target}: the target of {triplet.reference} is not a member of its group")
+    require_ranked(triplets, gallery, protocol)
     return gallery.rows([triplet.targets[0] for triplet in triplets])
 
 

@@ -1,6 +1,6 @@
 """Metrics as pure functions of ranks, in numpy: {name: value of each query} or {name: percent} out."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from functools import cache
 from itertools import compress
 from statistics import mean
@@ -42,6 +42,18 @@ class Ranks(NamedTuple):
     """The ranks of all pictures that count, where more than first targets do."""
 
 
+def require_ranked(triplets: Sequence[Triplet], gallery: Collection[str], protocol: Protocol) -> None:
+    """Raise InputError for a triplet whose first target no ranking of `gallery` has, and that may not be lost."""
+    for triplet in triplets:
+        if protocol.loses(triplet) and not triplet.may_be_lost:
+            raise InputError(f"{triplet.reference}: the target is its own reference, which leaves the ranking")
+        target = triplet.targets[0]
+        if (protocol.group_at or protocol.gallery == "group") and target not in triplet.group:
+            raise InputError(f"{target}: the target of {triplet.reference} is not a member of its group")
+        if target not in gallery:
+            raise InputError(f"{target}: not among the {len(gallery)} pictures of the gallery")
+
+
 def counting(triplets: Sequence[Triplet], gallery: Container[str], protocol: Protocol) -> list[tuple[int, str, float]]:
     """Return (query, name, grade) of each picture that counts as an answer under a protocol.
 
@@ -72,10 +84,12 @@ def of_each_query(ranked: Ranks, protocol: Protocol) -> dict[str, np.ndarray]:
     "minmap" are.
     """
     graded = ranked.graded if protocol.soft else None
+    # A gallery may have fewer than k pictures, of which what leaves it is the last.
+    are_lost = np.array([*map(protocol.loses, ranked.triplets)], dtype=bool)
 
     def scores(ranks, graded_ranks, k):
         if graded is None:
-            return (ranks < k).astype(np.float32)
+            return ((ranks < k) & ~are_lost).astype(np.float32)
         best = np.zeros(len(ranks), dtype=np.float32)
         np.maximum.at(best, graded.queries, graded.grades * (graded_ranks < k))
         return best

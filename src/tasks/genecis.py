@@ -1,7 +1,6 @@
 """GeneCIS: a picture and a condition of a word or two; each template brings the few pictures that are ranked."""
 
 import functools
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +15,8 @@ from src.tasks.triplets import Split, Triplet
 
 MORE = 0.7
 """How much of its width a box grows to the left of the object, and of its height upwards; it ends as much after."""
+TOO_FAR = 1e8
+"""Pixels that no picture has; neither NaN nor an infinity is below."""
 COCO, GENOME = ("val2017",), ("VG_100K", "VG_100K_2")
 """Folders of pictures, as COCO's and Visual Genome's archives call them."""
 
@@ -99,7 +100,7 @@ def _is_genome(picture: object) -> bool:
         return False
     box = picture.get("instance_bbox")
     are_numbers = isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)
-    return are_numbers and all(map(math.isfinite, box)) and box[2] > 0 and box[3] > 0
+    return are_numbers and all(abs(side) < TOO_FAR for side in box) and box[2] > 0 and box[3] > 0
 
 
 def _genome_name(picture: dict) -> tuple[str, tuple]:

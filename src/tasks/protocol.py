@@ -57,6 +57,10 @@ class Protocol(NamedTuple):
             return [len(triplet.group) - (drops and triplet.reference in triplet.group) for triplet in triplets]
         return [pictures - drops] * len(triplets)
 
+    def loses(self, triplet: Triplet) -> bool:
+        """Whether the reference of a triplet is a target of it, and leaves the ranking."""
+        return self.reference == "drop" and triplet.reference in triplet.targets
+
     def chosen(self, presets: Sequence["Protocol"], **choices: str | None) -> "Protocol":
         """Return this protocol with `choices` (gallery, reference, captions) changed, renamed to match."""
         changed = self._replace(**{name: value for name, value in choices.items() if value is not None})

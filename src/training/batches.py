@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.utils.data import BatchSampler, Dataset, RandomSampler
 
+from src.base.crops import box_of, file_of
 from src.base.device import device
 from src.base.reading import file_digest
 from src.pictures.pictures import Pictures
@@ -75,18 +76,19 @@ class TripletRows(Dataset):
 
 
 def _first_of_equals(paths: dict[str, Path]) -> dict[str, str]:
-    """Return {name: the first name with the same bytes}; one process of a job reads the files for all."""
+    """Return {name: the first name of the same picture}; one process of a job reads the files for all."""
     return distributed.broadcast(_originals(paths) if distributed.is_first() else None)
 
 
 def _originals(paths: dict[str, Path]) -> dict[str, str]:
-    """Return {name: the first name whose file has the same bytes} for files {name: file}."""
-    sizes = {name: path.stat().st_size for name, path in paths.items()}
+    """Return {name: the first name of the same part of a file with the same bytes} for paths {name: path}."""
+    files = {name: file_of(path) for name, path in paths.items()}
+    sizes = {name: file.stat().st_size for name, file in files.items()}
     sharing = Counter(sizes.values())
     first = {}
     # Few files have the size of another, so few are read.
-    digests = {name: file_digest(path) if sharing[sizes[name]] > 1 else "" for name, path in paths.items()}
-    return {name: first.setdefault((sizes[name], digests[name]), name) for name in paths}
+    digests = {name: file_digest(file) if sharing[sizes[name]] > 1 else "" for name, file in files.items()}
+    return {name: first.setdefault((sizes[name], digests[name], box_of(paths[name])), name) for name in paths}
 
 
 def encode_triplets(

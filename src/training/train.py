@@ -71,9 +71,12 @@ def read_training_data(options: RunOptions) -> TrainingData:
 
 def _require_output(options: RunOptions, task: Task, splits: Iterable[Split]) -> None:
     """Raise InputError unless the file of --per-triplet can be written and replaces nothing that is read or kept."""
+    path = options.plan.per_triplet
+    if path.suffix.lower() in (".tsv", ".xlsx"):
+        raise InputError(f"--per-triplet {path}: is written as CSV, and would be read as another table; call it .csv")
     kept = {"--resume": run_files(options.resume) if options.resume else ()}
     given = {name: value for name, value in options.hyper_parameters.items() if name != "per_triplet"}
-    outputs = output_files({"per_triplet": options.plan.per_triplet}, "per_triplet")
+    outputs = output_files({"per_triplet": path}, "per_triplet")
     require_outputs(given, outputs, data_files(task.tables(options.data_path), splits) | kept)
 
 

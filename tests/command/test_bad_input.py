@@ -70,6 +70,8 @@ def test_options_of_every_command(command, extra, said, refused):
         (FINE_TUNE, ["--batch-size", "0"], ["--batch-size", "above 0"]),
         (FINE_TUNE, ["--learning-rate", "fast"], ["--learning-rate", "'fast'"]),
         (TRAIN, ["--batch-size", "49"], ["--batch-size 49", "the training set (48 triplets)"]),
+        (TRAIN, ["--hidden-dim", "0"], ["--hidden-dim", "'0' is not a whole number above 0 and below 2147483648"]),
+        (TRAIN, ["--gallery-projection", str(2**31)], ["--gallery-projection", "above 0 and below 2147483648"]),
         (TRAIN, ["--clip-model-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),
         (VALIDATE, ["--clip-model-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),
         (VALIDATE, ["--combiner-path", "/nowhere.pt"], ["/nowhere.pt: no such file"]),

@@ -160,7 +160,11 @@ def test_an_index_is_refused_by_another_network(half, runs, pictures, world, tmp
             line = capsys.readouterr().err.splitlines()[-1]
             assert f"{tmp_path / index}: an index of another network (" in line
             assert found in line
-    assert status_of(search.main, [*options, "--index", tmp_path / "projecting", "--combiner-path", last]) == 0
+    asked = [*options, "--index", tmp_path / "projecting", "--combiner-path", last]
+    assert status_of(search.main, asked) == 0
+    (tmp_path / "projecting" / meta["projected"]).unlink()
+    assert status_of(search.main, asked) == 2
+    assert f"{tmp_path / 'projecting'}: lacks {meta['projected']};" in capsys.readouterr().err
 
 
 def test_an_update_projects_what_is_new(runs, pictures, world, tmp_path, capsys):

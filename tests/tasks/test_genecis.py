@@ -169,6 +169,14 @@ def test_a_crop_outside_its_picture_is_refused(tmp_path):
         opened(crop_of(tmp_path / "a.png", (8, 0, 4, 4)), np.array)
 
 
+@pytest.mark.parametrize(
+    "end", ["", "#xywh=1,2,3", "#xywh=1,2,3,-4", "#xywh=1,2,3,\u0663", f"#xywh=1,2,3,{5000 * '4'}"]
+)
+def test_other_ends_of_paths_are_no_parts(end, tmp_path):
+    assert box_of(tmp_path / f"a.png{end}") is None
+    assert file_of(tmp_path / f"a.png{end}").name == f"a.png{end}"
+
+
 def test_check_data_looks_at_crops(small, tmp_path, capsys):
     assert (
         status_of(check_data.main, ["--dataset", "GeneCIS", "--data-path", small, "--output", tmp_path / "a.json"]) == 0
@@ -207,6 +215,8 @@ def test_own_triplets_cannot_have_parts_of_files(small, tmp_path, capsys):
         ("focus_object", [template(*map(coco, (1, 2, 3)), condition=4)], "entries without text under 'condition'"),
         ("focus_attribute", [template(genome(1), genome(2, (1, 2, 3)), genome(3))], "an instance_bbox: entry 0"),
         ("focus_attribute", [template(genome(1), genome(2, (1, 2, 0, 3)), genome(3))], "an instance_bbox: entry 0"),
+        ("focus_attribute", [template(genome(1), genome(2, (1, 2, 9**400, 3)), genome(3))], "instance_bbox: entry 0"),
+        ("focus_attribute", [template(genome(1), genome(2, (1, 2, 1e308, 3)), genome(3))], "an instance_bbox: entry 0"),
         ("focus_attribute", [template(*map(genome, (1, 2, 99)))], "99.jpg#xywh=0,0,17,14: no such picture"),
         ("change_object", "[", "change_object.json"),
     ],

@@ -209,6 +209,20 @@ def test_a_lost_picture_takes_the_queries_that_rank_it(small, world, tmp_path, c
     assert "(not comparable: without 1 of 9 pictures, 1 of 3 triplets)" in said.out
 
 
+@pytest.mark.parametrize("database", [SMALL[DATABASE], ["icir/query/mug/0.jpg,as a sketch,mug"]])
+def test_a_reference_that_is_the_target_cannot_leave_a_ranking(database, world, tmp_path, capsys):
+    target = database[0]
+    data = write_icir(tmp_path, {QUERIES: [target], DATABASE: database})
+    options = ["--dataset", "i-CIR", *toy_paths(data, tmp_path / "out")]
+    judged = [*options, "--clip-model-name", world / "small_clip.pt", "--trec-run", tmp_path / "a.run"]
+    assert status_of(validate.main, judged) == 0
+    for dropped in (judged, [*options[:4], "--run", tmp_path / "a.run"]):
+        capsys.readouterr()
+        assert status_of(validate.main, [*dropped, "--reference", "drop"]) == 2
+        line = f"{target.split(',')[0]}: the target is its own reference, which leaves the ranking"
+        assert line in capsys.readouterr().err
+
+
 def test_check_data(small, tmp_path):
     report = tmp_path / "findings.json"
     assert status_of(check_data.main, ["--dataset", "i-CIR", "--data-path", small, "--output", report]) == 0

@@ -360,7 +360,17 @@ def test_graded_targets(folder, world, tmp_path):
     assert status_of(compare.main, [tmp_path / "a.csv", tmp_path / "b.csv"]) == 0
 
 
-@pytest.mark.parametrize("target", ["b.PNG:0", "b.PNG:1.5", "b.PNG|i.jpg:-1"])
+def test_converted_grades_are_those_of_the_table(folder, tmp_path):
+    grades = 0.123456789, 1e-05, 1
+    rows = "".join(f"a.jpg,b.PNG:{grade},red\n" for grade in grades)
+    write(folder, "mine.csv", HEADER + rows)
+    to = tmp_path / "to"
+    options = ["--table", folder / "mine.csv", "--pictures", folder, "--split", "val", "--to", to]
+    assert status_of(conversion.main, options) == 0
+    assert [triplet.graded for triplet in read(to).triplets] == [(("b.PNG", grade),) for grade in grades]
+
+
+@pytest.mark.parametrize("target", ["b.PNG:0", "b.PNG:1.5", "b.PNG:1e-400", "b.PNG:1E+3", "b.PNG|i.jpg:-1"])
 def test_grades_that_are_none(target, folder):
     write(folder, "triplets.val.csv", HEADER + f"a.jpg,{target},red\n")
     with pytest.raises(InputError, match=r"1 of 1 rows with a grade that is not above 0 and at most 1: row 2 \("):

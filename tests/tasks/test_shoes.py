@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import combiner_train
+import compare
 import validate
 from src.tasks.registry import TASKS
 from tests.support.commands import status_of, toy_options, toy_paths
@@ -108,6 +109,28 @@ def test_vals_way_asks_a_triplet_for_each_picture_that_the_list_has(small, world
     write(tmp_path / "run.json", run)
     assert status_of(validate.main, [*options[:4], "--run", tmp_path / "run.json", "--protocol", "val"]) == 0
     assert "19 queries over 10 pictures" in capsys.readouterr().out
+    # Where only the list is ranked, two targets are in no ranking.
+    narrower = ["--protocol", "val", "--gallery", "full"]
+    for judged in (options, [*options[:4], "--run", tmp_path / "run.json"]):
+        assert status_of(validate.main, [*judged, *narrower]) == 2
+        assert "img_womens_boots_99.jpg: not among the 8 pictures of the gallery" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("protocol", SHOES.protocols)
+def test_a_target_that_is_its_reference_is_a_miss_in_every_file(protocol, small, world, tmp_path, capsys):
+    options = ["--dataset", "shoes", *toy_options(small, tmp_path / "out"), "--protocol", protocol.name]
+    options[options.index("--clip-model-name") + 1] = str(world / "small_clip.pt")
+    files = {name: tmp_path / name for name in ("queries.csv", "a.run", "again.csv")}
+    assert status_of(validate.main, [*options, "--per-query", files["queries.csv"], "--trec-run", files["a.run"]]) == 0
+    lost = []
+    for judged in ("queries.csv", "a.run"):
+        run = [*options[:4], "--protocol", protocol.name, "--run", files[judged]]
+        assert status_of(validate.main, [*run, "--per-query", files["again.csv"]]) == 0
+        for file in (files["queries.csv"], files["again.csv"]):
+            lost += [row for row in csv.DictReader(file.open()) if row["reference"] == row["target"]]
+    # All seven others that are ranked come before it, and are fewer than ten.
+    assert [(row["rank"], row["recall_at10"]) for row in lost] == [("8", "0")] * 4
+    assert status_of(compare.main, [files["queries.csv"], files["a.run"], "--data-path", small]) == 0
 
 
 def test_training_and_judging(small, world, tmp_path):

@@ -1,5 +1,6 @@
 """Losses, and their negatives: a bank of all training pictures, or a batch with or without the target's own copies."""
 
+import json
 import shutil
 import sys
 from functools import partial
@@ -13,12 +14,14 @@ import combiner_train
 from src.base.reading import read_json
 from src.pictures.normalisation import OPENAI_NORMALISATION, normalised
 from src.pictures.transforms import make_transform
+from src.tasks.own import OwnTriplets
 from src.tasks.registry import TASKS
 from src.training import losses
 from src.training.batches import TripletImages, TripletRows
 from src.training.losses import Bank, generalised_cross_entropy, loss_of
 from tests.support import gradients
 from tests.support.commands import status_of, toy_options
+from tests.support.submissions import write
 
 
 def plain_loss(model, negatives, robustness=None):
@@ -167,6 +170,21 @@ def test_pictures_with_the_same_bytes_are_one(batches, broken_world):
         whole = all_of_them[numbers]
         assert len(batch.pixels) == len(whole.pixels) - 1
         assert torch.equal(batch.pixels[batch.references], whole.pixels[whole.references])
+
+
+def test_the_same_parts_of_pictures_with_the_same_bytes_are_one(world, tmp_path):
+    picture = next((world / "fashionIQ_dataset" / "images").iterdir())
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(picture, tmp_path / name)
+    first, same, other, whole = "a.jpg#xywh=0,0,9,9", "b.jpg#xywh=0,0,9,9", "a.jpg#xywh=1,0,9,9", "b.jpg"
+    rows = [
+        {"reference": reference, "target": target, "caption": "redder"}
+        for reference, target in ((first, same), (other, whole))
+    ]
+    write(tmp_path / "triplets.train.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    splits = list(OwnTriplets.in_folder(tmp_path).read_all(tmp_path, "train").values())
+    distinct = TripletRows(splits, make_transform("targetpad", 1.25, 64), distinct=True)
+    assert distinct.pictures.names == [first, other, whole]
 
 
 @pytest.mark.parametrize("encoder", ["both", "image"])

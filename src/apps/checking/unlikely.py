@@ -53,7 +53,7 @@ def rank_triplets(path: Path, annotated: Sequence[tuple[Task, Splits]]) -> Ranki
     task, train = _trained_on(found, annotated)
     names = [name for name in found.categories() if name not in train]
     for name in names:
-        if not Path(name).is_absolute():  # as the path of extra triplets is
+        if "\0" in name or not Path(name).is_absolute():  # as the path of extra triplets is
             raise InputError(f"{path}: {shown(name)} is not a category of {task.name}")
     splits = train | read_extra(list(map(Path, names)), train.values())
     require_same_triplets(found, task.name, splits)

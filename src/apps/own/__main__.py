@@ -109,7 +109,7 @@ def _line(row: Row) -> dict:
     """Return a row as a line of JSONL has it."""
     several = {column: row.cells[column] for column in LISTS if column in row.cells}
     if row.grades:
-        several["target"] = [f"{name}:{grade:g}" for name, grade in zip(several["target"], row.grades, strict=True)]
+        several["target"] = [f"{name}:{grade}" for name, grade in zip(several["target"], row.grades, strict=True)]
     return {column: values[0] for column, values in row.cells.items()} | several
 
 

@@ -69,7 +69,9 @@ def _open_newest(folder: Path, depends_on: dict) -> Gallery:
         # A writer that replaced meta.json since then has removed what the one that was read names.
         with contextlib.suppress(FileNotFoundError):
             return _open(folder, meta)
-    raise TornIndexError(f"{folder}: lacks {meta['features']} or {meta['items']}")
+    files = [meta[kind] for kind in ("features", "projected", "items") if kind in meta]
+    lacking = [name for name in files if not (folder / name).is_file()] or files
+    raise TornIndexError(f"{folder}: lacks {' or '.join(lacking)}")
 
 
 def _open(folder: Path, meta: dict) -> Gallery:

@@ -102,7 +102,7 @@ def _filled(cells: dict[str, str]) -> dict[str, list[str]]:
 # ---- grades ----
 
 
-GRADED = re.compile(r"(?P<name>.+):(?P<grade>[-+]?[0-9]*\.?[0-9]+)")
+GRADED = re.compile(r"(?P<name>.+):(?P<grade>[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)")
 
 
 def with_grades(path: Path, rows: list[Row]) -> list[Row]:

@@ -137,6 +137,8 @@ def test_files_of_other_tables(own, hold, world, tmp_path, capsys):
     assert f"{path}: al is not a category of mine" in refused("--dataset", own)
     path.write_text(text.replace(",all,0,", f",{tmp_path}/gone.csv,0,"))
     assert f"{tmp_path}/gone.csv: no such file" in refused("--dataset", own)
+    path.write_text(text.replace(",all,0,", ",/a\0,0,"))
+    assert f"{path}: /a\\x00 is not a category of mine" in refused("--dataset", own)
     path.write_text(text)
     write(own, "triplets.train.csv", (own / "triplets.train.csv").read_text().replace("in blue", "in light blue"))
     said = refused("--dataset", own)
