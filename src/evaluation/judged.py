@@ -176,11 +176,11 @@ class Judged(NamedTuple):
             name: [category.gallery, [[query.id, query.texts, plain(query.triplet)] for query in category.queries]]
             for name, category in self.categories.items()
         }
-        rules = [*self.protocol._replace(name="")]
+        rules = self.protocol._replace(name="")._asdict()
         # Digests of earlier versions, which did not have this rule, stay.
-        if not rules[-1]:
-            rules.pop()
-        return hashlib.sha256(json.dumps([self.task.name, self.split, rules, queries]).encode()).hexdigest()
+        if not rules["by_trapezoid"]:
+            del rules["by_trapezoid"]
+        return hashlib.sha256(json.dumps([self.task.name, self.split, [*rules.values()], queries]).encode()).hexdigest()
 
     @property
     def data(self) -> str:

@@ -1,7 +1,7 @@
 """What a file says of the queries of one category: where the answers rank, and how far that is known."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from src.evaluation.run_files import PLACE, Key, OtherProtocolError, Row, RunFil
 from src.evaluation.run_names import find_names
 from src.retrieval.metrics import GradedRanks, Ranks, counting, require_ranked
 from src.tasks.protocol import Protocol
-from src.tasks.triplets import Query, Triplet, named_by
+from src.tasks.triplets import Query, Triplet
 
 UNRANKED = np.iinfo(np.int64).max
 """The rank of what no list names: beyond every cut-off."""
@@ -102,7 +102,7 @@ def rank(
     groups: tuple[RunFile, Mapping[str, Key]] | None,
     what: str,
     counts: Counter,
-    unlisted: Collection[str] = frozenset(),
+    unlisted: Set[str] = frozenset(),
 ) -> Ranking:
     """Rank one category's queries as `run` does, where `keys` {query: key} are; `groups` may rank their groups instead.
 
@@ -111,7 +111,7 @@ def rank(
     that no list can have.
     """
     triplets = [query.triplet for query in queries]
-    inside = _inside(protocol, triplets, pictures, unlisted)
+    inside = protocol.inside(triplets, pictures, unlisted)
     gallery = [name for name in pictures if inside is None or name in inside]
     require_ranked(triplets, set(gallery), protocol)
     sizes = protocol.ranked(triplets, len(gallery))
@@ -160,15 +160,6 @@ def _group_places(triplets: Sequence[Triplet], lists: list[list[str]]) -> Places
     others = [{*triplet.group} - {triplet.reference} for triplet in triplets]
     members = [[name for name in names if name in others[query]] for query, names in enumerate(lists)]
     return _places(members, list(map(len, others)), [triplet.targets[0] for triplet in triplets])
-
-
-def _inside(
-    protocol: Protocol, triplets: list[Triplet], pictures: Sequence[str], unlisted: Collection[str]
-) -> set[str] | None:
-    """Return the names of those `pictures` that a protocol ranks for some query; None for all."""
-    if protocol.gallery == "val":
-        return named_by(triplets)
-    return {*pictures} - unlisted if protocol.gallery == "full" and unlisted else None
 
 
 def _ranked(

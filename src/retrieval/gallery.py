@@ -13,7 +13,7 @@ from src.base.errors import InputError
 from src.retrieval.fusion import Fusion, compared, gallery_side, gallery_side_digest
 from src.retrieval.ranking import ROWS_AT_ONCE, lengths_of, nearest, pieces
 from src.tasks.protocol import Protocol
-from src.tasks.triplets import Triplet, named_by
+from src.tasks.triplets import Triplet
 
 
 class Reference(NamedTuple):
@@ -109,17 +109,10 @@ class Gallery:
         names = [self.names[row] for row in rows]
         return Gallery(self.features[rows], names, lengths, self.folder, digests, projection=projection)
 
-    def narrowed(self, triplets: Sequence[Triplet]) -> "Gallery":
-        """Return the gallery of only those pictures that `triplets` name, in its order."""
-        return self.part(named_by(triplets))
-
     def ranked_by(self, protocol: Protocol, triplets: Sequence[Triplet]) -> "Gallery":
         """Return the part of the gallery whose pictures, or groups of them, `triplets` rank as `protocol` counts."""
-        if protocol.gallery == "val":
-            return self.narrowed(triplets)
-        if protocol.gallery == "full" and self.unlisted:
-            return self.part(self._row.keys() - self.unlisted)
-        return self
+        inside = protocol.inside(triplets, self.names, self.unlisted)
+        return self if inside is None else self.part(inside)
 
     # ---- their features ----
 

@@ -1,9 +1,9 @@
 """Protocols: the ways of counting."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence, Set
 from typing import NamedTuple
 
-from src.tasks.triplets import Triplet
+from src.tasks.triplets import Triplet, named_by
 
 GALLERIES = "full", "val", "group", "all"
 OWN = "own"
@@ -49,6 +49,15 @@ class Protocol(NamedTuple):
         of_group = [f"group_recall_at{k}" for k in self.group_at]
         maps = [*(("map", "mmap", "minmap") if self.by_trapezoid else ()), *(f"map_at{k}" for k in self.map_at)]
         return [*of_group, *maps, *(f"recall_at{k}" for k in self.at)]
+
+    def inside(self, triplets: Sequence[Triplet], pictures: Collection[str], unlisted: Set[str]) -> set[str] | None:
+        """Return the names of those `pictures`, of which the list lacks those `unlisted`, that some query ranks.
+
+        None is all of them.
+        """
+        if self.gallery == "val":
+            return named_by(triplets)
+        return {*pictures} - unlisted if self.gallery == "full" and unlisted else None
 
     def ranked(self, triplets: Sequence[Triplet], pictures: int) -> list[int]:
         """Return how many pictures the query of each triplet ranks, of a gallery of `pictures`."""

@@ -16,7 +16,7 @@ from src.retrieval.gallery import Gallery
 from src.retrieval.metrics import of_each_query
 from src.retrieval.ranking import best_candidates, best_rows, rank_targets, rank_targets_among
 from src.tasks.registry import TASKS
-from src.tasks.triplets import Query, Triplet
+from src.tasks.triplets import Query, Triplet, named_by
 from tests.support.commands import COMBINER, status_of
 from utils import save_model
 
@@ -77,7 +77,7 @@ def test_sizes_of_the_real_fashioniq(captions, queries, shared, tmp_path):
     assert full == {"dress": 3817, "shirt": 6346, "toptee": 5373}
     for name, of in {"dress": 2628, "shirt": 3089, "toptee": 2902}.items():
         names = list(splits[name].pictures)
-        assert len(Gallery(torch.zeros(len(names), 1), names).narrowed(splits[name].triplets).names) == of
+        assert len(Gallery(torch.zeros(len(names), 1), names).part(named_by(splits[name].triplets)).names) == of
 
 
 def test_sizes_of_the_real_cirr(shared, tmp_path):

@@ -2,8 +2,8 @@
 
 Each picture is a point with its normalised features under Qdrant's cosine distance as a vector, and a payload {name,
 sha256, length} with {size, modified_ns} where its file was at hand. A second vector is what a network compares it as,
-where that is something else. One extra point without a vector, never returned by
-a search, stores what the features depend on.
+where that is something else. One extra point without a vector, never returned by a search, stores what the features
+depend on.
 """
 
 import copy
