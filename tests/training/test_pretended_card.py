@@ -81,11 +81,14 @@ def test_what_is_kept_of_each_triplet_is_the_same_on_the_card(world, tmp_path, c
     for name, run in (("cpu", on_cpu), ("card", on_card)):
         table = ["--per-triplet", tmp_path / f"{name}.csv"]
         run(main, [*arguments, *EPOCHS, *toy_options(world, tmp_path / name), *table])
-    waits = len(card.waits)
+    waits = Counter(card.waits)
     card.waits.clear()
     on_card(main, [*arguments, *EPOCHS, *toy_options(world, tmp_path / "without")])
     assert (tmp_path / "card.csv").read_text() == (tmp_path / "cpu.csv").read_text()
-    assert waits - len(card.waits) <= 2 * 2  # as the two epochs end, and not in each step
+    more = waits - Counter(card.waits)
+    # How often the state is saved depends on how fast the epochs are.
+    more = Counter({wait: count for wait, count in more.items() if not wait.ours.startswith("checkpoints.py")})
+    assert 0 < more.total() <= 2 * 2  # as the two epochs end, and not in each step
 
 
 def assert_same_run(folder):
