@@ -14,7 +14,7 @@ from src.base.errors import InputError, first_ten, shown
 from src.base.reading import file_digest
 from src.command.combining import CombiningFunction
 from src.evaluation.judged import Judged, JudgedCategory, percent
-from src.evaluation.run_files import OtherProtocolError, Row, RunFile, number_of, read_run
+from src.evaluation.run_files import OtherProtocolError, Row, RunFile, RunPart, number_of, read_run
 from src.evaluation.run_names import find_queries
 from src.evaluation.run_oddities import find_oddities
 from src.evaluation.run_ranking import UNRANKED, Ranking, rank
@@ -56,18 +56,16 @@ def judge_run(
     groups = None if group_path is None else read_run(group_path, protocol.name, of_groups=True)
     queries = {name: task.queries(split.triplets, protocol.captions) for name, split in splits.items()}
     split = next(iter(splits.values())).name
-    keys = find_queries(run, queries, split)
-    group_keys = None if groups is None else find_queries(groups, queries, split)
+    parts = find_queries(run, queries, split)
+    groups_of = {} if groups is None else find_queries(groups, queries, split)
     counts, rankings = Counter(), {}
     for name, of_category in splits.items():
         what = f"{split} of {name}" if len(splits) > 1 else split
-        of_groups = None if groups is None else (groups, group_keys[name])
-        pictures, unlisted = list(of_category.pictures), of_category.unlisted
-        rankings[name] = rank(protocol, queries[name], pictures, run, keys[name], of_groups, what, counts, unlisted)
+        rankings[name] = rank(protocol, queries[name], of_category, what, parts[name], groups_of.get(name), counts)
     judged = _judged(task, split, protocol, path, rankings)
     _require_same_data(run, judged)
     _require_references(run, protocol, counts)
-    judged, not_known = _without_unknown(judged, rankings, run, keys)
+    judged, not_known = _without_unknown(judged, rankings, run, parts)
     remarks = [*run.remarks, *(groups.remarks if groups else []), *_remarks(counts, protocol)]
     for name, ranking in rankings.items():
         of_category = f"{name}: " if len(rankings) > 1 else ""
@@ -108,7 +106,7 @@ def _judged(task: Task, split: str, protocol: Protocol, path: Path, rankings: Ma
 
 
 def _without_unknown(
-    judged: Judged, rankings: Mapping[str, Ranking], run: RunFile, keys: Mapping[str, Mapping]
+    judged: Judged, rankings: Mapping[str, Ranking], run: RunFile, parts: Mapping[str, RunPart]
 ) -> tuple[Judged, dict[str, str]]:
     """Leave out the metrics that cannot be known of a query; return {metric: why} of these too.
 
@@ -124,7 +122,7 @@ def _without_unknown(
             culprits = [query.id for query, is_unknown in zip(category.queries, mask, strict=True) if is_unknown]
             called = [f"{query} of {name}" if len(rankings) > 1 else query for query in culprits]
             # All of a column, as equal scores have to stay equal: the intervals draw each distinct one.
-            cells = np.array([_score(run, metric, run.rows.get(keys[name][query.id])) for query in category.queries])
+            cells = np.array([_score(run, metric, parts[name].rows.get(query.id)) for query in category.queries])
             if culprits and not np.isnan(cells[~np.isnan(scores)]).any():
                 scores[:] = cells
                 category.recalls[metric] = percent(scores)

@@ -54,6 +54,16 @@ class RunFile(NamedTuple):
     """What had to be decided to read it."""
 
 
+class RunPart(NamedTuple):
+    """What a ranking's file has of one category's queries, by their ids."""
+
+    file: RunFile
+    lists: dict[str, list[str]]
+    """{query: names, best first}"""
+    rows: dict[str, Row]
+    """Of a per-query table."""
+
+
 def read_run(path: Path, protocol: str, of_groups: bool = False) -> RunFile:
     """Read a ranking of the gallery, or `of_groups`; of a per-query table the rows of `protocol`.
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from src.base.alike import Alike
 from src.base.errors import InputError, first_ten, repeated, shown
 from src.base.folders import PICTURE_SUFFIXES
-from src.evaluation.run_files import TREC, Key, RunFile, refuse
+from src.evaluation.run_files import TREC, Key, RunFile, RunPart, refuse
 from src.evaluation.trec import topics_of, word_of
 from src.tasks.triplets import Query
 
@@ -73,14 +73,13 @@ def _without_suffix(name: str) -> str:
     return name.removesuffix(suffix) if suffix.lower() in PICTURE_SUFFIXES else name
 
 
-def find_names(
-    run: RunFile, lists: Mapping[str, list[str]], pictures: Sequence[str], what: str
-) -> dict[str, list[str]]:
-    """Return `lists` {query: names} with the names of `pictures` that are meant; those written otherwise are counted.
+def find_names(part: RunPart, pictures: Sequence[str], what: str) -> dict[str, list[str]]:
+    """Return the lists {query: names} with the names of `pictures` that are meant; those written otherwise are counted.
 
     Raises InputError, which calls the pictures those of `what`, for a name that means none or several of them, and for
     lists that repeat a picture.
     """
+    run, lists = part.file, part.lists
     names = Names(pictures, run.form == TREC)
     spelled = {name: names.meant(name) for name in {name for found in lists.values() for name in found}}
     unknown = {query: name for query, found in lists.items() for name in found if spelled[name] is None}
@@ -101,8 +100,8 @@ def find_names(
     return meant
 
 
-def find_queries(run: RunFile, queries: Mapping[str, list[Query]], split: str) -> dict[str, dict[str, Key]]:
-    """Return {category: {query: its key in the file}} for all `queries` {category: queries} of a split.
+def find_queries(run: RunFile, queries: Mapping[str, list[Query]], split: str) -> dict[str, RunPart]:
+    """Return {category: its part of the file} for all `queries` {category: queries} of a split.
 
     Raises InputError for keys that mean no query or one that another key means, and for queries that have no key.
     """
@@ -123,10 +122,6 @@ def find_queries(run: RunFile, queries: Mapping[str, list[Query]], split: str) -
     again = [_named(key) for key in repeated(list(meant), key=meant.get)]
     refuse(run.path, again, len(meant), "keys that mean the query of another", "write each query once, with one list")
     keys = {query: key for key, query in meant.items()}
-    found = {
-        category: {query.id: keys[category, query.id] for query in of if (category, query.id) in keys}
-        for category, of in queries.items()
-    }
     every = dict.fromkeys(by_key.values())
     missing = [_named(query if len(queries) > 1 else ("", query[1])) for query in every if query not in keys]
     refuse(run.path, missing, len(every), "queries missing", f"answer every query of {split}")
@@ -134,7 +129,15 @@ def find_queries(run: RunFile, queries: Mapping[str, list[Query]], split: str) -
     if odd:
         right = meant[odd[0]][1]
         run.remarks.append(f"queries called otherwise: {len(odd):,} of {len(meant):,}, as {_named(odd[0])} for {right}")
-    return found
+    return {
+        category: _part(run, {query.id: keys[category, query.id] for query in of}) for category, of in queries.items()
+    }
+
+
+def _part(run: RunFile, keys: Mapping[str, Key]) -> RunPart:
+    """Return what a file has of the queries with `keys` {query: its key in the file}."""
+    rows = {query: run.rows[key] for query, key in keys.items()} if run.rows else {}
+    return RunPart(run, {query: run.lists[key] for query, key in keys.items()}, rows)
 
 
 def _require_categories(run: RunFile, categories: Collection[str]) -> None:

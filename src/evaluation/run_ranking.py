@@ -1,17 +1,17 @@
 """What a file says of the queries of one category: where the answers rank, and how far that is known."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from src.base.errors import InputError, shown
-from src.evaluation.run_files import PLACE, Key, OtherProtocolError, Row, RunFile, refuse
+from src.evaluation.run_files import PLACE, OtherProtocolError, Row, RunFile, RunPart, refuse
 from src.evaluation.run_names import find_names
 from src.retrieval.metrics import GradedRanks, Ranks, counting, require_ranked
 from src.tasks.protocol import Protocol
-from src.tasks.triplets import Query, Triplet
+from src.tasks.triplets import Query, Split, Triplet
 
 UNRANKED = np.iinfo(np.int64).max
 """The rank of what no list names: beyond every cut-off."""
@@ -96,26 +96,23 @@ class Ranking(NamedTuple):
 def rank(
     protocol: Protocol,
     queries: list[Query],
-    pictures: Sequence[str],
-    run: RunFile,
-    keys: Mapping[str, Key],
-    groups: tuple[RunFile, Mapping[str, Key]] | None,
+    split: Split,
     what: str,
+    run: RunPart,
+    groups: RunPart | None,
     counts: Counter,
-    unlisted: Set[str] = frozenset(),
 ) -> Ranking:
-    """Rank one category's queries as `run` does, where `keys` {query: key} are; `groups` may rank their groups instead.
+    """Rank one category's queries as `run` does; `groups` may rank their groups instead.
 
-    `pictures` are those of `what`, of which the split's list lacks those `unlisted`. Adds to `counts` what had to leave
-    lists, and what was taken of a table's ranks. Raises InputError for lists that rank something else, and for a target
-    that no list can have.
+    Messages call the pictures of `split` those of `what`. Adds to `counts` what had to leave lists, and what was taken
+    of a table's ranks. Raises InputError for lists that rank something else, and for a target that no list can have.
     """
-    triplets = [query.triplet for query in queries]
-    inside = protocol.inside(triplets, pictures, unlisted)
+    triplets, pictures = [query.triplet for query in queries], list(split.pictures)
+    inside = protocol.inside(triplets, pictures, split.unlisted)
     gallery = [name for name in pictures if inside is None or name in inside]
     require_ranked(triplets, set(gallery), protocol)
     sizes = protocol.ranked(triplets, len(gallery))
-    found = find_names(run, {query.id: run.lists[keys[query.id]] for query in queries}, pictures, what)
+    found = find_names(run, pictures, what)
     if protocol.group_at and protocol.gallery != "group":
         _require_gallery(run, queries, found, gallery)
     lists = [
@@ -135,19 +132,21 @@ def rank(
         counts["contrary"] += sum(map(_contradict, of_groups.lists, lists))
     ranking = _with_graded(Ranking(queries, gallery, sizes, places, of_groups, None), protocol)
     if rows_of_groups:
-        ranking = _with_rows(ranking, groups[0], rows_of_groups, ["group_rank"], counts)
-    rows = _rows(run, keys, queries, [names != found[query.id] for query, names in zip(queries, lists, strict=True)])
-    return _with_rows(ranking, run, rows, ["rank", *(["group_rank"] if protocol.group_at else [])], counts)
+        ranking = _with_rows(ranking, groups.file, rows_of_groups, ["group_rank"], counts)
+    rows = _rows(run, queries, [names != found[query.id] for query, names in zip(queries, lists, strict=True)])
+    return _with_rows(ranking, run.file, rows, ["rank", *(["group_rank"] if protocol.group_at else [])], counts)
 
 
-def _require_gallery(run: RunFile, queries: list[Query], found: Mapping[str, list[str]], gallery: list[str]) -> None:
+def _require_gallery(run: RunPart, queries: list[Query], found: Mapping[str, list[str]], gallery: list[str]) -> None:
     """Raise InputError for lists that rank only each query's group, which would score as if they ranked the gallery."""
     is_ours = any(row.data for row in run.rows.values())
     is_larger = all(len(query.triplet.group) < len(gallery) for query in queries)
     are_within = all(set(found[query.id]) <= set(query.triplet.group) for query in queries)
     if are_within and is_larger and not is_ours and any(found.values()):
         fault = "ranks groups: all its lists name only members of their query's group"
-        raise InputError(f"{run.path}: {fault}; give it as --group-run of validate.py, beside a --run of the gallery")
+        raise InputError(
+            f"{run.file.path}: {fault}; give it as --group-run of validate.py, beside a --run of the gallery"
+        )
 
 
 def _places(lists: list[list[str]], sizes: list[int], targets: Sequence[str]) -> Places:
@@ -186,19 +185,19 @@ def _ranked(
 
 
 def _group_lists(
-    groups: tuple[RunFile, Mapping[str, Key]], queries: list[Query], pictures: Sequence[str], what: str, counts: Counter
+    groups: RunPart, queries: list[Query], pictures: Sequence[str], what: str, counts: Counter
 ) -> tuple[list[list[str]], list[Row | None]]:
     """Return a file's lists of groups, and what a table has besides."""
-    file, keys = groups
-    found = find_names(file, {query.id: file.lists[keys[query.id]] for query in queries}, pictures, what)
+    path = groups.file.path
+    found = find_names(groups, pictures, what)
     outside = [query.id for query in queries if not set(found[query.id]) <= set(query.triplet.group)]
-    refuse(file.path, outside, len(queries), "lists with names outside the group", "rank only the query's group")
-    of_gallery = [query for (_, query), row in file.rows.items() if row.rank and not row.group_rank]
+    refuse(path, outside, len(queries), "lists with names outside the group", "rank only the query's group")
+    of_gallery = [query for query, row in groups.rows.items() if row.rank and not row.group_rank]
     mend = "call the column group_rank: a rank is one in the gallery"
-    refuse(file.path, of_gallery, len(file.rows), "groups with a rank and no group_rank", mend)
+    refuse(path, of_gallery, len(groups.rows), "groups with a rank and no group_rank", mend)
     with_reference = [query.triplet.reference in found[query.id] for query in queries]
     counts["groups with reference"] += sum(with_reference)
-    return list(found.values()), _rows(file, keys, queries, with_reference)
+    return list(found.values()), _rows(groups, queries, with_reference)
 
 
 def _contradict(members: list[str], names: list[str]) -> bool:
@@ -244,14 +243,12 @@ def _with_any_target(ranking: Ranking) -> Ranking:
 # ---- ranks that a per-query table has beside its first answers ----
 
 
-def _rows(
-    file: RunFile, keys: Mapping[str, Key], queries: list[Query], are_changed: Sequence[bool]
-) -> list[Row | None]:
+def _rows(part: RunPart, queries: list[Query], are_changed: Sequence[bool]) -> list[Row | None]:
     """Return the rows of a table whose ranks may count; nothing of another file.
 
     Where something left a list (`are_changed`), a rank of another program may count it still.
     """
-    rows = [file.rows[keys[query.id]] for query in queries] if file.rows else []
+    rows = [part.rows[query.id] for query in queries] if part.rows else []
     return [row if row.data or not is_changed else None for row, is_changed in zip(rows, are_changed, strict=False)]
 
 

@@ -68,4 +68,6 @@ class Holding:
             raise ValueError(f"its triplets are those of {content['data']}, not of {self.data}")
         if any(epoch.shape != (2, self.triplets) for epoch in content["epochs"]):
             raise ValueError("its ranks and losses are of another number of triplets")
+        if not all(epoch.isfinite().all() for epoch in content["epochs"]):
+            raise ValueError("some of its ranks and losses are no numbers")
         self.epochs = list(content["epochs"])

@@ -247,6 +247,19 @@ def test_a_run_does_not_go_on_with_other_triplets_of_the_same_number(broken_worl
     assert "not the state of this run (its triplets are those of CIRR.train." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ({"data": "others", "epochs": []}, "its triplets are those of others, not of these"),
+        ({"data": "these", "epochs": [torch.ones(2, 4)]}, "of another number of triplets"),
+        ({"data": "these", "epochs": [torch.ones(2, 3), torch.tensor([[1, 2, 3], [0, torch.nan, 1]])]}, "no numbers"),
+    ],
+)
+def test_ranks_and_losses_that_cannot_be_those_of_the_run_are_refused(content, fault):
+    with pytest.raises(ValueError, match=fault):
+        Holding(3, "these").restore(content)
+
+
 def test_extra_triplets_and_missing_pictures_have_rows_too(broken_world, world, tmp_path):
     extra = world / "my_pictures" / "triplets.train.csv"
     splits = TASKS["FashionIQ"].read_all(broken_world, "train")
