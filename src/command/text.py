@@ -1,5 +1,6 @@
-"""Tables in a terminal."""
+"""Tables as text, in a terminal and in files."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -26,6 +27,12 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
             tables.append([first])
         tables[-1].append(column)
     return "\n\n".join("\n".join("  ".join(cells).rstrip() for cells in zip(*some, strict=True)) for some in tables)
+
+
+def cell(score: float) -> str:
+    """Return a score as a cell of a file: empty for NaN, which a query has where the metric does not count it."""
+    # Whole scores as 0 and 1: a spreadsheet's reader wants no 1.0.
+    return "" if math.isnan(score) else f"{score:.9g}"
 
 
 def _column(cells: list[str], right: bool) -> list[str]:

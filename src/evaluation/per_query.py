@@ -1,13 +1,13 @@
 """Per-query results as CSV, which compare.py, pandas and spreadsheets read."""
 
 import csv
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from src.base.files import ESCAPING, replacing
+from src.command.text import cell
 from src.evaluation.judged import Judged
 
 COLUMNS = (
@@ -77,9 +77,3 @@ def _places(ranks: np.ndarray, beyond: np.ndarray | None) -> list[int | str]:
     if beyond is None:
         return places
     return [f">{place - 1}" if is_beyond else place for place, is_beyond in zip(places, beyond.tolist(), strict=True)]
-
-
-def cell(score: float) -> str:
-    """Return a score as a cell: empty where the metric does not count the query."""
-    # Whole scores as 0 and 1: a spreadsheet's reader wants no 1.0.
-    return "" if math.isnan(score) else f"{score:.9g}"

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.base.device import device
-from src.evaluation.per_triplet import Held
 from src.processes import gradients
+from src.training.per_triplet import Held
 
 LAST = 10
 """Epochs that are kept. Means of ten found more planted errors than those of five, and far more than the last epoch of

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,7 +20,6 @@ from src.processes.signals import Stopping
 from src.retrieval.precision import autocast, autocast_dtype
 from src.tasks.task import Task
 from src.training.batches import Batch, TripletLoader
-from src.training.holding import Holding
 from src.training.losses import Note, loss_of
 from src.training.progress import (
     mean_train_loss,
@@ -29,6 +29,9 @@ from src.training.progress import (
 )
 from src.training.stage import Stage
 from src.training.state import Keeper, TrainingState
+
+if TYPE_CHECKING:
+    from src.training.holding import Holding
 
 
 class Training:
@@ -41,7 +44,7 @@ class Training:
         loader: TripletLoader | None,
         task: Task,
         plan: TrainingPlan,
-        holding: Holding | None = None,
+        holding: "Holding | None" = None,
     ):
         self.stage, self.loader, self.task, self.plan = stage, loader, task, plan
         # Call the stage only through this; otherwise gradients are not synchronised between processes.

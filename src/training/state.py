@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,8 +20,10 @@ from src.models.checkpoints import checkpoint_path, size_of, snapshot, write_che
 from src.models.weights import load_weights
 from src.processes import distributed
 from src.processes.background import Background
-from src.training.holding import Holding
 from src.training.run import Run
+
+if TYPE_CHECKING:
+    from src.training.holding import Holding
 
 STATE_FILE = "training_state.pt"
 SHARE = 0.2
@@ -38,7 +41,7 @@ class TrainingState:
         scaler: torch.amp.GradScaler,
         order: torch.Generator | None,
         seed: int,
-        holding: Holding | None = None,
+        holding: "Holding | None" = None,
     ):
         """`trained` is the module whose weights learn; `order` draws the order of the triplets."""
         self.trained, self.optimizer, self.scaler, self.order = trained, optimizer, scaler, order

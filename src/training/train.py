@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -14,7 +14,6 @@ from src.base.files import require_writable
 from src.base.locks import owning
 from src.command.outputs import data_files, output_files, require_outputs
 from src.command.training_flags import RunOptions, TrainingPlan
-from src.evaluation.per_triplet import data_of, write_per_triplet
 from src.evaluation.validation import Validation
 from src.models.facts import training_facts
 from src.models.registry import model_label
@@ -27,11 +26,13 @@ from src.tasks.registry import find_task
 from src.tasks.task import Task
 from src.tasks.triplets import Split
 from src.training.batches import TripletLoader, TripletRows
-from src.training.holding import Holding
 from src.training.loop import Training
 from src.training.run import StageNames, new_run_folder, open_run, run_files
 from src.training.stage import Stage
 from src.training.state import NOTHING, STATE_FILE, Keeper, way_on
+
+if TYPE_CHECKING:
+    from src.training.holding import Holding
 
 
 class TrainingData(NamedTuple):
@@ -137,7 +138,8 @@ def train_stage(
         best = names.best(data.task, plan.best_by) if plan.save_best else {}
         training.train(keeper, stopping, validation, best, known)
         if distributed.is_first():
-            _write_per_triplet(data, validation.retriever, training.state.holding)
+            if training.state.holding is not None:
+                _write_per_triplet(data, validation.retriever, training.state.holding)
             from src.training.ending import say_what_is_next  # late: at the end
 
             say_what_is_next(folder, names, options, data.task, run.validations(), triplets)
@@ -148,13 +150,16 @@ def train_stage(
 def _training(stage: Stage, optimizer: torch.optim.Optimizer, loader: TripletLoader, data: TrainingData) -> Training:
     plan, holding = data.options.plan, None
     if plan.per_triplet is not None:
+        from src.training.holding import Holding  # late: most runs keep nothing of each triplet
+        from src.training.per_triplet import data_of
+
         holding = Holding(len(loader.triplets), data_of(data.task.name, data.train))
     return Training(stage, optimizer, loader, data.task, plan, holding)
 
 
-def _write_per_triplet(data: TrainingData, retriever: Retriever, holding: Holding | None) -> None:
-    if holding is None:
-        return
+def _write_per_triplet(data: TrainingData, retriever: Retriever, holding: "Holding") -> None:
+    from src.training.per_triplet import write_per_triplet  # late, as above
+
     path, used = data.options.plan.per_triplet, [retriever.usable(split) for split in data.train.values()]
     write_per_triplet(path, holding.data, data.train, used, holding.means())
     print(f"wrote {path}", file=sys.stderr)

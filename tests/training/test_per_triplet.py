@@ -11,8 +11,8 @@ import torch
 import clip_fine_tune
 import combiner_train
 from clip_fine_tune import FineTuning
+from src.apps.checking.per_triplet import read_per_triplet, require_same_triplets
 from src.base.errors import InputError
-from src.evaluation.per_triplet import COLUMNS, Held, data_of, read_per_triplet, require_same_triplets
 from src.models.backbone import ENCODERS
 from src.models.weights import read_content
 from src.pictures.transforms import make_transform
@@ -22,6 +22,7 @@ from src.training import losses
 from src.training.batches import TripletImages
 from src.training.holding import LAST, Holding
 from src.training.losses import contrastive_loss
+from src.training.per_triplet import COLUMNS, Held, data_of
 from tests.support.commands import COMBINER, status_of, toy_options
 from tests.support.forks import only_run
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from src.base.crops import file_of
 from src.base.errors import repeated
 from src.base.folders import is_picture
+from src.pictures.gaps import Gaps
 from src.pictures.kinds import FAULTS, ODDITIES, Look
-from src.pictures.presence import Gaps
 from src.tasks.captions import cleaned_caption
 from src.tasks.triplets import Split
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.apps.checking.findings import Splits
+from src.apps.checking.per_triplet import PerTriplet, read_per_triplet, require_same_triplets
 from src.base.errors import InputError, escaped, shown
 from src.command.terminal import filled
-from src.evaluation.per_triplet import Held, PerTriplet, read_per_triplet, require_same_triplets
 from src.tasks.own import read_extra
 from src.tasks.task import Task
 from src.tasks.triplets import Split, Triplet
+from src.training.per_triplet import Held
 
 LISTED = 20
 """Triplets in the terminal."""

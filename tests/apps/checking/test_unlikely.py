@@ -8,9 +8,9 @@ import pytest
 
 import check_data
 import combiner_train
-from src.evaluation.per_triplet import COLUMNS, Held, write_per_triplet
-from src.evaluation.per_triplet import data_of as digest_of
 from src.tasks.own import OwnTriplets, read_extra
+from src.training.per_triplet import COLUMNS, Held, write_per_triplet
+from src.training.per_triplet import data_of as digest_of
 from tests.support.browsers import DESK, PHONE, opened, require_pictures
 from tests.support.commands import COMBINER, status_of, toy_options
 from tests.support.own_folders import HEADER, with_pictures, write
