@@ -2,7 +2,7 @@
 
     python clip_fine_tune.py --dataset CIRR --num-epochs 100 --batch-size 128 --save-training --save-best
 
-Its own options: --encoder (which of CLIP's encoders learns), --learning-rate, --clip-bs (how much of a batch CLIP has
+Options to know: --encoder (which of CLIP's encoders learns), --learning-rate, --clip-bs (how much of a batch CLIP has
 in memory at a time; the loss still sees the whole batch), and --image-cache. --clip-model-path goes on from tuned
 weights. With --encoder text the pictures' features never change, so they are extracted once.
 """
@@ -103,7 +103,7 @@ class FineTuning(Stage):
     def inputs(self, batch: Batch, texts: list[str]) -> tuple:
         """Return pixels (or None), reference rows, target rows and tokens, on the device."""
         tensors = batch.pixels, batch.references, batch.targets, caption_tokens(texts, self.backbone)
-        return tuple(None if rows is None else rows.to(device, non_blocking=True) for rows in tensors)
+        return tuple(None if one is None else one.to(device, non_blocking=True) for one in tensors)
 
     def forward(self, inputs: tuple) -> tuple[Tensor, Tensor]:
         pixels, references, targets, tokens = inputs

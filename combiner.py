@@ -58,7 +58,7 @@ class Combiner(nn.Module):
         self.image_projection_layer = nn.Linear(clip_feature_dim, projection_dim)
         self.combiner_layer = nn.Linear(2 * projection_dim, hidden_dim)
         self.output_layer = nn.Linear(hidden_dim, clip_feature_dim)
-        # One module for three places, as published; dropout has no weights, so state dicts do not show it.
+        # One module for the published three; dropout has no weights, so state dicts do not show it.
         self.dropout = nn.Dropout(dropout)
         self.dynamic_scalar = nn.Sequential(
             nn.Linear(2 * projection_dim, hidden_dim),
@@ -78,7 +78,10 @@ class Combiner(nn.Module):
         return self.gallery_projection
 
     def forward(self, image_features: Tensor, text_features: Tensor, target_features: Tensor) -> Tensor:
-        """Return logits [queries, targets]: 100 times the cosine similarity of combined and target features."""
+        """Return logits [queries, targets]: 100 times the cosine similarity of combined and target features.
+
+        As published; training takes `combine_features` and a loss of its own.
+        """
         combined_features = self.combine_features(image_features, text_features)
         compared_features = compared(self.combine_features, target_features)
         return 100 * combined_features @ F.normalize(compared_features, dim=-1).T
@@ -184,7 +187,7 @@ def new_network(
     dropout: float,
     gallery_projection: int | None = None,
 ) -> nn.Module:
-    """Return the network called `name`, to be trained, on the device; None is the only one there is.
+    """Return the network called `name`, to be trained, on the device; None is the first of the table.
 
     Raises InputError where a `gallery_projection` is asked for and the network is not a Combiner.
     """

@@ -4,7 +4,8 @@ With --encoder text CLIP's text encoder learns along, and a checkpoint holds bot
 
     python combiner_train.py --clip-model-path models/.../tuned_clip_arithmetic.pt --save-training --save-best
 
-Its own options: --combiner-lr, --clip-bs, and for --encoder text --learning-rate and --frozen-epochs.
+Options to know: --combiner-lr, --projection-dim, --hidden-dim, --dropout, --gallery-projection, and for --encoder text
+--learning-rate and --frozen-epochs.
 """
 
 from argparse import Namespace
@@ -18,7 +19,7 @@ FUNCTIONS = names_in("combiner.py")
 
 
 def make_parser() -> Parser:
-    parser = Parser("Stage 2: train the Combiner on the training triplets of a data set, CLIP frozen.", __doc__)
+    parser = Parser("Stage 2: train the Combiner on the training triplets of a data set.", __doc__)
     data_flags.add_dataset_option(parser, default="CIRR", split="train")
     parser.add_argument("--combiner-lr", type=positive, default=2e-5, help="learning rate of Adam")
     parser.add_argument("--clip-bs", type=count, default=32, help="pictures or captions that CLIP encodes at once")
@@ -120,9 +121,8 @@ class CombinerTraining(Stage):
         return self.picture_features[references], self.picture_features[targets], tokens_or_features
 
     def forward(self, inputs: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        reference_features, target_features, text_features = inputs
-        if self.text_learns:
-            text_features = self.text_encoder.in_pieces(text_features, self.pieces.size)
+        reference_features, target_features, texts = inputs
+        text_features = self.text_encoder.in_pieces(texts, self.pieces.size) if self.text_learns else texts
         predicted = self.combiner.combine_features(reference_features, text_features)
         return predicted, F.normalize(compared(self.combining_function, target_features), dim=-1)
 

@@ -19,6 +19,7 @@ from src.command.parser import Parser, usable_cores
 
 def parse_arguments(argv=None) -> Namespace:
     parser = Parser("Measure each fast path next to the plain way of doing the same.", __doc__)
+    parser.prog = "python -m benchmarks"
     help_text = "cases to run, and only print; two long ones run only when named: bank, pieces (default: all others)"
     parser.add_argument("cases", nargs="*", metavar="CASE", help=help_text)
     parser.add_argument("--quick", action="store_true", help="run everything once on tiny inputs, to see that it runs")

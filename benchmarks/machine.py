@@ -15,6 +15,7 @@ from src.command.parser import Parser, count, file_path, name_or_file
 
 def parse_arguments(argv=None) -> Namespace:
     parser = Parser("Measure what this machine can do with a CLIP and what fits; print the flags to use.", __doc__)
+    parser.prog = "python -m benchmarks.machine"
     help_text = "a CLIP as every command takes it; OpenAI's names get random weights"
     parser.add_argument("--clip-model-name", type=name_or_file, default="RN50x4", help=help_text)
     help_text = "folder of pictures to read (default: generated photographs of 500 pixels)"

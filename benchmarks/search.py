@@ -16,6 +16,7 @@ from src.command.parser import Parser, count
 
 def parse_arguments(argv=None) -> Namespace:
     parser = Parser("Measure a search next to reading the features and multiplying them.", __doc__)
+    parser.prog = "python -m benchmarks.search"
     parser.add_argument("--pictures", type=count, nargs="+", default=[10**4, 10**6], metavar="N", help="of a gallery")
     parser.add_argument("--turns", type=count, default=9, help="how often each is measured")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder that receives search.md")

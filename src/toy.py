@@ -282,6 +282,7 @@ def main(argv=None):
     parser = Parser(
         "Draw a toy world to try composed image retrieval on, as CIRR, as FashionIQ and as own triplets.", __doc__
     )
+    parser.prog = "python -m src.toy"
     help_text = f"receives cirr_dataset/, fashionIQ_dataset/, {OWN}/ and small_clip.pt"
     parser.add_argument("folder", type=Path, help=help_text)
     parser.add_argument("--seed", type=count_or_zero, default=0, help="decides every garment, picture and caption")

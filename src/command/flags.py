@@ -112,10 +112,9 @@ class CombiningOptions(NamedTuple):
 def add_clip_options(parser: Parser) -> None:
     """Add which CLIP, the checkpoint to load over it, and how pictures are prepared for it."""
     group = parser.add_argument_group("CLIP")
-    help_text = (
-        "a name that clip.available_models() lists, open_clip:ARCHITECTURE:PRETRAINED_OR_FILE, or a file of CLIP"
-    )
-    help_text += f" weights, {EVERYWHERE}, Hugging Face's folder of one, or features:FOLDER of another program"
+    help_text = "a name that clip.available_models() lists, open_clip:ARCHITECTURE:PRETRAINED_OR_FILE, a folder of a "
+    help_text += "Hugging Face CLIP, features:FOLDER in stage 2 and judging, or weights of a CLIP: a file, "
+    help_text += EVERYWHERE
     group.add_argument("--clip-model-name", type=name_or_file, default="RN50x4", help=help_text)
     help_text = f"checkpoint of stage 1 to load over --clip-model-name, {EVERYWHERE}"
     group.add_argument("--clip-model-path", type=weights_place, help=help_text)

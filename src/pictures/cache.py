@@ -14,7 +14,7 @@ from src.processes.each import each_in_workers
 
 
 class ImageCache:
-    """Bytes [dim, dim, 3] of pictures as a transform leaves them before it normalises, in files mapped into memory."""
+    """Bytes [side, side, 3] of pictures as a transform leaves them before it normalises, in memory-mapped files."""
 
     def __init__(self, folder: Path, preprocess: Callable):
         self.folder, self.preprocess = folder, preprocess
@@ -35,7 +35,7 @@ class ImageCache:
             self._add_missing(num_workers)
 
     def pixels(self, paths: Sequence[Path]) -> np.ndarray:
-        """Return bytes [pictures, dim, dim, 3] of pictures that `fill` was given; decodes torn ones again."""
+        """Return bytes [pictures, side, side, 3] of pictures that `fill` was given; decodes torn ones again."""
         keys = [self._keys[path] for path in paths]
         return self._store.read(keys, lambda position: opened(paths[position], self.preprocess.pixels))
 

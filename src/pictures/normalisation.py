@@ -18,7 +18,7 @@ OPENAI_NORMALISATION = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.268
 
 
 def normalised(pixels: Tensor, normalisation: Normalisation) -> Tensor:
-    """Return images [pictures, 3, dim, dim], in memory channels last, of bytes [pictures, dim, dim, 3].
+    """Return images [pictures, 3, side, side], in memory channels last, of bytes [pictures, side, side, 3].
 
     Every value goes through the operations of ToTensor and Normalize, so the bits are theirs, whatever the device.
     """

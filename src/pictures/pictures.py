@@ -30,13 +30,13 @@ class Pictures(Dataset):
         return self.names[number], self.images([number])[0]
 
     def images(self, numbers: Sequence[int]) -> torch.Tensor:
-        """Return pictures [numbers, 3, dim, dim] by their numbers in `names`."""
+        """Return pictures [numbers, 3, side, side] by their numbers in `names`."""
         if self.cache is not None:
             return normalised(self.pixels(numbers), self.preprocess.normalisation)
         return torch.stack([opened(self._path(number), self.preprocess) for number in numbers])
 
     def pixels(self, numbers: Sequence[int]) -> torch.Tensor:
-        """Return the bytes [numbers, dim, dim, 3] of pictures before they are normalised."""
+        """Return the bytes [numbers, side, side, 3] of pictures before they are normalised."""
         if self.cache is not None:
             return torch.from_numpy(self.cache.pixels(list(map(self._path, numbers))))
         pixels = [opened(self._path(number), self.preprocess.pixels) for number in numbers]

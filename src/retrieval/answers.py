@@ -1,4 +1,4 @@
-"""From predicted features to ranks: the one place that decides what a query is ranked among."""
+"""From references and captions to ranks: the one place that decides what a query is ranked among."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -44,7 +44,7 @@ class Answers(NamedTuple):
     """What a retriever answered to queries; ranks count from 0, rows are those of `gallery`."""
 
     triplets: Sequence[Triplet]
-    """The queries."""
+    """The triplet of each query."""
     gallery: Gallery
     """The pictures that were ranked, with the features that queries are compared with."""
     ranked: list[int]
@@ -152,12 +152,12 @@ def with_graded(answers: Answers, predicted: Tensor, protocol: Protocol) -> Answ
     queries, names, grades = zip(*counting(triplets, gallery, protocol), strict=True)
     is_first = [name == triplets[query].targets[0] for query, name in zip(queries, names, strict=True)]
     columns = queries, gallery.row_numbers(names), grades, is_first
-    queries, targets, grades, is_known = (torch.tensor(column, device=answers.ranks.device) for column in columns)
+    queries, targets, grades, is_first = (torch.tensor(column, device=answers.ranks.device) for column in columns)
     ranks, group_ranks = answers.ranks[queries], torch.full_like(queries, UNRANKED)
     if answers.group_ranks is not None:
-        group_ranks[is_known] = answers.group_ranks[queries[is_known]].long()
+        group_ranks[is_first] = answers.group_ranks[queries[is_first]].long()
     # First targets are already ranked; each other picture is ranked as if it were its query's target.
-    others = (~is_known).nonzero().flatten()
+    others = (~is_first).nonzero().flatten()
     if len(others):
         rows, features, predicted = targets[others], gallery.features, predicted[:, queries[others]]
         repeated = [triplets[query] for query in queries[others].tolist()]

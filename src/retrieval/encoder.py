@@ -26,7 +26,7 @@ SECONDS_AT_ONCE = 2
 
 
 def to_device(images: Tensor) -> Tensor:
-    """Move images [images, 3, dim, dim] to the device, channels last in memory as CLIP's convolutions want them."""
+    """Move images [images, 3, side, side] to the device, channels last in memory as CLIP's convolutions want them."""
     return images.to(device, non_blocking=True, memory_format=torch.channels_last)
 
 
@@ -84,7 +84,8 @@ def _encoded_batches(
 class Encoder:
     """A CLIP's two encoders. Features of a frozen one are computed once, and kept in a folder for later commands.
 
-    The processes of a job split the work, and each ends up with every feature; the first one owns the folder.
+    `pictures` and `captions` return features. The processes of a job split the work, and each ends up with every
+    feature; the first one owns the folder.
     """
 
     def __init__(
@@ -180,7 +181,7 @@ class Encoder:
 
     @torch.inference_mode()
     def images(self, images: Tensor) -> Tensor:
-        """Return features [images, dim], fp32 and not normalised, of images [images, 3, dim, dim]; none is kept."""
+        """Return features [images, dim], fp32 and not normalised, of images [images, 3, side, side]; none is kept."""
         return self.backbone.encode_images(to_device(images)).float()
 
     def _store(self, encoder, settings):

@@ -20,7 +20,8 @@ def predict(function: Fusion, image_features: Tensor, text_features: Tensor) -> 
 def gallery_side(function: Fusion) -> Callable[[Tensor], Tensor] | None:
     """Return what `function` compares pictures as, features [pictures, dim] → features; None where it says nothing.
 
-    A function says it with an attribute `compared_features`, a network's method with another method of that name.
+    A function says it with an attribute `compared_features`, a network's method with another method of that name. This
+    is the one place that looks for it.
     """
     return getattr(getattr(function, "__self__", function), "compared_features", None)
 
@@ -36,9 +37,6 @@ def gallery_side_digest(function: Fusion) -> str | None:
 
 
 def compared(function: Fusion, gallery_features: Tensor) -> Tensor:
-    """Return what pictures with `gallery_features` [pictures, dim] are compared as: these, where nothing else is said.
-
-    The one place that asks for it.
-    """
+    """Return what pictures with `gallery_features` [pictures, dim] are compared as: these, if nothing else is said."""
     side = gallery_side(function)
     return gallery_features if side is None else side(gallery_features)

@@ -33,7 +33,7 @@ class Ranks(NamedTuple):
     """Where the answers to queries rank, from 0."""
 
     triplets: Sequence[Triplet]
-    """The queries."""
+    """The triplet of each query."""
     ranks: np.ndarray
     """Rank [queries] of each first target in the gallery."""
     group_ranks: np.ndarray | None

@@ -30,7 +30,7 @@ def element_wise_sum(image_features: Tensor, text_features: Tensor) -> Tensor:
 
 
 class Retriever:
-    """A CLIP, its image transform and a combining function."""
+    """An Encoder, which has the CLIP, an image transform, a combining function, and what skips and keeps pictures."""
 
     def __init__(
         self,

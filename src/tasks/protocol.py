@@ -51,9 +51,9 @@ class Protocol(NamedTuple):
         return [*of_group, *maps, *(f"recall_at{k}" for k in self.at)]
 
     def inside(self, triplets: Sequence[Triplet], pictures: Collection[str], unlisted: Set[str]) -> set[str] | None:
-        """Return the names of those `pictures`, of which the list lacks those `unlisted`, that some query ranks.
+        """Return the names that the gallery is narrowed to before ranking; None leaves it whole.
 
-        None is all of them.
+        `unlisted` are those of the `pictures` that the split's list lacks.
         """
         if self.gallery == "val":
             return named_by(triplets)

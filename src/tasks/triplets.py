@@ -16,7 +16,7 @@ class Triplet(NamedTuple):
     """Names of the pictures meant, first the one that the caption was written for; none in a test split."""
     group: tuple[str, ...] = ()
     """Names of the similar pictures that the target was chosen from, the reference among them (CIRR); or of those that
-    the query ranks (i-CIR). Queries of one group share the tuple."""
+    the query ranks (i-CIR, GeneCIS). Queries of one group share the tuple."""
     id: str = ""
     """What an evaluation server calls the query."""
     graded: tuple[tuple[str, float], ...] = ()
@@ -28,9 +28,9 @@ class Triplet(NamedTuple):
     place: str = ""
     """Its position in the file, if not its index."""
     unlisted: tuple[str, ...] = ()
-    """Those of its pictures that the split's list does not have, where some protocol asks it all the same (Shoes)."""
+    """Its pictures that are in the folder but not in the split's list; only the gallery "all" has them (Shoes)."""
     may_be_lost: bool = False
-    """Whether a target that is the reference is a miss, and no fault, where that leaves the ranking (Shoes)."""
+    """Where the reference is a target and leaves the ranking: whether that is a miss instead of a fault (Shoes)."""
 
 
 def named_by(triplets: Iterable[Triplet]) -> set[str]:

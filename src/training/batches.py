@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     captions: list[tuple[str, ...]]
     """The captions of the whole batch, not only of the share, since every process draws texts for all of it."""
     pixels: torch.Tensor | None = None
-    """Bytes [pictures, dim, dim, 3] of the share's pictures: a quarter of what they are when they are normalised."""
+    """Bytes [pictures, side, side, 3] of the share's pictures: a quarter of what they are when they are normalised."""
     all_targets: torch.Tensor | None = None
     """Rows [batch] of the targets of the whole batch, in all pictures that the triplets name."""
     numbers: list[int] | None = None
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 
 
 class TripletRows(Dataset):
-    """Training triplets as rows of their pictures. An item is the Batch of a list of triplets' numbers."""
+    """Training triplets as row numbers of their pictures. An item is the Batch of a list of triplets' numbers."""
 
     def __init__(
         self,
@@ -101,7 +101,10 @@ def encode_triplets(
 
 
 class TripletImages(TripletRows):
-    """TripletRows that also loads the pixels of each picture of a batch, once even when many triplets share it."""
+    """TripletRows that also loads the pixels of each picture of a batch, once even when many triplets share it.
+
+    A TripletLoader asks for `planned`, and lets its workers open the pixels in parts.
+    """
 
     def __getitem__(self, numbers: list[int]) -> Batch:
         batch, needed = self.planned(numbers)

@@ -53,10 +53,11 @@ def contrastive_loss(
 ) -> Tensor:
     """Return the mean loss of each query against all targets, query to target only: cross-entropy, or `measure`.
 
-    Predicted [queries, dim] and target features [targets, dim] are normalised; all targets of a batch, or a bank. The
-    target of query i is row `labels`[i], or i. Where `pictures` [targets] numbers the pictures of the rows, other rows
-    of a query's target are no negatives. A `measure` takes logits, labels and a reduction, as F.cross_entropy does.
-    `note` gets all logits.
+    Predicted [queries, dim] and target features [targets, dim] are normalised. The targets are all those of a batch, or
+    a bank. The target of query i is row `labels`[i], or i. Where `pictures` [targets] numbers the pictures of the rows,
+    other rows of a query's target are no negatives. A `measure` takes logits, labels and a reduction, as
+    F.cross_entropy does. `note` gets all logits.
+
     CLIP's own logit_scale is not used, as published (paper, section 3.2).
     """
     if labels is None:
@@ -75,8 +76,8 @@ def contrastive_loss(
         given = targets, pictures, partial(measure, reduction="sum")
         notes = [note and partial(note, first=first) for first in range(0, len(predicted), at_once)]
         sums = [
-            checkpoint(_measured, scale, *piece, *given, note, use_reentrant=False)
-            for piece, note in zip(pieces, notes, strict=True)
+            checkpoint(_measured, scale, *piece, *given, of_piece, use_reentrant=False)
+            for piece, of_piece in zip(pieces, notes, strict=True)
         ]
         return torch.stack(sums).sum() / len(predicted)
 

@@ -8,7 +8,7 @@ from src.pictures.normalisation import normalised
 
 
 class OneEncoder(nn.Module):
-    """One of CLIP's encoders as a module, for pixels [rows, dim, dim, 3] or tokens [rows, context]."""
+    """One of CLIP's encoders as a module, for pixels [rows, side, side, 3] or tokens [rows, context]."""
 
     def __init__(self, backbone: Backbone, encoder: str):
         super().__init__()
