@@ -36,6 +36,8 @@ FOREIGN = {"example.org", "192.0.2.1"}
 """Machines that tests ask the server to call."""
 expect = sync_api.expect
 expect.set_options(timeout=60_000)
+GIVEN_UP = "AbortError: ", "Unexpected error Connection errored out."
+"""What a page says that is left while it still asks for something."""
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +100,7 @@ def page(server, browser, seen_while_encoding):
     expect(page.locator("#gallery .card").first).to_be_visible()
     yield page
     assert [address for address in addresses if not address.startswith((server.address, "data:", "blob:"))] == []
-    # A page that is left gives up what it still asks for, and says so.
-    assert [error for error in errors if not error.startswith("AbortError: ")] == []
+    assert [error for error in errors if not error.startswith(GIVEN_UP)] == []
     assert "Traceback" not in server.said()[said:]
     assert page.evaluate("typeof hacked") == "undefined"
     page.close()
