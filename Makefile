@@ -1,7 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# A worker for each core, of one thread and two gigabytes. One that hangs ends with its test, at the limit in pyproject.toml.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+# A worker more than cores, since tests of real processes wait; each has one thread and two gigabytes. One that hangs
+# ends with its test, at the limit in pyproject.toml.
+WORKERS := $$($(BIN)/python -c "import os; print(min(4, os.cpu_count() + 1))")
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -r
 
 .PHONY: quickstart demo test slow forkserver tested benchmark docs clean
