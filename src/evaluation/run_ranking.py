@@ -139,7 +139,7 @@ def rank(
 
 def _require_gallery(run: RunPart, queries: list[Query], found: Mapping[str, list[str]], gallery: list[str]) -> None:
     """Raise InputError for lists that rank only each query's group, which would score as if they ranked the gallery."""
-    is_ours = any(row.data for row in run.rows.values())
+    is_ours = any(row.data for row in run.file.rows.values())
     is_larger = all(len(query.triplet.group) < len(gallery) for query in queries)
     are_within = all(set(found[query.id]) <= set(query.triplet.group) for query in queries)
     if are_within and is_larger and not is_ours and any(found.values()):
