@@ -3,7 +3,8 @@
 #
 #     benchmarks/recipes.sh OUTPUT DATA_PATH CLIP_MODEL_NAME TUNED_CLIP
 #
-# SEEDS, EPOCHS, BATCH_SIZE and PYTHON are read from the environment. For the toy world, after make quickstart:
+# SEEDS, EPOCHS, BATCH_SIZE, HIDDEN (of the projection) and PYTHON are read from the environment. For the toy world,
+# after make quickstart:
 #
 #     benchmarks/recipes.sh toy/recipes toy toy/small_clip.pt \
 #         "$(ls -t toy/models/clip_finetuned_on_cirr_*/saved_models/tuned_clip_arithmetic.pt | head -n 1)"
@@ -40,9 +41,9 @@ for seed in ${SEEDS:-0 1 2}; do
     train published "$seed"
     train bank "$seed" --negatives bank
     train dropout "$seed" --negatives bank --dropout .2
-    train projection "$seed" --negatives bank --dropout .2 --gallery-projection
+    train projection "$seed" --negatives bank --dropout .2 --gallery-projection "${HIDDEN:-512}"
     train along "$seed" $along
-    train along_projection "$seed" $along --gallery-projection
+    train along_projection "$seed" $along --gallery-projection "${HIDDEN:-512}"
 done
 
 "$python" "$(dirname "$0")/mean_of_seeds.py" "$output" published bank dropout projection along along_projection
